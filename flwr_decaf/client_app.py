@@ -1,0 +1,73 @@
+"""The ClientApp: ordinary Flower functions that train and score an adapter, and the mod.
+
+Nothing below knows of peers; FedAvg runs through the same functions.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from flwr_decaf.clients import peer_mixing
+from flwr_decaf.clients.adapter import get_adapter, set_adapter
+from flwr_decaf.clients.evaluation import evaluate_node
+from flwr_decaf.clients.tasks import Task, load_node_data, load_task
+from flwr_decaf.clients.training import train_locally
+from flwr_decaf.config import Config, parse_config
+from flwr_decaf.data.partitions import NodeData
+from flwr_decaf.seeds import derive_seed
+
+app = ClientApp(mods=[peer_mixing])
+
+
+@app.train()
+def train(msg: Message, context: Context) -> Message:
+    """Train the adapter that the message brings on this node's rows, and send it back."""
+    config, node, server_round, task, data = _prepare(msg, context)
+    sent = cast(ConfigRecord, msg.content["config"])
+    metrics = train_locally(
+        task,
+        data.train,
+        config.train,
+        trainable=str(sent.get("trainable-factors", "AB")),
+        seed=derive_seed(config.seed, "train", server_round, node),
+    )
+    return _reply(msg, node, server_round, len(data.train), metrics, task)
+
+
+@app.evaluate()
+def evaluate(msg: Message, context: Context) -> Message:
+    """Score the adapter that the message brings on the common test and on the node's own."""
+    config, node, server_round, task, data = _prepare(msg, context)
+    metrics = evaluate_node(task, data, config.train.batch_size)
+    return _reply(msg, node, server_round, len(data.test), metrics)
+
+
+def _prepare(msg: Message, context: Context) -> tuple[Config, int, int, Task, NodeData]:
+    config = parse_config(context.run_config)
+    node, n = (int(context.node_config[key]) for key in ("partition-id", "num-partitions"))
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    task = load_task(config.model, config.lora, config.data, config.seed)
+    set_adapter(task.model, cast(ArrayRecord, msg.content["arrays"]).to_torch_state_dict())
+    server_round = int(cast(ConfigRecord, msg.content["config"])["server-round"])
+    data = load_node_data(config.model, config.lora, config.data, config.seed, node, n)
+    return config, node, server_round, task, data
+
+
+def _reply(
+    msg: Message,
+    node: int,
+    server_round: int,
+    num_examples: int,
+    metrics: dict[str, float],
+    trained: Task | None = None,
+) -> Message:
+    where = {"partition-id": node, "server-round": server_round, "num-examples": num_examples}
+    content = RecordDict({"metrics": MetricRecord({**where, **metrics})})
+    if trained is not None:
+        content["arrays"] = ArrayRecord(get_adapter(trained.model))
+    return Message(content, reply_to=msg)

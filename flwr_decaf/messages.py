@@ -1,0 +1,141 @@
+"""The records that the relay and the nodes exchange, and how states are packed into them.
+
+A post is a node's trained state, packed into one Flower ``Array`` in the safetensors format: no
+pickle, bfloat16 included, and one array instead of hundreds, since Flower's cost is per array.
+
+====================  ==================================================================
+record                 meaning
+====================  ==================================================================
+``decaf.mail``         to a node: how to mix, and which factors train and travel
+``decaf.posts``        to a node: its neighbours' posts, by position
+``decaf.post``         from a node: its own post
+``decaf.call``         to a node: roll call or collection, answered without the user's code
+``decaf.own``          in ``Context.state``: the node's own state
+====================  ==================================================================
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+import safetensors.torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from flwr_decaf.lora import State
+
+MAIL = "decaf.mail"
+POSTS = "decaf.posts"
+POST = "decaf.post"
+CALL = "decaf.call"
+OWN = "decaf.own"
+
+ROLL_CALL = "roll-call"
+COLLECT = "collect"
+
+_FORMAT = "safetensors"
+_ORDER = "order"
+
+
+@dataclass(frozen=True)
+class Mail:
+    """What the relay hands to a node: neighbours' posts, its row of W, and the phase to come.
+
+    Attributes
+    ----------
+    rule : str
+        Key of ``rules.RULES``.
+    weights : tuple of float
+        The node's row of W: its own first, then one for each post, in the posts' order.
+    posts : mapping of int to Array
+        Packed states of the neighbours, by their position in the graph.
+    trains, travels : str
+        Factors ("AB", "A", "B") that the next training moves, and that it posts.
+    arrays_key : str
+        Name of the record in which the user's functions expect and return the arrays.
+    """
+
+    rule: str
+    trains: str
+    travels: str
+    arrays_key: str = "arrays"
+    weights: tuple[float, ...] = (1.0,)
+    posts: Mapping[int, Array] = field(default_factory=dict)
+
+
+def put_mail(content: RecordDict, mail: Mail) -> None:
+    """Lay mail into the content of a message."""
+    content[MAIL] = ConfigRecord(
+        {
+            "rule": mail.rule,
+            "weights": list(mail.weights),
+            "senders": list(mail.posts),
+            "trains": mail.trains,
+            "travels": mail.travels,
+            "arrays-key": mail.arrays_key,
+        }
+    )
+    if mail.posts:
+        content[POSTS] = ArrayRecord({str(node): post for node, post in mail.posts.items()})
+
+
+def take_mail(content: RecordDict) -> Mail | None:
+    """Take the mail out of a message, so that what is left is what the user's code expects."""
+    if MAIL not in content:
+        return None
+    head = cast(ConfigRecord, content.pop(MAIL))
+    arrays = cast(ArrayRecord, content.pop(POSTS)) if POSTS in content else ArrayRecord()
+    return Mail(
+        rule=str(head["rule"]),
+        weights=tuple(cast(list[float], head["weights"])),
+        posts={node: arrays[str(node)] for node in cast(list[int], head["senders"])},
+        trains=str(head["trains"]),
+        travels=str(head["travels"]),
+        arrays_key=str(head["arrays-key"]),
+    )
+
+
+def pack(state: State) -> Array:
+    """Serialise a state into one array.
+
+    The order of the names is kept beside the tensors (safetensors sorts them), because some
+    projects rely on it: ``ArrayRecord.to_numpy_ndarrays`` returns a plain list.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    data = safetensors.torch.save(tensors, metadata={_ORDER: json.dumps(list(state))})
+    return Array(dtype="uint8", shape=(len(data),), stype=_FORMAT, data=data)
+
+
+def unpack(array: Array) -> State:
+    """Read a packed state.
+
+    Raises
+    ------
+    ValueError
+        If the array does not hold a well-formed state.
+    """
+    if array.stype != _FORMAT:
+        raise ValueError(f"a packed state must be of stype {_FORMAT!r}; got {array.stype!r}")
+    try:
+        tensors = safetensors.torch.load(array.data)
+        header = json.loads(array.data[8 : 8 + int.from_bytes(array.data[:8], "little")])
+        return {name: tensors[name] for name in json.loads(header["__metadata__"][_ORDER])}
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"a packed state cannot be read: {error}") from error
+
+
+def pack_record(state: State) -> ArrayRecord:
+    """Pack a state into a record of its own."""
+    return ArrayRecord({_FORMAT: pack(state)})
+
+
+def unpack_record(record: ArrayRecord) -> State:
+    """Read the state of a record made by ``pack_record``."""
+    return unpack(record[_FORMAT])
+
+
+def packed_array(record: ArrayRecord) -> Array:
+    """Hand out a packed record's one array as it is: the relay passes it on unread."""
+    return record[_FORMAT]

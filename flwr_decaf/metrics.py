@@ -1,0 +1,127 @@
+"""What is measured on states: how far nodes are apart, and what a mixing rule lost.
+
+All of it works on factors. With ``P = left @ right``, ``||P||_F^2`` is the sum over the entrywise
+product of the two Gram matrices ``left.T @ left`` and ``right @ right.T``, which are as small as
+the rank; the d_out x d_in matrices are never formed. Sums are taken in fp64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from flwr.app import MetricRecord, RecordDict
+from torch import Tensor
+
+from flwr_decaf.lora import Pair, State, factor_of, pairs
+
+
+def distances_to_mean(states: Sequence[State]) -> list[float]:
+    """Measure each node's distance to the mean of all.
+
+        d_i = || x_i - mean_j x_j ||_F
+
+    where x_i stacks the products ``B @ A`` of all layers and all dense tensors: two nodes whose
+    factors differ by a change of basis hold the same model and are at distance 0.
+
+    Parameters
+    ----------
+    states : sequence of State
+        One state a node, whole (A and B).
+
+    Returns
+    -------
+    list of float
+        One distance a node. The consensus distance is their root mean square. Differences
+        below about 1e-8 of the norm are lost to rounding.
+    """
+    inner = sum((_inner_products(part) for part in _parts(states)), torch.zeros(1, 1))
+    squares = inner.diagonal() - 2 * inner.mean(dim=1) + inner.mean()
+    return [math.sqrt(max(value, 0.0)) for value in squares.tolist()]
+
+
+def interference(states: Sequence[State], weights: Sequence[float], mixed: State) -> float:
+    """Measure what mixing changed in the product that it should have kept.
+
+        || sum_j w_j B_j A_j - B~ A~ ||_F
+
+    over all layers. For DLoRA these are the cross terms, for DeCAF what the truncation cut off,
+    for DLoRA-FA zero. States without LoRA pairs have none.
+    """
+    total = 0.0
+    for pair in _pairs_present(mixed):
+        left = [w * _matrix(s[pair.b]) for s, w in zip(states, weights, strict=True)]
+        right = [_matrix(s[pair.a]) for s in states]
+        stacked_left = torch.cat([*left, -_matrix(mixed[pair.b])], dim=1)
+        stacked_right = torch.cat([*right, _matrix(mixed[pair.a])], dim=0)
+        gram = (stacked_left.T @ stacked_left) * (stacked_right @ stacked_right.T)
+        total += max(float(gram.sum()), 0.0)
+    return math.sqrt(total)
+
+
+def mean_metrics(records: list[RecordDict], weighted_by_key: str) -> MetricRecord:
+    """Average the metrics of all nodes, weighted by one of them.
+
+    The signature is that of Flower's ``train_metrics_aggr_fn`` and ``evaluate_metrics_aggr_fn``.
+    A key that some node does not report is left out.
+
+    Raises
+    ------
+    ValueError
+        If a node does not report ``weighted_by_key``.
+    """
+    metrics = [metrics_of(content) for content in records]
+    if any(weighted_by_key not in metric for metric in metrics):
+        raise ValueError(
+            f"every reply must report {weighted_by_key!r}, by which metrics are weighted; add it "
+            "to the MetricRecord that your train and evaluate functions return"
+        )
+    weights = torch.tensor([float(cast(float, metric[weighted_by_key])) for metric in metrics])
+    weights = weights / weights.sum() if weights.sum() > 0 else torch.ones_like(weights).softmax(0)
+    shared = [key for key in metrics[0] if all(key in metric for metric in metrics)]
+    averaged = MetricRecord()
+    for key in shared:
+        if key != weighted_by_key:
+            values = torch.tensor([metric[key] for metric in metrics], dtype=torch.float64)
+            averaged[key] = torch.tensordot(weights.double(), values, dims=1).tolist()
+    return averaged
+
+
+def metrics_of(content: RecordDict) -> MetricRecord:
+    """Get the metrics of a reply: all its MetricRecords in one (Flower expects exactly one)."""
+    merged = MetricRecord()
+    for record in content.metric_records.values():
+        for key, value in record.items():
+            merged[key] = value
+    return merged
+
+
+def _parts(states: Sequence[State]) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """Split states into (left, right) factors; a dense tensor is a column times the 1 x 1 one."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    parts = [
+        ([_matrix(s[pair.b]) for s in states], [_matrix(s[pair.a]) for s in states])
+        for pair in _pairs_present(states[0])
+    ]
+    for name, tensor in states[0].items():
+        if factor_of(name) is None and tensor.dtype.is_floating_point:
+            parts.append(([s[name].double().reshape(-1, 1) for s in states], [one] * len(states)))
+    return parts
+
+
+def _inner_products(part: tuple[list[Tensor], list[Tensor]]) -> Tensor:
+    """Form the n x n matrix of <left_i right_i, left_j right_j>."""
+    left, right = (torch.cat(part[0], dim=1), torch.cat(part[1], dim=0))
+    n, rank = len(part[0]), part[1][0].shape[0]
+    gram = (left.T @ left) * (right @ right.T)
+    return gram.reshape(n, rank, n, rank).sum(dim=(1, 3))
+
+
+def _pairs_present(state: State) -> list[Pair]:
+    return pairs(state) if any(factor_of(name) for name in state) else []
+
+
+def _matrix(tensor: Tensor) -> Tensor:
+    return tensor.flatten(1).double()

@@ -1,0 +1,1 @@
+"""Run folders made readable: tables for the terminal."""

@@ -1,0 +1,99 @@
+"""DeCAF: the products are averaged, and factorized again at rank r (arXiv 2505.21382, Fig. 1).
+
+    P = sum_j w_j B_j A_j,   P ~ U_r S_r V_r^T,   B~ = U_r S_r^(1/2),   A~ = S_r^(1/2) V_r^T
+
+The split is the symmetric one of the authors' code. Only factors travel, and no matrix of
+shape (d_out, d_in) is ever formed: with ``left = [w_1 B_1, ..., w_m B_m]`` and
+``right = [A_1; ...; A_m]``, ``P = left @ right`` is handed to the truncated SVD in factors.
+
+Departure: a component with singular value zero would get a zero column in B~ *and* a zero row
+in A~, a saddle that no gradient leaves. At the start (B = 0) that is the whole adapter. Such a
+component keeps the corresponding row of the node's own A beside its zero column of B~, which
+leaves the product as it is and the component trainable.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from flwr_decaf.lora import Pair, State, compute_dtype, pairs
+from flwr_decaf.rules.average import weighted_mean
+from flwr_decaf.rules.contract import check_arguments
+from flwr_decaf.rules.truncated_svd import truncated_svd
+
+
+def factorize(states: Sequence[State], weights: Sequence[float]) -> State:
+    """Average the products ``B @ A`` and return their best rank-r factors.
+
+    Parameters
+    ----------
+    states : sequence of State
+        The node's own first; same names, shapes and dtypes.
+    weights : sequence of float
+        Row of the mixing matrix, summing to 1.
+
+    Returns
+    -------
+    State
+        Names, order, shapes and dtypes of the own state. Dense tensors are averaged.
+        Half-precision factors are computed in fp32 and cast back.
+
+    Raises
+    ------
+    ValueError
+        If the states do not match, or hold no LoRA pair at all.
+    """
+    check_arguments(states, weights)
+    own = states[0]
+    adapted = pairs(own)
+    if not adapted:
+        raise ValueError(
+            "DeCAF mixes the products of LoRA factors; the state holds no lora_A, lora_B pair; "
+            "use DLoRA (plain averaging) for whole models"
+        )
+    mixed: State = {}
+    for layers in _of_one_shape(own, adapted):
+        mixed |= _factorize_layers(states, weights, layers)
+    return {
+        name: mixed[name] if name in mixed else weighted_mean([s[name] for s in states], weights)
+        for name in own
+    }
+
+
+def _of_one_shape(own: State, adapted: list[Pair]) -> list[list[Pair]]:
+    # One batched call to torch.linalg serves all layers of a shape: 12 or 24 in a transformer.
+    groups: dict[tuple[torch.Size, torch.Size, torch.dtype], list[Pair]] = defaultdict(list)
+    for pair in adapted:
+        groups[own[pair.a].shape, own[pair.b].shape, own[pair.a].dtype].append(pair)
+    return list(groups.values())
+
+
+def _factorize_layers(
+    states: Sequence[State], weights: Sequence[float], layers: list[Pair]
+) -> State:
+    own = states[0]
+    precision = compute_dtype(own[layers[0].a].dtype)
+
+    def stacked(state: State, name: int) -> Tensor:
+        return torch.stack([state[pair[name]].flatten(1) for pair in layers]).to(precision)
+
+    left = torch.cat([w * stacked(s, 1) for s, w in zip(states, weights, strict=True)], dim=-1)
+    right = torch.cat([stacked(s, 0) for s in states], dim=-2)
+    own_a = stacked(own, 0)
+    u, s, vh = truncated_svd(left, right, rank=own_a.shape[-2])
+    root = s.sqrt()
+    b_mixed = u * root.unsqueeze(-2)
+    a_mixed = torch.where(s.unsqueeze(-1) > 0, root.unsqueeze(-1) * vh, own_a)
+    return _unstacked(own, layers, a_mixed, b_mixed)
+
+
+def _unstacked(own: State, layers: list[Pair], a_mixed: Tensor, b_mixed: Tensor) -> State:
+    mixed: State = {}
+    for pair, a, b in zip(layers, a_mixed, b_mixed, strict=True):
+        mixed[pair.a] = a.reshape(own[pair.a].shape).to(own[pair.a].dtype)
+        mixed[pair.b] = b.reshape(own[pair.b].shape).to(own[pair.b].dtype)
+    return mixed

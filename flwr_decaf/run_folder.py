@@ -1,0 +1,148 @@
+"""The run folder: what a run leaves behind, and all that a report reads.
+
+::
+
+    run.json        settings, versions, machine, network, status
+    metrics.jsonl   one line per round, node and phase
+    adapters/       node-<i>/ (or global/ under FedAvg), each in PEFT's own format
+
+Files are written to a temporary name and renamed, so that a reader never sees half of one;
+``metrics.jsonl`` grows by whole lines. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+from flwr.app import MetricRecord, RecordDict
+
+from flwr_decaf.metrics import mean_metrics, metrics_of
+
+_PACKAGES = ("flwr-decaf", "flwr", "torch", "transformers", "peft", "datasets", "ray")
+
+
+class RunFolder:
+    """A folder to write a run to, or to read one from.
+
+    Parameters
+    ----------
+    path : Path
+        Where it lies. ``create`` makes it; reading takes it as it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, settings: Mapping[str, Any]) -> RunFolder:
+        """Make a new folder and write ``run.json`` with status "running".
+
+        Raises
+        ------
+        FileExistsError
+            If a run lies there already: nothing is overwritten.
+        """
+        if (path / "run.json").exists():
+            raise FileExistsError(
+                f"run-name must name a new run; {path} holds one; choose another name or leave it "
+                "empty"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path)
+        folder.update(
+            status="running", started=_now(), settings=dict(settings), environment=_environment()
+        )
+        return folder
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """Content of ``run.json``."""
+        file = self.path / "run.json"
+        return cast(dict[str, Any], json.loads(file.read_text("utf8"))) if file.exists() else {}
+
+    def update(self, **values: Any) -> None:
+        """Set values in ``run.json``."""
+        text = json.dumps({**self.run, **values}, indent=2)
+        write_atomically(self.path / "run.json", text + "\n")
+
+    def finish(self, status: str, **values: Any) -> None:
+        """Set the final status, "finished" or "failed", and the time."""
+        self.update(status=status, ended=_now(), **values)
+
+    def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Add lines to ``metrics.jsonl``."""
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        with (self.path / "metrics.jsonl").open("a", encoding="utf8") as file:
+            file.write(text)
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of ``metrics.jsonl``; a last line that is cut off is left out."""
+        file = self.path / "metrics.jsonl"
+        lines = file.read_text("utf8").splitlines(keepends=True) if file.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def recorder(self, phase: str) -> Callable[[list[RecordDict], str], MetricRecord]:
+        """Make a metrics aggregation function for a strategy that also writes every node's line.
+
+        Each record must tell its ``partition-id`` and ``server-round``, as this package's
+        ClientApp does; so the same function serves the router and Flower's FedAvg.
+
+        Parameters
+        ----------
+        phase : str
+            "train" or "evaluate".
+        """
+
+        def record(records: list[RecordDict], weighted_by_key: str) -> MetricRecord:
+            lines = []
+            for content in records:
+                values = dict(metrics_of(content))
+                place = {"node": values.pop("partition-id"), "round": values.pop("server-round")}
+                lines.append({**place, "phase": phase, **values})
+            self.append(sorted(lines, key=lambda line: cast(int, line["node"])))
+            averaged = mean_metrics(records, weighted_by_key)
+            averaged.pop("partition-id", None)
+            averaged.pop("server-round", None)
+            return averaged
+
+        return record
+
+    def save(self, name: str, write: Callable[[Path], object]) -> None:
+        """Let ``write`` fill a folder ``adapters/<name>`` that appears only when it is complete."""
+        target = self.path / "adapters" / name
+        target.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.path, prefix=".saving-") as temporary:
+            filled = Path(temporary) / name
+            filled.mkdir()
+            write(filled)
+            filled.rename(target)
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf8")
+    os.replace(temporary, file)
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "versions": {name: version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,74 @@
+"""Settings for ``flwr run`` from a TOML file and overrides, checked before anything starts."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flwr_decaf.config import Value, flatten, parse_config
+from flwr_decaf.mixing_matrix import build_network
+from flwr_decaf.server_app import network_options
+
+
+def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, Value]:
+    """Read settings, apply overrides, and check them, the network on n nodes among them.
+
+    Parameters
+    ----------
+    conf : Path
+        TOML file, nested or with dotted keys.
+    overrides : sequence of str
+        ``key=value``; a value is TOML, or else taken as text.
+    n : int
+        Number of nodes.
+
+    Returns
+    -------
+    dict
+        All settings, flat. ``output-dir`` and ``topology.file`` are absolute, since the run
+        happens in another process with another working directory.
+
+    Raises
+    ------
+    ValueError
+        One line: what is wrong, and what to do.
+    """
+    try:
+        given = _flat(tomllib.loads(conf.read_text(encoding="utf8")))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(
+            f"CONF must be a TOML file of settings; got {str(conf)!r} ({error}); see conf/"
+        ) from error
+    config = parse_config(given | dict(_override(text) for text in overrides))
+    build_network(n=n, **network_options(config))
+    values = flatten(config)
+    values["output-dir"] = str(Path(config.output_dir).resolve())
+    if config.topology.file:
+        values["topology.file"] = str(Path(config.topology.file).resolve())
+    return values
+
+
+def to_toml(values: dict[str, Value]) -> str:
+    """Write flat settings as TOML with dotted keys (JSON's scalars are TOML's)."""
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+
+
+def _override(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set must be key=value; got {text!r}; write e.g. --set lora.rank=4")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat

@@ -1,0 +1,41 @@
+"""Schedules: which LoRA factors train and travel in a round, as a function of the round alone.
+
+All nodes follow one schedule without talking about it, and a run that is resumed in round t
+goes on as it would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Phase(NamedTuple):
+    """The factors that train and those that are exchanged in a round: "AB", "A" or "B"."""
+
+    trains: str
+    travels: str
+
+
+Schedule = Callable[[int], Phase]
+
+
+def both(server_round: int) -> Phase:
+    """Train A and B, exchange A and B: DLoRA, DeCAF, Dec-LoRA."""
+    return Phase(trains="AB", travels="AB")
+
+
+def only_b(server_round: int) -> Phase:
+    """Train B, exchange B, A frozen: DLoRA-FA."""
+    return Phase(trains="B", travels="B")
+
+
+def is_due(server_round: int, every: int, last: int) -> bool:
+    """Tell whether a round is evaluated: each that ``every`` divides, and the last; 0 is never.
+
+    Examples
+    --------
+    >>> [t for t in range(1, 8) if is_due(t, every=3, last=7)]
+    [3, 6, 7]
+    """
+    return every > 0 and (server_round % every == 0 or server_round == last)

@@ -1,0 +1,24 @@
+"""Strategies: one thin class a method, all on one router.
+
+Adding one: a file beside this one, a line in ``STRATEGIES``, a row in
+tests/strategies/test_conformance.py.
+"""
+
+from flwr.serverapp.strategy import Strategy
+
+from flwr_decaf.strategies.decaf import DeCAF
+from flwr_decaf.strategies.dlora import DLoRA
+from flwr_decaf.strategies.dlora_fa import DLoRAFA
+from flwr_decaf.strategies.fedavg import FedAvg
+from flwr_decaf.strategies.local_only import LocalOnly
+from flwr_decaf.strategies.router import Router
+
+STRATEGIES: dict[str, type[Strategy]] = {
+    "decaf": DeCAF,
+    "dlora": DLoRA,
+    "dlora-fa": DLoRAFA,
+    "local-only": LocalOnly,
+    "fedavg": FedAvg,
+}
+
+__all__ = ["STRATEGIES", "DLoRA", "DLoRAFA", "DeCAF", "FedAvg", "LocalOnly", "Router"]

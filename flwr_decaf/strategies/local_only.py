@@ -1,0 +1,14 @@
+"""Local-only: no exchange at all, the lower reference."""
+
+from typing import Any
+
+from flwr_decaf.strategies.router import Router
+
+
+class LocalOnly(Router):
+    """Every node trains alone, W = I. Parameters: see ``Router``, without those of the graph."""
+
+    rule = "average"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("isolated", **options)

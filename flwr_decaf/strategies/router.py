@@ -1,0 +1,261 @@
+"""The router: a Flower strategy that relays posts between neighbours and never averages.
+
+Flower has no peer-to-peer message, so the ServerApp is a mailbox. Each round it hands every node
+the posts of its neighbours with the node's row of W; the nodes mix. What a method is, its rule and
+its schedule, stands in the thin classes beside this file.
+
+The one place where models are averaged here is ``_average``: a diagnostic for ``result.arrays``
+and ``evaluate_fn``, which existing projects use. It is never sent to a node.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import networkx as nx
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from flwr_decaf import messages
+from flwr_decaf.lora import State, size_in_bytes
+from flwr_decaf.messages import Mail
+from flwr_decaf.metrics import distances_to_mean, mean_metrics
+from flwr_decaf.mixing_matrix import build_network, graph_of, lambda2, without_nodes
+from flwr_decaf.rules import RULES
+from flwr_decaf.schedules import Schedule, both, is_due
+from flwr_decaf.strategies.mailbox import Mailbox
+from flwr_decaf.strategies.roll_call import roll_call
+from flwr_decaf.topology import Matrix
+
+_log = logging.getLogger("flwr")
+Aggregate = Callable[[list[RecordDict], str], MetricRecord]
+
+
+class Router(Strategy):
+    """Relay posts along a graph; the nodes mix them by the method's rule.
+
+    Parameters
+    ----------
+    topology : str, networkx.Graph or ndarray
+        A family of ``flwr_decaf.topology.TOPOLOGIES``, a ``.json`` file, a graph on nodes
+        0 .. n-1, or a mixing matrix.
+    weights : str
+        A weight rule of ``flwr_decaf.mixing_matrix.WEIGHTS``.
+    topology_options : mapping, optional
+        ``edge_probability``, ``degree``.
+    seed : int
+        Decides the draw of random graphs.
+    num_nodes : int, optional
+        Nodes to wait for; by default what their ``num-partitions`` says.
+    evaluate_every : int
+        Evaluate in each round that it divides, and in the last; 0 evaluates in none.
+    max_failed_share : float
+        Share of nodes that may fail in a round before the run stops, in [0, 1].
+    weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, \
+evaluate_metrics_aggr_fn
+        As in Flower's FedAvg; the weight is used for metrics only.
+    """
+
+    rule: ClassVar[str]
+    schedule: ClassVar[Schedule] = staticmethod(both)
+
+    def __init__(  # noqa: PLR0913 - FedAvg's own arguments are among them
+        self,
+        topology: str | nx.Graph | Matrix = "ring",
+        *,
+        weights: str = "metropolis",
+        topology_options: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        num_nodes: int | None = None,
+        evaluate_every: int = 1,
+        max_failed_share: float = 0.5,
+        weighted_by_key: str = "num-examples",
+        arrayrecord_key: str = "arrays",
+        configrecord_key: str = "config",
+        train_metrics_aggr_fn: Aggregate = mean_metrics,
+        evaluate_metrics_aggr_fn: Aggregate = mean_metrics,
+    ) -> None:
+        self.topology = topology
+        self.weights = weights
+        self.topology_options = topology_options
+        self.seed = seed
+        self.num_nodes = num_nodes
+        self.evaluate_every = evaluate_every
+        self.max_failed_share = max_failed_share
+        self.weighted_by_key = weighted_by_key
+        self.arrayrecord_key = arrayrecord_key
+        self.configrecord_key = configrecord_key
+        self.train_metrics_aggr_fn = train_metrics_aggr_fn
+        self.evaluate_metrics_aggr_fn = evaluate_metrics_aggr_fn
+
+    def start(  # noqa: PLR0913 - Flower's signature
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Call the roll, build the network, and run the rounds.
+
+        Parameters and the result are those of ``flwr.serverapp.strategy.Strategy.start``.
+        ``Result.arrays`` and the arrays given to ``evaluate_fn`` are the average over the nodes'
+        models by the method's own rule, for reporting only.
+
+        Raises
+        ------
+        RuntimeError
+            If nodes stay away, or too many fail in a round.
+        ValueError
+            If there is no such network on the nodes that are there, or the rule cannot mix the
+            initial arrays.
+        """
+        self._nodes = roll_call(grid, self.num_nodes)
+        n = len(self._nodes)
+        self._w = build_network(self.topology, n, self.weights, self.seed, self.topology_options)
+        self._initial: State = dict(initial_arrays.to_torch_state_dict())
+        RULES[self.rule]([self._initial], [1.0])  # refuse here what every node would refuse
+        blank = Mail(self.rule, trains="AB", travels="AB", arrays_key=self.arrayrecord_key)
+        self._mailbox = Mailbox(n, initial_arrays, blank)
+        self._num_rounds = num_rounds
+        self._averages_each_round = evaluate_fn is not None
+        return super().start(
+            grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn
+        )
+
+    def summary(self) -> None:
+        """Log the method and the network as a drawn tree."""
+        graph = graph_of(self._w)
+        degrees = [degree for _, degree in graph.degree]
+        name = self.topology if isinstance(self.topology, str) else "given"
+        _log.info("\t├──> Mixing: rule %r at the nodes; the ServerApp only relays", self.rule)
+        _log.info("\t├──> Topology: %s, %d nodes, %d edges", name, len(graph), len(graph.edges))
+        _log.info("\t│\t├── Degree: %d to %d", min(degrees), max(degrees))
+        _log.info("\t│\t├── Weights: %s", self.weights)
+        _log.info("\t│\t└── lambda2: %.4f", lambda2(self._w))
+        _log.info("\t└──> Evaluation: every %d rounds", self.evaluate_every)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Address a train message with its mail to every node."""
+        return [self._message(node, MessageType.TRAIN, server_round, config) for node in self._all]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Take in the posts, drop the links of nodes that sent none, and address the rest."""
+        contents = self._sort(server_round, replies)
+        posts = {node: self._post_of(content) for node, content in contents.items()}
+        w = without_nodes(self._w, set(self._all) - posts.keys())
+        self._mailbox.collect(posts, w)
+        travelled = {node: messages.unpack(post) for node, post in posts.items()}
+        states = [self._initial | state for state in travelled.values()]
+        for node, distance in zip(posts, distances_to_mean(states), strict=True):
+            metrics = next(iter(contents[node].metric_records.values()))
+            metrics["distance-to-mean"] = distance
+            metrics["bytes-sent"] = size_in_bytes(travelled[node]) * graph_of(w).degree(node)
+        averaged = self.train_metrics_aggr_fn(list(contents.values()), self.weighted_by_key)
+        wanted = self._averages_each_round or server_round == self._num_rounds
+        return (self._average(states) if wanted else None), averaged
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Address an evaluate message, with the round's mail, to every node if it is due."""
+        if not is_due(server_round, self.evaluate_every, self._num_rounds):
+            return []
+        kind = MessageType.EVALUATE
+        return [self._message(node, kind, server_round, config) for node in self._all]
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Average the metrics that the nodes report on what they hold after the mix."""
+        if not is_due(server_round, self.evaluate_every, self._num_rounds):
+            return None
+        contents = list(self._sort(server_round, replies).values())
+        return self.evaluate_metrics_aggr_fn(contents, self.weighted_by_key)
+
+    def collect(self, grid: Grid) -> dict[int, State]:
+        """Fetch what every node holds in the end, after its last mix.
+
+        Returns
+        -------
+        dict of int to State
+            By position in the graph. Nodes that do not answer are left out.
+        """
+        call = ConfigRecord({"ask": messages.COLLECT})
+        asked = [
+            self._message(node, MessageType.TRAIN, self._num_rounds, ConfigRecord(), call)
+            for node in self._all
+        ]
+        contents = self._sort(self._num_rounds, grid.send_and_receive(asked))
+        return {node: messages.unpack(self._post_of(content)) for node, content in contents.items()}
+
+    @property
+    def mixing_matrix(self) -> Matrix:
+        """W of the run, of shape (n, n); known once the roll has been called."""
+        return self._w
+
+    @property
+    def _all(self) -> range:
+        return range(len(self._nodes))
+
+    def _message(
+        self,
+        node: int,
+        kind: str,
+        server_round: int,
+        config: ConfigRecord,
+        call: ConfigRecord | None = None,
+    ) -> Message:
+        phase = self.schedule(server_round)
+        settings = ConfigRecord({**config, "server-round": server_round})
+        settings["trainable-factors"] = phase.trains
+        content = RecordDict({self.configrecord_key: settings})
+        if call is not None:
+            content[messages.CALL] = call
+        self._mailbox.lay_into(content, node, phase.trains, phase.travels)
+        return Message(content=content, message_type=kind, dst_node_id=self._nodes[node])
+
+    def _sort(self, server_round: int, replies: Iterable[Message]) -> dict[int, RecordDict]:
+        """Sort replies by position, strike delivered mail, and stop if too many failed."""
+        place = {node_id: node for node, node_id in enumerate(self._nodes)}
+        contents: dict[int, RecordDict] = {}
+        causes = dict.fromkeys(self._all, "no reply in time")
+        for reply in replies:
+            node = place[reply.metadata.src_node_id]
+            if reply.has_error():
+                causes[node] = reply.error.reason
+            else:
+                contents[node] = reply.content
+                self._mailbox.delivered(node)
+        failed = [node for node in self._all if node not in contents]
+        for node in failed:
+            _log.warning("Round %d: node %d failed: %s", server_round, node, causes[node])
+        if not contents or len(failed) > self.max_failed_share * len(self._nodes):
+            raise RuntimeError(
+                f"round {server_round}: {len(failed)} of {len(self._nodes)} nodes failed, more "
+                f"than the share of {self.max_failed_share} that may; mend the first cause, "
+                f"node {failed[0]}: {causes[failed[0]]}"
+            )
+        return dict(sorted(contents.items()))
+
+    def _post_of(self, content: RecordDict) -> Array:
+        record = content.pop(messages.POST, None)
+        if not isinstance(record, ArrayRecord):
+            raise RuntimeError(
+                "a node answered without its arrays; its train function must return them in an "
+                "ArrayRecord beside the metrics"
+            )
+        return messages.packed_array(record)
+
+    def _average(self, states: list[State]) -> ArrayRecord:
+        share = 1.0 / len(states)
+        return ArrayRecord(RULES[self.rule](states, [share] * len(states)))

@@ -1,0 +1,189 @@
+"""Communication graphs: a name, a number of nodes, a seed -> an undirected networkx graph.
+
+Nodes are 0 .. n-1, without self-loops (a node always keeps a share of itself; the mixing matrix
+sees to that). Adding one: a function here, a line in ``TOPOLOGIES``, a row in
+tests/test_topology.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+
+
+def complete(n: int, seed: int) -> nx.Graph:
+    """Everybody with everybody: degree n - 1."""
+    return nx.complete_graph(n)
+
+
+def ring(n: int, seed: int) -> nx.Graph:
+    """Each node with the one before and the one after; for n = 2 a single edge."""
+    return _circulant(n, [1])
+
+
+def path(n: int, seed: int) -> nx.Graph:
+    """A ring with one edge missing."""
+    return nx.path_graph(n)
+
+
+def star(n: int, seed: int) -> nx.Graph:
+    """Node 0 with everybody."""
+    return nx.star_graph(n - 1)
+
+
+def bipartite(n: int, seed: int) -> nx.Graph:
+    """Two hubs, each joined to all others and not to one another (the DeCAF paper's)."""
+    return nx.complete_bipartite_graph(2, n - 2) if n > 2 else nx.path_graph(n)
+
+
+def torus(n: int, seed: int) -> nx.Graph:
+    """The most nearly square periodic grid with n places; for a prime n that is the ring."""
+    rows = next(k for k in range(math.isqrt(n), 0, -1) if n % k == 0)
+    grid = nx.grid_2d_graph(rows, n // rows, periodic=True)
+    return _simple(nx.convert_node_labels_to_integers(grid, ordering="sorted"))
+
+
+def exponential(n: int, seed: int) -> nx.Graph:
+    """Node i with i +- 1, 2, 4, 8, ... modulo n: degree about 2 log2(n)."""
+    return _circulant(n, [2**k for k in range(max(n - 1, 1).bit_length())])
+
+
+def erdos_renyi(n: int, seed: int, edge_probability: float = 0.5) -> nx.Graph:
+    """Each possible edge with the same probability. May come out unconnected."""
+    return nx.gnp_random_graph(n, edge_probability, seed=seed)
+
+
+def random_regular(n: int, seed: int, degree: int = 3) -> nx.Graph:
+    """A graph drawn at random among those in which every node has the same degree."""
+    if not 0 <= degree < n or n * degree % 2:
+        raise ValueError(
+            "topology random-regular needs 0 <= degree < n and n * degree even; got "
+            f"topology.degree={degree} with n={n}; choose another topology.degree"
+        )
+    return nx.random_regular_graph(degree, n, seed=seed)
+
+
+def small_world(
+    n: int, seed: int, degree: int = 4, edge_probability: float = 0.5
+) -> nx.Graph:
+    """A ring lattice with edges rewired at random (Watts and Strogatz)."""
+    if not 2 <= degree <= n - 1:
+        raise ValueError(
+            "topology small-world needs 2 <= degree <= n - 1; got "
+            f"topology.degree={degree} with n={n}; choose another topology.degree"
+        )
+    return nx.watts_strogatz_graph(n, degree, edge_probability, seed=seed)
+
+
+def isolated(n: int, seed: int) -> nx.Graph:
+    """No edges at all: every node trains alone (the local-only baseline)."""
+    return nx.empty_graph(n)
+
+
+Family = Callable[..., nx.Graph]
+
+TOPOLOGIES: dict[str, Family] = {
+    "complete": complete,
+    "ring": ring,
+    "path": path,
+    "star": star,
+    "bipartite": bipartite,
+    "torus": torus,
+    "exponential": exponential,
+    "erdos-renyi": erdos_renyi,
+    "random-regular": random_regular,
+    "small-world": small_world,
+    "isolated": isolated,
+}
+
+
+def build_graph(name: str, n: int, seed: int = 0, **options: Any) -> nx.Graph:
+    """Build a graph of a named family.
+
+    Parameters
+    ----------
+    name : str
+        A key of ``TOPOLOGIES``.
+    n : int
+        Number of nodes, at least 1.
+    seed : int
+        Decides the draw of the random families.
+    **options
+        ``edge_probability`` (erdos-renyi, small-world) and ``degree`` (random-regular,
+        small-world); a family takes those of its signature.
+
+    Returns
+    -------
+    networkx.Graph
+        Nodes 0 .. n-1, no self-loops.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, n < 1, or no such graph exists (with the inequality).
+
+    Examples
+    --------
+    >>> sorted(build_graph("ring", 4).edges)
+    [(0, 1), (0, 3), (1, 2), (2, 3)]
+    """
+    if name not in TOPOLOGIES:
+        raise ValueError(
+            f"topology.name must be one of {', '.join(TOPOLOGIES)}; got {name!r}; for a graph of "
+            "your own set topology.file"
+        )
+    if n < 1:
+        raise ValueError(f"a topology needs n >= 1 nodes; got n={n}; raise num-supernodes")
+    family = TOPOLOGIES[name]
+    taken = family.__code__.co_varnames[: family.__code__.co_argcount]
+    return family(n, seed, **{key: value for key, value in options.items() if key in taken})
+
+
+def read_topology(file: str | Path) -> nx.Graph | Matrix:
+    """Read a graph or a mixing matrix of your own from a JSON file.
+
+    Parameters
+    ----------
+    file : str or Path
+        Holds ``{"edges": [[0, 1], [1, 2]]}``, with an optional ``"nodes": n``, or
+        ``{"matrix": [[...], ...]}``, used as it is after the checks.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read as either.
+    """
+    try:
+        content = json.loads(Path(file).read_text(encoding="utf8"))
+        if "matrix" in content:
+            return np.array(content["matrix"], dtype=np.float64)
+        edges = [(int(a), int(b)) for a, b in content["edges"]]
+        n = int(content.get("nodes", 1 + max(max(edge) for edge in edges)))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            'topology.file must be a JSON file with {"edges": [[0, 1], ...]} or '
+            f'{{"matrix": [[...], ...]}}; got {str(file)!r} ({type(error).__name__}: {error}); '
+            "mend the file"
+        ) from error
+    graph = nx.empty_graph(n)
+    graph.add_edges_from(edges)
+    return _simple(graph)
+
+
+def _circulant(n: int, offsets: list[int]) -> nx.Graph:
+    return _simple(nx.circulant_graph(n, [offset % n for offset in offsets]))
+
+
+def _simple(graph: nx.Graph) -> nx.Graph:
+    # Small n folds a neighbour onto the node itself; that is no edge.
+    graph.remove_edges_from(list(nx.selfloop_edges(graph)))
+    return graph
