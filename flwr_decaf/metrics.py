@@ -78,14 +78,15 @@ def mean_metrics(records: list[RecordDict], weighted_by_key: str) -> MetricRecor
             f"every reply must report {weighted_by_key!r}, by which metrics are weighted; add it "
             "to the MetricRecord that your train and evaluate functions return"
         )
-    weights = torch.tensor([float(cast(float, metric[weighted_by_key])) for metric in metrics])
+    counts = [float(cast(float, metric[weighted_by_key])) for metric in metrics]
+    weights = torch.tensor(counts, dtype=torch.float64)
     weights = weights / weights.sum() if weights.sum() > 0 else torch.ones_like(weights).softmax(0)
     shared = [key for key in metrics[0] if all(key in metric for metric in metrics)]
     averaged = MetricRecord()
     for key in shared:
         if key != weighted_by_key:
             values = torch.tensor([metric[key] for metric in metrics], dtype=torch.float64)
-            averaged[key] = torch.tensordot(weights.double(), values, dims=1).tolist()
+            averaged[key] = torch.tensordot(weights, values, dims=1).tolist()
     return averaged
 
 

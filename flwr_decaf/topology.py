@@ -62,7 +62,7 @@ def erdos_renyi(n: int, seed: int, edge_probability: float = 0.5) -> nx.Graph:
     return nx.gnp_random_graph(n, edge_probability, seed=seed)
 
 
-def random_regular(n: int, seed: int, degree: int = 3) -> nx.Graph:
+def random_regular(n: int, seed: int, degree: int = 4) -> nx.Graph:
     """A graph drawn at random among those in which every node has the same degree."""
     if not 0 <= degree < n or n * degree % 2:
         raise ValueError(

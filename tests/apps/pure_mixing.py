@@ -1,0 +1,50 @@
+"""ClientApps whose training is plain arithmetic, so that a test knows what must come out.
+
+They are in a module of their own because Ray's actors import them by name.
+"""
+
+from __future__ import annotations
+
+import torch
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr_decaf.clients import peer_mixing
+
+
+def held_value(msg: Message) -> torch.Tensor:
+    return msg.content["arrays"].to_torch_state_dict()["x"]
+
+
+def start_value(place: int) -> torch.Tensor:
+    return torch.tensor([float(place), float(place) ** 2], dtype=torch.float64)
+
+
+def train_by_nothing(msg: Message, context: Context) -> Message:
+    """Round 1 puts the node's own start value there; after that nothing but mixing happens."""
+    first = msg.content["config"]["server-round"] == 1
+    place = int(context.node_config["partition-id"])
+    x = start_value(place) if first else held_value(msg)
+    return Message(
+        RecordDict({"arrays": ArrayRecord({"x": x}), "metrics": MetricRecord({"num-examples": 1})}),
+        reply_to=msg,
+    )
+
+
+def tell_what_is_held(msg: Message, context: Context) -> Message:
+    metrics = {
+        "num-examples": 1,
+        "partition-id": int(context.node_config["partition-id"]),
+        "held": held_value(msg).tolist(),
+    }
+    return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=msg)
+
+
+def make_app(*mods: object) -> ClientApp:
+    app = ClientApp(mods=list(mods))
+    app.train()(train_by_nothing)
+    app.evaluate()(tell_what_is_held)
+    return app
+
+
+app = make_app(peer_mixing)
+app_without_the_mod = make_app()

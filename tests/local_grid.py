@@ -1,0 +1,71 @@
+"""A Grid that runs a real ClientApp in this process, node after node: the router's quick tests.
+
+It does what Flower's engines do with a message: the node's own Context, a new state only if the
+call succeeded, an error reply if it raised. Ray and ``flwr run`` have tests of their own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+
+
+class LocalGrid(Grid):
+    def __init__(
+        self,
+        app: ClientApp,
+        n: int,
+        node_config: Callable[[int], dict[str, int]] | None = None,
+        arrivals: Sequence[int] = (),
+    ) -> None:
+        self.app = app
+        self._ids = [7919 * (n - place) + 13 for place in range(n)]  # not in the partitions' order
+        self._arrivals = list(arrivals)  # how many nodes the first looks see
+        self.sent: list[Message] = []
+        self.broken: set[int] = set()  # partitions whose next calls fail
+        configure = node_config or (lambda place: {"partition-id": place, "num-partitions": n})
+        self.contexts = {
+            node_id: Context(0, node_id, configure(place), RecordDict(), {})
+            for place, node_id in enumerate(self._ids)
+        }
+
+    def get_node_ids(self) -> Iterable[int]:
+        seen = self._arrivals.pop(0) if self._arrivals else len(self._ids)
+        return set(self._ids[:seen])
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        return [self._call(message) for message in messages]
+
+    def _call(self, message: Message) -> Message:
+        node_id = message.metadata.dst_node_id
+        self.sent.append(message)
+        context = copy.deepcopy(self.contexts[node_id])
+        arriving = copy.deepcopy(message)
+        try:
+            if context.node_config.get("partition-id") in self.broken:
+                raise RuntimeError("broken on purpose")
+            reply = self.app(arriving, context)
+        except Exception as error:  # noqa: BLE001 - the engine turns any error into a reply
+            return Message(Error(code=2, reason=str(error)), reply_to=message)
+        self.contexts[node_id] = context
+        return reply
+
+    def mail_to(self, place: int) -> list[RecordDict]:
+        return [m.content for m in self.sent if m.metadata.dst_node_id == self._ids[place]]
+
+    def set_run(self, *args: object, **kwargs: object) -> None: ...
+
+    @property
+    def run(self): ...
+
+    def create_message(self, *args, **kwargs): ...
+
+    def push_messages(self, messages): ...
+
+    def pull_messages(self, message_ids): ...

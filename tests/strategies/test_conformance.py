@@ -1,0 +1,122 @@
+"""What every decentralized strategy must fulfil. A new one joins with one row in CASES."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr_decaf.clients import peer_mixing
+from flwr_decaf.lora import factor_of
+from flwr_decaf.strategies import STRATEGIES, Router
+from tests.local_grid import LocalGrid
+from tests.states import dense_products, lora_state
+
+# strategy -> its graph's options, and the bytes of an edge: (A and B, only B, none) of the LoRA
+CASES = {
+    "decaf": ({"topology": "ring"}, "AB"),
+    "dlora": ({"topology": "ring"}, "AB"),
+    "dlora-fa": ({"topology": "ring"}, "B"),
+    "local-only": ({}, ""),
+}
+
+
+def train(msg, context):
+    """Move each trainable tensor by an amount that depends on the node and the round."""
+    config = msg.content["config"]
+    place = int(context.node_config["partition-id"])
+    state = msg.content["arrays"].to_torch_state_dict()
+    for name, x in state.items():
+        if (factor_of(name) or "A") in config["trainable-factors"] or factor_of(name) is None:
+            state[name] = x + 0.1 * (place + 1) * torch.sin(x + config["server-round"])
+    metrics = MetricRecord({"num-examples": 10 + place})
+    return Message(RecordDict({"arrays": ArrayRecord(state), "metrics": metrics}), reply_to=msg)
+
+
+def evaluate(msg, context):
+    total = sum(float(x.sum()) for x in msg.content["arrays"].to_torch_state_dict().values())
+    return Message(
+        RecordDict({"metrics": MetricRecord({"num-examples": 1, "total": total})}), reply_to=msg
+    )
+
+
+def run(name, n=4, rounds=3, evaluate_every=1, grid=None, **start):
+    app = ClientApp(mods=[peer_mixing])
+    app.train()(train)
+    app.evaluate()(evaluate)
+    grid = grid or LocalGrid(app, n)
+    strategy = STRATEGIES[name](**CASES[name][0], evaluate_every=evaluate_every)
+    result = strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=rounds, **start)
+    return result, strategy.collect(grid), grid
+
+
+def equal(first, second):
+    return all(torch.equal(x, second[name]) for name, x in first.items())
+
+
+def test_every_strategy_on_the_router_has_a_row():
+    assert set(CASES) == {name for name, kind in STRATEGIES.items() if issubclass(kind, Router)}
+
+
+@pytest.mark.parametrize("name", CASES)
+class TestEveryStrategy:
+    def test_evaluating_does_not_change_what_nodes_hold(self, name):
+        held = [run(name, evaluate_every=every)[1] for every in (1, 2, 0)]
+        for other in held[1:]:
+            assert all(equal(held[0][node], other[node]) for node in held[0])
+
+    @pytest.mark.parametrize("n", [1, 2, 3])
+    def test_small_networks(self, name, n):
+        result, held, _ = run(name, n=n)
+        assert sorted(held) == list(range(n))
+        assert all(torch.isfinite(x).all() for state in held.values() for x in state.values())
+        assert list(result.arrays) == list(lora_state(0))
+
+    def test_bytes_are_degree_times_what_travels(self, name):  # invariant 11
+        result, _, _ = run(name)
+        factors, degree = CASES[name][1], {"local-only": 0}.get(name, 2)
+        width = 8
+        travelling = {"AB": 3 * (5 + 9) * 2 + 3 * (12 + 7), "B": 3 * (5 + 5 + 12), "": 0}[factors]
+        head = 4 * 6
+        expected = degree * (travelling + head) * width
+        assert result.train_metrics_clientapp[1]["bytes-sent"] == expected
+
+    def test_the_result_is_the_average_model_and_no_node_gets_it(self, name):
+        seen = {}
+        result, _, grid = run(
+            name, evaluate_fn=lambda t, arrays: seen.update({t: arrays}) or MetricRecord({"t": t})
+        )
+        assert sorted(seen) == [0, 1, 2, 3]
+        assert equal(seen[3].to_torch_state_dict(), result.arrays.to_torch_state_dict())
+        with_arrays = [m.content for m in grid.sent if "arrays" in m.content]
+        assert len(with_arrays) == 4  # the initial ones, once a node
+
+    def test_two_runs_on_the_same_nodes_do_not_leak(self, name):
+        _, first, grid = run(name)
+        _, second, _ = run(name, grid=grid)
+        assert all(equal(first[node], second[node]) for node in first)
+
+
+def test_a_frozen_a_stays_as_it_was():
+    _, held, _ = run("dlora-fa")
+    for state in held.values():
+        assert equal({k: x for k, x in lora_state(0).items() if "lora_A" in k}, state)
+
+
+def test_nodes_alone_train_as_if_there_were_nobody_else():
+    _, held, _ = run("local-only", n=3)
+    _, alone, _ = run("local-only", n=1)
+    assert equal(held[0], alone[0])
+
+
+def test_on_a_complete_graph_decaf_makes_all_products_equal():
+    app = ClientApp(mods=[peer_mixing])
+    app.train()(train)
+    grid = LocalGrid(app, 4)
+    strategy = STRATEGIES["decaf"](topology="complete", evaluate_every=0)
+    strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=2)
+    products = [dense_products(state) for state in strategy.collect(grid).values()]
+    for other in products[1:]:
+        for layer, product in other.items():
+            np.testing.assert_allclose(product, products[0][layer], atol=1e-12)

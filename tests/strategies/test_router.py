@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr_decaf.clients import peer_mixing
+from flwr_decaf.mixing_matrix import build_network, without_nodes
+from flwr_decaf.strategies import DeCAF, DLoRA
+from tests.apps.pure_mixing import app, make_app, start_value
+from tests.local_grid import LocalGrid
+
+START = {"x": torch.zeros(2, dtype=torch.float64)}
+
+
+def held_after(strategy, n, rounds, grid=None, **options):
+    grid = grid or LocalGrid(app, n)
+    strategy.start(grid, ArrayRecord(START), num_rounds=rounds, **options)
+    return torch.stack([state["x"] for state in strategy.collect(grid).values()]).numpy()
+
+
+def starts(n):
+    return np.stack([start_value(place).numpy() for place in range(n)])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6])
+@pytest.mark.parametrize("topology", ["ring", "complete", "star"])
+def test_pure_mixing_is_a_power_of_w(topology, n):  # invariant 9
+    w = build_network(topology, n)
+    held = held_after(DLoRA(topology), n, rounds=4)
+    np.testing.assert_allclose(held, np.linalg.matrix_power(w, 4) @ starts(n), atol=1e-14)
+
+
+def test_graphs_and_matrices_of_your_own():
+    for network in (nx.path_graph(3), build_network("path", 3)):
+        held = held_after(DLoRA(network), 3, rounds=1)
+        np.testing.assert_allclose(held, build_network("path", 3) @ starts(3), atol=1e-14)
+
+
+def test_a_node_that_fails_for_a_round_keeps_w_doubly_stochastic_and_comes_back():
+    n, w = 5, build_network("ring", 5)
+    grid = LocalGrid(app, n)
+    strategy = DLoRA("ring", evaluate_every=0)
+    plan = {3: {2}}  # in round 3, node 2 fails
+    configure = strategy.configure_train
+
+    def configure_and_break(server_round, *rest):
+        grid.broken = plan.get(server_round, set())
+        return configure(server_round, *rest)
+
+    strategy.configure_train = configure_and_break
+    held = held_after(strategy, n, rounds=4, grid=grid)
+    # Node 2 takes its mail of round 2 when it is back, in round 4.
+    expected = w @ without_nodes(w, {2}) @ w @ w @ starts(n)
+    np.testing.assert_allclose(held, expected, atol=1e-14)
+    np.testing.assert_allclose(held.mean(axis=0), starts(n).mean(axis=0))
+
+
+def test_a_node_that_misses_its_start_gets_it_later():
+    grid = LocalGrid(app, 3)
+    strategy = DLoRA("complete", evaluate_every=0)
+    configure = strategy.configure_train
+
+    def configure_and_break(server_round, *rest):
+        grid.broken = {0} if server_round == 1 else set()
+        return configure(server_round, *rest)
+
+    strategy.configure_train = configure_and_break
+    held = held_after(strategy, 3, rounds=2, grid=grid)
+    first = starts(3)
+    pair = first[1:].mean(axis=0)  # round 1: two thirds and one third, then all three mix
+    mixed = [2 / 3 * first[1] + 1 / 3 * first[2], 2 / 3 * first[2] + 1 / 3 * first[1]]
+    assert np.allclose(sum(mixed) / 2, pair)
+    np.testing.assert_allclose(held, np.tile(sum(mixed) / 3, (3, 1)), atol=1e-14)
+
+
+def test_too_many_failures_stop_the_run_with_the_first_cause():
+    grid = LocalGrid(app, 4)
+    strategy = DLoRA("ring", max_failed_share=0.25)
+    roll = strategy.configure_train
+
+    def configure_and_break(*arguments):
+        grid.broken = {1, 3}
+        return roll(*arguments)
+
+    strategy.configure_train = configure_and_break
+    with pytest.raises(RuntimeError, match=r"round 1: 2 of 4 nodes failed.*node 1: broken on purp"):
+        held_after(strategy, 4, rounds=2, grid=grid)
+
+
+def test_what_the_rule_cannot_mix_is_refused_before_the_first_round():
+    grid = LocalGrid(app, 3)
+    with pytest.raises(ValueError, match="use DLoRA"):
+        DeCAF("ring").start(grid, ArrayRecord(START), num_rounds=1)
+    with pytest.raises(ValueError, match="it has 4 and there are n=3"):
+        DLoRA(nx.path_graph(4)).start(grid, ArrayRecord(START), num_rounds=1)
+
+
+def test_mail_is_delivered_once_and_with_the_next_message_of_any_kind():
+    grid = LocalGrid(app, 3)
+    held_after(DLoRA("ring", evaluate_every=2), 3, rounds=3, grid=grid)
+    with_posts = ["decaf.posts" in content for content in grid.mail_to(0)]
+    # roll call; train 1, train 2 (mail of 1), evaluate 2 (of 2), train 3, evaluate 3 (of 3), collect
+    assert with_posts == [False, False, True, True, False, True, False]
+
+
+def test_configuration_of_the_user_reaches_the_nodes():
+    grid = LocalGrid(app, 2)
+    held_after(DLoRA("ring"), 2, rounds=1, grid=grid, train_config=ConfigRecord({"lr": 0.1}))
+    sent = grid.mail_to(0)[1]["config"]
+    assert (sent["lr"], sent["server-round"], sent["trainable-factors"]) == (0.1, 1, "AB")
+
+
+def test_metrics_say_how_far_apart_the_nodes_are():
+    grid = LocalGrid(make_app(peer_mixing), 2)
+    seen = []
+
+    def record(contents, key):
+        seen.extend(next(iter(c.metric_records.values()))["distance-to-mean"] for c in contents)
+        return MetricRecord()
+
+    held_after(DLoRA("ring", train_metrics_aggr_fn=record), 2, rounds=2, grid=grid)
+    distance = float(np.linalg.norm(starts(2)[0] - starts(2)[1]) / 2)
+    assert seen == pytest.approx([distance, distance, 0.0, 0.0], abs=1e-7)

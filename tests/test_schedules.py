@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from flwr_decaf.schedules import both, is_due, only_b
+
+
+def test_phases_do_not_depend_on_the_round():
+    assert {both(t) for t in range(1, 6)} == {("AB", "AB")}
+    assert {only_b(t) for t in range(1, 6)} == {("B", "B")}
+
+
+def test_rounds_that_are_evaluated():
+    assert [t for t in range(1, 6) if is_due(t, every=1, last=5)] == [1, 2, 3, 4, 5]
+    assert [t for t in range(1, 6) if is_due(t, every=2, last=5)] == [2, 4, 5]
+    assert [t for t in range(1, 6) if is_due(t, every=9, last=5)] == [5]
+    assert [t for t in range(1, 6) if is_due(t, every=0, last=5)] == []
