@@ -18,7 +18,7 @@ RunFolders = Annotated[list[Path], typer.Argument(help="Run folders.")]
 
 
 @app.command()
-def run(  # noqa: PLR0913 - one argument an option
+def run(
     conf: Annotated[Path, typer.Argument(help="TOML file with settings (see conf/).")],
     nodes: Annotated[int, typer.Option(help="Number of virtual clients.", min=1)] = 10,
     app_dir: Annotated[Path, typer.Option("--app", help="Folder of the Flower app.")] = Path("."),

@@ -48,12 +48,12 @@ def evaluate(msg: Message, context: Context) -> Message:
 
 def _prepare(msg: Message, context: Context) -> tuple[Config, int, int, Task, NodeData]:
     config = parse_config(context.run_config)
-    node, n = (int(context.node_config[key]) for key in ("partition-id", "num-partitions"))
+    node, n = (cast(int, context.node_config[key]) for key in ("partition-id", "num-partitions"))
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     task = load_task(config.model, config.lora, config.data, config.seed)
     set_adapter(task.model, cast(ArrayRecord, msg.content["arrays"]).to_torch_state_dict())
-    server_round = int(cast(ConfigRecord, msg.content["config"])["server-round"])
+    server_round = cast(int, cast(ConfigRecord, msg.content["config"])["server-round"])
     data = load_node_data(config.model, config.lora, config.data, config.seed, node, n)
     return config, node, server_round, task, data
 

@@ -53,7 +53,7 @@ def share(remedy: str) -> Check:
 
 def setting(default: T, check: Check | None = None) -> T:
     """Declare a setting: its default, whose type is the setting's, and its check."""
-    return cast(T, field(default=default, metadata={"check": check}))
+    return field(default=default, metadata={"check": check})
 
 
 @dataclass(frozen=True)

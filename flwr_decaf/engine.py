@@ -104,9 +104,8 @@ def _wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path) -> No
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
             return
         time.sleep(0.2)
-    raise RuntimeError(
-        f"Flower's SuperLink did not come up on port {port}: {log.read_text(errors='replace')[-2000:]}"
-    )
+    tail = log.read_text(errors="replace")[-2000:]
+    raise RuntimeError(f"Flower's SuperLink did not come up on port {port}: {tail}")
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

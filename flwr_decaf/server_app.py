@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from flwr_decaf.clients.adapter import get_adapter, set_adapter
 from flwr_decaf.clients.tasks import load_task
-from flwr_decaf.config import Config, Value, flatten, parse_config
+from flwr_decaf.config import Config, flatten, parse_config
 from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.lora import State
 from flwr_decaf.mixing_matrix import build_network, lambda2
@@ -29,7 +29,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run one strategy; the run folder tells how it went, even if it fails."""
-    config = parse_config(cast(dict[str, Value], context.run_config))
+    config = parse_config(context.run_config)
     folder = RunFolder.create(_folder_of(config), flatten(config))
     _log.info("Run folder: %s", folder.path)
     try:

@@ -72,9 +72,7 @@ def random_regular(n: int, seed: int, degree: int = 4) -> nx.Graph:
     return nx.random_regular_graph(degree, n, seed=seed)
 
 
-def small_world(
-    n: int, seed: int, degree: int = 4, edge_probability: float = 0.5
-) -> nx.Graph:
+def small_world(n: int, seed: int, degree: int = 4, edge_probability: float = 0.5) -> nx.Graph:
     """A ring lattice with edges rewired at random (Watts and Strogatz)."""
     if not 2 <= degree <= n - 1:
         raise ValueError(

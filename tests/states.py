@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from flwr_decaf.lora import State
 
 SHAPES = {"q": (5, 9), "v": (5, 9), "up": (12, 7)}  # layer -> (d_out, d_in)

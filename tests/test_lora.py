@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from flwr_decaf.lora import Pair, factor_of, pairs, select, size_in_bytes
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-from tests.states import lora_state
 from torch import nn
+
+from flwr_decaf.lora import Pair, factor_of, pairs, select, size_in_bytes
+from tests.states import lora_state
 
 
 def test_pairs_of_a_real_peft_model():

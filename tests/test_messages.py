@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, RecordDict
+
 from flwr_decaf.messages import Mail, pack, pack_record, put_mail, take_mail, unpack, unpack_record
 from tests.states import lora_state
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from flwr.app import MetricRecord, RecordDict
+
 from flwr_decaf.metrics import distances_to_mean, interference, mean_metrics
 from flwr_decaf.rules import average, factorize, frozen
 from tests.states import dense_products, lora_state, mean_products, share_a

@@ -8,6 +8,9 @@ import math
 import networkx as nx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from flwr_decaf.mixing_matrix import (
     WEIGHTS,
     build_network,
@@ -19,8 +22,6 @@ from flwr_decaf.mixing_matrix import (
     without_nodes,
 )
 from flwr_decaf.topology import build_graph
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tests.test_topology import CASES
 
 

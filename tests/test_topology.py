@@ -7,6 +7,7 @@ import json
 import networkx as nx
 import numpy as np
 import pytest
+
 from flwr_decaf.topology import TOPOLOGIES, build_graph, read_topology
 
 # family -> the smallest n on which its default settings allow a graph

@@ -74,9 +74,7 @@ def load_task(model: Model, lora: Lora, data: Data, seed: int) -> Task:
 
 
 @lru_cache(maxsize=256)
-def load_node_data(
-    model: Model, lora: Lora, data: Data, seed: int, node: int, n: int
-) -> NodeData:
+def load_node_data(model: Model, lora: Lora, data: Data, seed: int, node: int, n: int) -> NodeData:
     """Load and encode a node's rows once per process; all nodes share one encoded test."""
     rows, task = node_data(data, node, n, seed), load_task(model, lora, data, seed)
     return NodeData(

@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from flwr_decaf.clients.tasks import Batch, Task
 from flwr_decaf.data.sources import load_texts, resolve_path
+from flwr_decaf.errors import first_line
 from flwr_decaf.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def build(model: Model, lora: Lora, data: Data, seed: int) -> Task:
         )
     except (OSError, ValueError, FileNotFoundError) as error:
         raise ValueError(
-            "model.name must be a hub id, a folder of a transformers model, or package:NAME/FOLDER; "
-            f"got {model.name!r}, which cannot be loaded ({_first_line(error)}); check the "
+            "model.name must be a hub id, a folder of a transformers model, or package:NAME/FOLDER;"
+            f" got {model.name!r}, which cannot be loaded ({first_line(error)}); check the "
             "spelling and the network"
         ) from error
     collator = DataCollatorWithPadding(tokenizer)
@@ -97,7 +98,8 @@ def add_adapter(base: torch.nn.Module, lora: Lora, seed: int) -> PeftModel:
         leaves = {name.rsplit(".", 1)[-1] for name, _ in base.named_modules()}
         raise ValueError(
             "lora.target-modules must name layers of the model; "
-            f"got {lora.target_modules!r} ({_first_line(error)}); it has {', '.join(sorted(leaves))}"
+            f"got {lora.target_modules!r} ({first_line(error)}); "
+            f"it has {', '.join(sorted(leaves))}"
         ) from error
 
 
@@ -107,7 +109,3 @@ def _count_right(output: Any, batch: Batch) -> int:
 
 def _digest(name: str) -> str:
     return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0]

@@ -88,9 +88,7 @@ def evaluate_rows(task: Task, rows: Dataset, batch_size: int) -> dict[str, float
     return {"accuracy": right / len(rows), "loss": loss / len(rows)} if len(rows) else {}
 
 
-def _training_batches(
-    task: Task, rows: Dataset, train: Train, seed: int
-) -> DataLoader[Batch]:
+def _training_batches(task: Task, rows: Dataset, train: Train, seed: int) -> DataLoader[Batch]:
     size = min(train.batch_size, len(rows))
     generator = torch.Generator().manual_seed(derive_seed(seed, "batches"))
     sampler = RandomSampler(rows, num_samples=size * train.local_steps, generator=generator)

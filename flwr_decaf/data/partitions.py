@@ -123,8 +123,8 @@ def partition_rows(data: config.Data, n: int, seed: int) -> Partitioner:
             sizes = [len(partitioner.load_partition(node)) for node in range(n)]
     except (ValueError, KeyError) as error:
         raise ValueError(
-            f"data.partitioner must leave no node without rows; {data.partitioner!r} over {n} nodes "
-            f"does ({error}); raise data.alpha, or use fewer nodes or another partitioner"
+            f"data.partitioner must leave no node without rows; {data.partitioner!r} over {n} "
+            f"nodes does ({error}); raise data.alpha, or use fewer nodes or another partitioner"
         ) from error
     needed = 2 if data.local_test_share > 0 else 1
     if min(sizes) < needed:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 
+from flwr_decaf.errors import first_line
 from flwr_decaf.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -96,7 +97,10 @@ def load_texts(data: config.Data, seed: int) -> DatasetDict:
     splits = _with_class_labels(splits)
     sizes = {"train": data.max_train_samples, "test": data.max_test_samples}
     return DatasetDict(
-        {split: sample(splits[split], size, derive_seed(seed, split)) for split, size in sizes.items()}
+        {
+            split: sample(splits[split], size, derive_seed(seed, split))
+            for split, size in sizes.items()
+        }
     )
 
 
@@ -116,9 +120,9 @@ def _read(name: str) -> DatasetDict:
         return load_dataset(str(file) if file.is_dir() else name)
     except (OSError, ValueError, KeyError, ConnectionError) as error:
         raise ValueError(
-            f"data.name must be one of {', '.join(DEMO_SETS)}, a hub id, a folder, or a file ending "
-            f"in {', '.join(_READERS)}; got {name!r}, which cannot be read "
-            f"({type(error).__name__}: {_first_line(error)}); check the spelling and the network"
+            f"data.name must be one of {', '.join(DEMO_SETS)}, a hub id, a folder, or a file ending"
+            f" in {', '.join(_READERS)}; got {name!r}, which cannot be read "
+            f"({type(error).__name__}: {first_line(error)}); check the spelling and the network"
         ) from error
 
 
@@ -137,7 +141,3 @@ def _with_class_labels(splits: DatasetDict) -> DatasetDict:
     number = {name: i for i, name in enumerate(names)}
     splits = splits.map(lambda label: {"label": number[str(label)]}, input_columns="label")
     return splits.cast_column("label", ClassLabel(names=names))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0]

@@ -34,8 +34,29 @@ def run_table(folder: RunFolder) -> Table:
     scores = [line for line in folder.metrics if line["phase"] == "evaluate"]
     if not scores:
         raise ValueError(f"{folder.path} holds no evaluation yet; wait for the first one")
-    first, last = min(line["round"] for line in scores), max(line["round"] for line in scores)
+    rounds = min(line["round"] for line in scores), max(line["round"] for line in scores)
     sent = _mean_bytes(folder.metrics)
+    table = _headings(folder, last=rounds[1])
+    rows = {
+        node: [*_accuracies(node, scores, rounds), sent.get(node)]
+        for node in sorted({line["node"] for line in scores})
+    }
+    for node, row in rows.items():
+        table.add_row(str(node), *_cells(row))
+    table.add_section()
+    columns = list(zip(*rows.values(), strict=True))
+    for name, summary in (
+        ("mean", statistics.fmean),
+        ("worst", min),
+        ("spread", statistics.pstdev),
+    ):
+        # The bytes have a mean, but no worst and no spread that would say anything.
+        summarised = columns if name == "mean" else columns[:-1]
+        table.add_row(name, *_cells([_apply(summary, column) for column in summarised]))
+    return table
+
+
+def _headings(folder: RunFolder, last: int) -> Table:
     settings = folder.run["settings"]
     table = Table(
         title=f"{settings['strategy']} · {settings['topology.name']} · accuracy after round {last}",
@@ -46,28 +67,13 @@ def run_table(folder: RunFolder) -> Table:
         table.add_column(f"{heading}\nbefore", justify="right")
         table.add_column("\nafter", justify="right")
     table.add_column("MB sent\na round", justify="right")
-    rows = [
-        _row(node, scores, (first, last), sent)
-        for node in sorted({line["node"] for line in scores})
-    ]
-    for row in rows:
-        table.add_row(str(int(row[0])), *_cells(row[1:]))
-    table.add_section()
-    columns = list(zip(*(row[1:] for row in rows), strict=True))
-    table.add_row("mean", *_cells([_apply(statistics.fmean, column) for column in columns]))
-    worst = [_apply(min, column) for column in columns[:-1]]
-    table.add_row("worst", *_cells(worst))
-    table.add_row("spread", *_cells([_apply(statistics.pstdev, column) for column in columns[:-1]]))
     return table
 
 
-def _row(
-    node: int, scores: Sequence[Line], rounds: tuple[int, int], sent: Mapping[int, float]
-) -> list[float | None]:
+def _accuracies(node: int, scores: Sequence[Line], rounds: tuple[int, int]) -> list[float | None]:
     at = {line["round"]: line for line in scores if line["node"] == node}
     names = ("accuracy", "local-accuracy")
-    values = [at.get(when, {}).get(name) for name in names for when in rounds]
-    return [node, *values, sent.get(node)]
+    return [at.get(when, {}).get(name) for name in names for when in rounds]
 
 
 def _mean_bytes(lines: Sequence[Line]) -> dict[int, float]:

@@ -45,7 +45,9 @@ def check_alike(own: State, other: State, who: str) -> None:
     """
     if other.keys() != own.keys():
         odd = min(other.keys() ^ own.keys())
-        raise ValueError(f"{who} must hold the same tensors as the node's own; {odd} is in one only")
+        raise ValueError(
+            f"{who} must hold the same tensors as the node's own; {odd} is in one only"
+        )
     for name, tensor in other.items():
         expected = own[name]
         if tensor.shape != expected.shape or tensor.dtype != expected.dtype:

@@ -12,7 +12,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
 
 from flwr_decaf.messages import Mail, put_mail
-from flwr_decaf.mixing_matrix import Matrix
+from flwr_decaf.topology import Matrix
 
 
 class Mailbox:

@@ -15,7 +15,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import networkx as nx
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
@@ -60,7 +68,7 @@ evaluate_metrics_aggr_fn
     """
 
     rule: ClassVar[str]
-    schedule: ClassVar[Schedule] = staticmethod(both)
+    schedule: Schedule = staticmethod(both)
 
     def __init__(  # noqa: PLR0913 - FedAvg's own arguments are among them
         self,
@@ -232,7 +240,7 @@ evaluate_metrics_aggr_fn
         for reply in replies:
             node = place[reply.metadata.src_node_id]
             if reply.has_error():
-                causes[node] = reply.error.reason
+                causes[node] = str(reply.error.reason)
             else:
                 contents[node] = reply.content
                 self._mailbox.delivered(node)

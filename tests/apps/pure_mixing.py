@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+
 from flwr_decaf.clients import peer_mixing
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import torch
+
 from flwr_decaf.rules import average
 from tests.states import dense_products, lora_state, mean_products
 

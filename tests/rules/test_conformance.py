@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from flwr_decaf.rules import RULES
 from tests.states import dense_products, lora_state, mean_products, share_a
 

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from flwr_decaf.rules import average, factorize
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from flwr_decaf.rules import average, factorize
 from tests.states import dense_products, lora_state, mean_products
 
 WEIGHTS = [0.2, 0.3, 0.5]
@@ -129,7 +130,10 @@ def test_convolutions_and_embeddings():
     ]
     mixed = factorize(states, [0.5, 0.5])
     assert {name: tuple(x.shape) for name, x in mixed.items()} == names
-    for a, b in (("c.lora_A.weight", "c.lora_B.weight"), ("e.lora_embedding_A", "e.lora_embedding_B")):
+    for a, b in (
+        ("c.lora_A.weight", "c.lora_B.weight"),
+        ("e.lora_embedding_A", "e.lora_embedding_B"),
+    ):
         p = sum(0.5 * s[b].flatten(1) @ s[a].flatten(1) for s in states)
         error = float((p - mixed[b].flatten(1) @ mixed[a].flatten(1)).norm())
         assert error == pytest.approx(best_error(p, 2), rel=1e-4)

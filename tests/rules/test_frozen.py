@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from flwr_decaf.rules import frozen
 from tests.states import dense_products, lora_state, mean_products, share_a
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from flwr_decaf.rules.truncated_svd import truncated_svd
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+
 from flwr_decaf.clients import peer_mixing
 from flwr_decaf.lora import factor_of
 from flwr_decaf.strategies import STRATEGIES, Router

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, RecordDict
+
 from flwr_decaf.messages import Mail, pack, take_mail
 from flwr_decaf.mixing_matrix import build_network, without_nodes
 from flwr_decaf.strategies.mailbox import Mailbox

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from flwr_decaf.strategies.roll_call import roll_call
 from tests.apps.pure_mixing import app, app_without_the_mod
 from tests.local_grid import LocalGrid

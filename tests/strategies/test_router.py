@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+
 from flwr_decaf.clients import peer_mixing
 from flwr_decaf.mixing_matrix import build_network, without_nodes
 from flwr_decaf.strategies import DeCAF, DLoRA
@@ -101,7 +102,7 @@ def test_mail_is_delivered_once_and_with_the_next_message_of_any_kind():
     grid = LocalGrid(app, 3)
     held_after(DLoRA("ring", evaluate_every=2), 3, rounds=3, grid=grid)
     with_posts = ["decaf.posts" in content for content in grid.mail_to(0)]
-    # roll call; train 1, train 2 (mail of 1), evaluate 2 (of 2), train 3, evaluate 3 (of 3), collect
+    # roll call; train 1, train 2 (mail of 1), evaluate 2 (of 2), train 3, evaluate 3, collect
     assert with_posts == [False, False, True, True, False, True, False]
 
 
