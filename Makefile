@@ -1,0 +1,44 @@
+# make run    sets up and runs the main job: 10 nodes on a ring, DeCAF, real text
+# make test   sets up and runs the tests
+#
+# Set-up happens once, in .venv, and again only when what it installs has changed.
+
+PYTHON ?= python3
+CONF ?= conf/ring.toml
+NODES ?= 10
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: setup run test check test-all benchmark clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt requirements-demo.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-demo.txt
+	@touch $(READY)
+
+run: $(READY)
+	$(BIN)/flwr-decaf run $(CONF) --nodes $(NODES)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -m ""
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+benchmark: $(READY)
+	$(BIN)/python -m benchmarks.mixing
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
