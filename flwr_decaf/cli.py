@@ -5,10 +5,13 @@ from __future__ import annotations
 import tempfile
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from flwr_decaf.run_folder import RunFolder
 
 app = typer.Typer(help="Peer-to-peer LoRA fine-tuning on Flower.", no_args_is_help=True)
 _console = Console()
@@ -33,7 +36,6 @@ def run(
     The settings are checked before anything starts.
     """
     from flwr_decaf.engine import flwr_run
-    from flwr_decaf.report.table import run_table
     from flwr_decaf.run_folder import RunFolder
     from flwr_decaf.run_settings import checked_settings, to_toml
 
@@ -57,20 +59,26 @@ def run(
     outcome: dict[str, Any] = folder.run
     if outcome.get("status") != "finished":
         _fail(f"the run failed: {outcome.get('error', 'it never started; see the log above')}")
-    _console.print(run_table(folder))
+    _print_run(folder)
 
 
 @app.command()
 def show(folders: RunFolders) -> None:
     """Print the table of one or several run folders."""
-    from flwr_decaf.report.table import run_table
     from flwr_decaf.run_folder import RunFolder
 
     for path in folders:
         try:
-            _console.print(run_table(RunFolder(path)))
+            _print_run(RunFolder(path))
         except (ValueError, KeyError) as error:
             _fail(f"FOLDERS must be run folders; {path} cannot be read ({error})", code=2)
+
+
+def _print_run(folder: RunFolder) -> None:
+    from flwr_decaf.report.table import run_table
+
+    _console.print(run_table(folder))
+    _console.print(f"Run folder: {folder.path}", highlight=False, soft_wrap=True)
 
 
 def _fail(message: str, code: int = 1) -> None:

@@ -80,7 +80,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Lora:
-    """The adapter, in PEFT's terms; ``target-modules`` is a comma-separated list."""
+    """The adapter, in PEFT's terms.
+
+    ``target-modules`` is a comma-separated list; empty leaves the choice to PEFT.
+    """
 
     rank: int = setting(8, at_least(1, "the papers use 2 to 16"))
     alpha: float = setting(16.0, above(0, "twice the rank is common"))

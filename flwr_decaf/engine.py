@@ -32,6 +32,8 @@ ENVIRONMENT = {
     # Actors that wait for one another in a spin loop cost up to six times on few cores.
     "OMP_WAIT_POLICY": "passive",
     "TOKENIZERS_PARALLELISM": "false",
+    # A bar per actor and split would bury the rounds in the log.
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
 }
 
 

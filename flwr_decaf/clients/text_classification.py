@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -84,16 +85,18 @@ def add_adapter(base: torch.nn.Module, lora: Lora, seed: int) -> PeftModel:
     targets = [name.strip() for name in lora.target_modules.split(",") if name.strip()]
     torch.manual_seed(derive_seed(seed, "lora"))
     try:
-        return get_peft_model(
-            base,
-            LoraConfig(
-                task_type=TaskType.SEQ_CLS,
-                r=lora.rank,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules=targets or None,
-            ),
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT still asks for a renamed property
+            return get_peft_model(
+                base,
+                LoraConfig(
+                    task_type=TaskType.SEQ_CLS,
+                    r=lora.rank,
+                    lora_alpha=lora.alpha,
+                    lora_dropout=lora.dropout,
+                    target_modules=targets or None,
+                ),
+            )
     except ValueError as error:
         leaves = {name.rsplit(".", 1)[-1] for name, _ in base.named_modules()}
         raise ValueError(

@@ -59,8 +59,7 @@ def run_table(folder: RunFolder) -> Table:
 def _headings(folder: RunFolder, last: int) -> Table:
     settings = folder.run["settings"]
     table = Table(
-        title=f"{settings['strategy']} · {settings['topology.name']} · accuracy after round {last}",
-        caption=str(folder.path),
+        title=f"{settings['strategy']} · {settings['topology.name']} · accuracy after round {last}"
     )
     table.add_column("node", justify="right")
     for heading in ("common test", "local test"):

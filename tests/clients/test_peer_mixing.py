@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+
+from flwr_decaf import messages
+from flwr_decaf.clients import peer_mixing
+from flwr_decaf.clients.peer_mixing import mix
+from flwr_decaf.lora import select
+from flwr_decaf.messages import Mail, pack, put_mail, unpack_record
+from tests.states import lora_state
+
+OWN, OTHER = lora_state(1), lora_state(2)
+
+
+def context(own=None):
+    state = RecordDict({messages.OWN: messages.pack_record(own)} if own else {})
+    return Context(0, 0, {"partition-id": 3, "num-partitions": 5, "path": "/data"}, state, {})
+
+
+def message(mail=None, **records):
+    content = RecordDict({"config": ConfigRecord({"server-round": 1}), **records})
+    if mail:
+        put_mail(content, mail)
+    return Message(content, dst_node_id=0, message_type="train")
+
+
+def mail(trains="AB", travels="AB", neighbour=OTHER, rule="average", **options):
+    posts = {4: pack(select(neighbour, travels))}
+    return Mail(rule, trains, travels, weights=(0.75, 0.25), posts=posts, **options)
+
+
+def returning(change=lambda state: state, **records):
+    """A train function that returns what it was given, after a change."""
+
+    def train(msg, ctx):
+        arrays = ArrayRecord(change(dict(msg.content["arrays"].to_torch_state_dict())))
+        metrics = MetricRecord({"num-examples": 7})
+        return Message(RecordDict({"arrays": arrays, "metrics": metrics, **records}), reply_to=msg)
+
+    return train
+
+
+def plus_one(names):
+    return lambda state: {k: x + 1 if names in k else x for k, x in state.items()}
+
+
+def test_a_message_without_mail_passes_through_untouched():
+    seen = {}
+
+    def train(msg, ctx):
+        seen.update(msg.content.items())
+        return Message(RecordDict({"arrays": msg.content["arrays"]}), reply_to=msg)
+
+    ctx = context()
+    arrays = ArrayRecord(OWN)
+    reply = peer_mixing(message(arrays=arrays), ctx, train)
+    assert sorted(seen) == ["arrays", "config"]
+    assert list(reply.content) == ["arrays"]
+    assert not ctx.state
+
+
+def test_the_user_s_function_finds_the_mix_and_its_result_becomes_the_node_s_own():
+    ctx, found = context(OWN), {}
+
+    def train(msg, ctx):
+        found.update(msg.content["arrays"].to_torch_state_dict())
+        assert sorted(msg.content) == ["arrays", "config"]  # the mail is out of the way
+        return returning(plus_one("lora"))(msg, ctx)
+
+    reply = peer_mixing(message(mail()), ctx, train)
+    for name, x in found.items():
+        torch.testing.assert_close(x, 0.75 * OWN[name] + 0.25 * OTHER[name])
+    kept = unpack_record(ctx.state[messages.OWN])
+    posted = unpack_record(reply.content[messages.POST])
+    for name, x in found.items():
+        assert torch.equal(kept[name], x + 1 if "lora" in name else x)
+        assert torch.equal(posted[name], kept[name])
+    assert "arrays" not in reply.content
+    metrics = reply.content["metrics"]
+    assert (metrics["num-examples"], metrics["mixing-neighbours"]) == (7, 1.0)
+    assert metrics["mixing-interference"] > 0
+
+
+def test_only_what_travels_is_posted_and_what_did_not_travel_is_kept():
+    frozen_a = {k: x for k, x in OWN.items() if "lora_A" in k}
+    ctx = context(OWN)
+    post = mail("B", "B", OTHER, rule="frozen")
+    reply = peer_mixing(message(post), ctx, returning(plus_one("lora_B")))
+    assert not any("lora_A" in name for name in unpack_record(reply.content[messages.POST]))
+    kept = unpack_record(ctx.state[messages.OWN])
+    assert all(torch.equal(kept[name], x) for name, x in frozen_a.items())
+
+
+def test_a_factor_that_is_frozen_must_not_move():
+    ctx = context(OWN)
+    with pytest.raises(ValueError, match=r"lora_A.*frozen in this round.*freeze_factors"):
+        peer_mixing(message(mail(trains="B")), ctx, returning(plus_one("lora")))
+
+
+def test_without_neighbours_the_node_keeps_its_own_to_the_bit():
+    half = lora_state(1, dtype=torch.float16)
+    held, metrics = mix(half, Mail("factorize", "AB", "AB"))
+    assert all(torch.equal(held[name], x) for name, x in half.items())
+    assert metrics["mixing-neighbours"] == 0
+
+
+def test_arrays_beside_the_mail_set_the_node_s_own_anew():
+    ctx = context(OTHER)
+    peer_mixing(message(Mail("average", "AB", "AB"), arrays=ArrayRecord(OWN)), ctx, returning())
+    kept = unpack_record(ctx.state[messages.OWN])
+    assert all(torch.equal(kept[name], x) for name, x in OWN.items())
+
+
+def test_record_names_of_the_user_s_own():
+    ctx = context(OWN)
+
+    def train(msg, ctx):
+        return Message(RecordDict({"model": msg.content["model"]}), reply_to=msg)
+
+    reply = peer_mixing(message(mail(arrays_key="model")), ctx, train)
+    assert list(reply.content) == [messages.POST, "metrics"]
+
+
+def test_a_lost_model_is_told_in_one_line():
+    with pytest.raises(ValueError, match="holds no model of its own"):
+        peer_mixing(message(mail()), context(), returning())
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda state: {k: x for k, x in state.items() if "classifier" not in k}, "is in one only"),
+        (lambda state: {k: x.float() for k, x in state.items()}, r"must be \(3, 9\) torch.float64"),
+        (lambda state: {k: x.T.contiguous() for k, x in state.items()}, r"got \(9, 3\)"),
+    ],
+)
+def test_a_train_function_must_return_what_it_was_given(change, complaint):
+    with pytest.raises(ValueError, match=f"what the train function returned.*{complaint}"):
+        peer_mixing(message(mail()), context(OWN), returning(change))
+
+
+def test_a_train_function_must_return_one_array_record():
+    with pytest.raises(ValueError, match=r"exactly one ArrayRecord.*\['arrays', 'more'\]"):
+        peer_mixing(message(mail()), context(OWN), returning(more=ArrayRecord(OWN)))
+
+
+def test_a_post_that_does_not_fit_is_named():
+    strange = {**OTHER, "model.q.lora_A.weight": torch.zeros(2, 9, dtype=torch.float64)}
+    with pytest.raises(ValueError, match=r"the post of node 4: model.q.lora_A.weight must be"):
+        peer_mixing(message(mail(neighbour=strange)), context(OWN), returning())
+
+
+def test_integer_buffers_survive():
+    own = {"w": torch.zeros(2), "batches": torch.tensor(5)}
+    other = {"w": torch.ones(2), "batches": torch.tensor(9)}
+    ctx = context(own)
+    peer_mixing(message(mail(neighbour=other)), ctx, returning())
+    kept = unpack_record(ctx.state[messages.OWN])
+    assert kept["w"].tolist() == [0.25, 0.25]
+    assert (kept["batches"].item(), kept["batches"].dtype) == (5, torch.int64)
+
+
+def test_the_roll_call_is_answered_without_the_user_s_function():
+    content = RecordDict({messages.CALL: ConfigRecord({"ask": messages.ROLL_CALL})})
+    msg = Message(content, dst_node_id=0, message_type="train")
+    reply = peer_mixing(msg, context(), lambda *_: pytest.fail("the user's function was called"))
+    # nothing else of the node's configuration leaves it
+    assert dict(reply.content[messages.CALL]) == {"partition-id": 3, "num-partitions": 5}

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from flwr_decaf.clients.adapter import get_adapter
+from flwr_decaf.clients.tasks import load_task
+from flwr_decaf.config import Data, Lora, Model
+from flwr_decaf.lora import pairs
+from flwr_decaf.messages import pack
+from tests.clients.conftest import SETTINGS
+
+DIGEST = """
+import hashlib
+from tests.clients.conftest import SETTINGS
+from flwr_decaf.clients.adapter import get_adapter
+from flwr_decaf.clients.tasks import load_task
+from flwr_decaf.messages import pack
+print(hashlib.sha256(pack(get_adapter(load_task(*SETTINGS).model)).data).hexdigest())
+"""
+
+
+def build(**changes):
+    model, lora, data, _ = SETTINGS
+    parts = {"model": model, "lora": lora, "data": data, "seed": 0, **changes}
+    return load_task(parts["model"], parts["lora"], parts["data"], parts["seed"])
+
+
+def test_the_adapter_is_lora_on_the_targets_and_a_head(task):
+    state = get_adapter(task.model)
+    shapes = {tuple(state[pair.a].shape + state[pair.b].shape) for pair in pairs(state)}
+    assert len(pairs(state)) == 12  # query and value of 6 layers
+    assert shapes == {(4, 384, 384, 4)}
+    dense = sorted(tuple(x.shape) for name, x in state.items() if "lora" not in name)
+    assert dense == [(20,), (20, 384)]
+
+
+def test_the_start_is_one_and_the_same_in_every_process(
+    task,
+):  # defect 5: an A0 of its own per node
+    here = pack(get_adapter(task.model)).data
+    there = subprocess.run(
+        [sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True
+    )
+    assert hashlib.sha256(here).hexdigest() == there.stdout.strip()
+
+
+def test_another_seed_is_another_start(task):
+    first = {k: x.clone() for k, x in get_adapter(task.model).items()}
+    other = get_adapter(build(seed=1).model)
+    assert not any(torch.equal(first[k], x) for k, x in other.items() if "lora_A" in k)
+    assert all(not x.any() for k, x in other.items() if "lora_B" in k)
+
+
+def test_rows_become_batches_that_the_model_takes(task, rows):
+    batch = task.collate([rows.train[i] for i in range(5)])
+    assert batch["input_ids"].shape == batch["attention_mask"].shape
+    assert batch["input_ids"].shape[1] <= 24
+    output = task.model(**batch)
+    assert output.logits.shape == (5, 20)
+    assert task.score(output, {"labels": output.logits.argmax(-1)}) == 5
+
+
+def test_no_targets_leaves_the_choice_to_peft():
+    state = get_adapter(build(lora=Lora(target_modules="")).model)
+    assert {name.split(".")[-3] for name in state if "lora_A" in name} == {"query", "value"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        (
+            {"model": Model(name="no/such/folder")},
+            r"model.name must be .*no/such/folder.*cannot be",
+        ),
+        ({"model": Model(name="package:datasets/io")}, "model.name must be "),
+        ({"model": Model(name="package:no_such/model")}, "run 'make setup'"),
+        ({"lora": Lora(target_modules="qery")}, "lora.target-modules must name.*'qery'.*query"),
+        ({"data": Data(name="no such set")}, "data.name must be "),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_in_one_line(changes, complaint):
+    with pytest.raises(ValueError, match=complaint) as info:
+        build(**changes)
+    assert "\n" not in str(info.value)

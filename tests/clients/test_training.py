@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flwr_decaf.clients.adapter import freeze_factors, get_adapter, set_adapter
+from flwr_decaf.clients.evaluation import _score_common_test, evaluate_node
+from flwr_decaf.clients.training import evaluate_rows, train_locally
+from flwr_decaf.config import Train
+from flwr_decaf.lora import factor_of
+from tests.states import lora_state
+
+TRAIN = Train(local_steps=3, batch_size=8)
+
+
+def snapshot(task):
+    return {name: x.clone() for name, x in get_adapter(task.model).items()}
+
+
+def moved(task, before):
+    return {
+        factor_of(k) for k, x in get_adapter(task.model).items() if not torch.equal(x, before[k])
+    }
+
+
+def train_twice(task, rows, trainable):
+    # LoRA's B starts at zero, and so does the gradient of A: the first steps move B alone.
+    train_locally(task, rows.train, TRAIN, "AB", seed=1)
+    before = snapshot(task)
+    train_locally(task, rows.train, TRAIN, trainable, seed=2)
+    return moved(task, before)
+
+
+@pytest.mark.parametrize("trainable", ["A", "B", "AB"])
+def test_only_the_named_factors_and_the_head_move(task, rows, trainable):
+    assert train_twice(task, rows, trainable) == {None, *trainable}
+
+
+def test_the_base_never_moves(task, rows):
+    frozen = {k: p.clone() for k, p in task.model.named_parameters() if not p.requires_grad}
+    train_locally(task, rows.train, TRAIN, "AB", seed=0)
+    after = dict(task.model.named_parameters())
+    assert len(frozen) > 100
+    assert all(torch.equal(p, after[k]) for k, p in frozen.items())
+
+
+def test_training_fits_its_rows(task, rows):
+    before = evaluate_rows(task, rows.train, 16)
+    metrics = train_locally(task, rows.train, Train(local_steps=25), "AB", seed=0)
+    after = evaluate_rows(task, rows.train, 16)
+    assert after["loss"] < before["loss"] - 0.2
+    assert after["accuracy"] > before["accuracy"] + 0.1
+    assert metrics["train-loss"] < before["loss"]
+
+
+def test_the_same_seed_trains_to_the_same_bits(task, rows):
+    start = snapshot(task)
+    ends = []
+    for seed in (7, 7, 8):
+        set_adapter(task.model, start)
+        train_locally(task, rows.train, TRAIN, "AB", seed)
+        ends.append(snapshot(task))
+    assert all(torch.equal(ends[0][k], ends[1][k]) for k in start)
+    assert not all(torch.equal(ends[0][k], ends[2][k]) for k in start)
+
+
+def test_a_node_with_fewer_rows_than_a_batch(task, rows):
+    few = rows.train.select(range(2))
+    assert train_locally(task, few, Train(local_steps=2, batch_size=64), "AB", 0)["train-loss"] > 0
+
+
+def test_batching_does_not_change_the_score(task, rows):
+    one_by_one, together = (evaluate_rows(task, rows.test, size) for size in (1, 64))
+    assert one_by_one["accuracy"] == together["accuracy"]
+    assert one_by_one["loss"] == pytest.approx(together["loss"], rel=1e-5)
+    assert evaluate_rows(task, rows.test.select([]), 16) == {}
+
+
+def test_accuracy_is_the_share_of_rows_classified_right(task, rows):
+    scores = evaluate_rows(task, rows.test, 7)
+    with torch.no_grad():
+        guesses = [
+            int(task.model(**task.collate([row])).logits.argmax()) == row["label"]
+            for row in rows.test
+        ]
+    assert scores["accuracy"] == sum(guesses) / len(guesses)
+
+
+def test_one_adapter_is_scored_on_the_common_test_once(task, rows):
+    _score_common_test.cache_clear()
+    first = evaluate_node(task, rows, 16)
+    again = evaluate_node(task, rows, 16)
+    assert _score_common_test.cache_info().hits == 1
+    assert {**first, "evaluate-seconds": 0} == {**again, "evaluate-seconds": 0}
+    assert {"accuracy", "loss", "local-accuracy", "local-loss"} < set(first)
+    set_adapter(task.model, {k: x + 0.5 for k, x in get_adapter(task.model).items()})
+    changed = evaluate_node(task, rows, 16)
+    assert _score_common_test.cache_info().misses == 2
+    assert changed["loss"] != first["loss"]
+
+
+def test_an_adapter_comes_back_as_it_was_put_in(task):
+    wanted = {k: torch.randn_like(x) for k, x in get_adapter(task.model).items()}
+    set_adapter(task.model, wanted)
+    assert all(torch.equal(x, wanted[k]) for k, x in get_adapter(task.model).items())
+    with pytest.raises(ValueError, match="must hold the model's own tensors"):
+        set_adapter(task.model, lora_state(0))
+
+
+def test_freezing_is_by_name_not_by_position(task):  # defect 6
+    freeze_factors(task.model, "B")
+    trainable = {k for k, p in task.model.named_parameters() if p.requires_grad}
+    assert trainable
+    assert all("lora_A" not in name for name in trainable)
+    assert sum("lora_B" in name for name in trainable) == 12
+    assert sum("classifier" in name for name in trainable) == 2

@@ -1,0 +1,123 @@
+"""What every partitioner must fulfil. A new one joins with one row in OPTIONS."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+from datasets import Dataset
+
+from flwr_decaf.config import Data
+from flwr_decaf.data.partitions import PARTITIONERS, node_data, partition_rows
+
+SKEW = [[0.9, 0.1, 0.5], [0.1, 0.9, 0.5], [0.5, 0.5, 1.0]]
+OPTIONS = {
+    "iid": {},
+    "dirichlet": {"alpha": 1.0},
+    "pathological": {},
+    "label-skew": {"label_skew": json.dumps(SKEW)},
+}
+N = 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rows")
+    rows = [{"text": f"t{i}", "label": "abc"[i % 3]} for i in range(300)]
+    Dataset.from_list(rows).to_csv(folder / "train.csv")
+    Dataset.from_list(rows[:30]).to_csv(folder / "test.csv")
+    return str(folder)
+
+
+def data(folder, partitioner, **options):
+    return Data(name=folder, partitioner=partitioner, **{**OPTIONS[partitioner], **options})
+
+
+def texts(rows):
+    return list(rows["text"])
+
+
+def classes(part):
+    return Counter(part.train["label"]) + Counter(part.local_test["label"])
+
+
+def test_every_partitioner_has_a_row():
+    assert set(OPTIONS) == set(PARTITIONERS)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+class TestEveryPartitioner:
+    def test_gives_each_row_to_one_node(self, folder, name):
+        parts = [node_data(data(folder, name), node, N, seed=0) for node in range(N)]
+        dealt = [t for part in parts for t in texts(part.train) + texts(part.local_test)]
+        assert sorted(dealt) == sorted(f"t{i}" for i in range(300))
+
+    def test_depends_on_the_seed_alone(self, folder, name):
+        def first(seed):
+            node_data.cache_clear()
+            partition_rows.cache_clear()
+            return texts(node_data(data(folder, name), 0, N, seed).train)
+
+        assert first(5) == first(5) != first(6)
+
+    def test_holds_out_a_local_test_of_at_most_the_size_asked_for(self, folder, name):
+        part = node_data(data(folder, name, max_local_test_samples=4), 1, N, seed=0)
+        assert 1 <= len(part.local_test) <= 4
+        assert not set(texts(part.local_test)) & set(texts(part.train))
+
+    def test_one_node_gets_everything(self, folder, name):
+        options = {"label_skew": "[[1, 1, 1]]"} if name == "label-skew" else {}
+        part = node_data(data(folder, name, **options), 0, 1, seed=0)
+        assert len(part.train) + 30 == 300  # a tenth is the local test
+        assert len(part.test) == 30
+
+
+def test_iid_gives_all_classes_to_all_in_like_shares(folder):
+    for node in range(N):
+        part = classes(node_data(data(folder, "iid"), node, N, 0))
+        assert part.total() == 100
+        assert all(20 <= part[c] <= 47 for c in range(3))
+
+
+def test_pathological_gives_whole_classes_to_single_nodes(folder):
+    parts = [classes(node_data(data(folder, "pathological"), node, N, 0)) for node in range(N)]
+    assert [list(part.values()) for part in parts] == [[100], [100], [100]]
+    assert len({label for part in parts for label in part}) == 3
+
+
+def test_pathological_with_more_nodes_than_classes_shares_a_class(folder):
+    parts = [classes(node_data(data(folder, "pathological"), node, 5, 0)) for node in range(5)]
+    assert all(len(part) == 1 for part in parts)
+
+
+def test_label_skew_follows_the_table(folder):
+    for node, row in enumerate(SKEW):
+        expected = [round(100 * row[c] / sum(r[c] for r in SKEW)) for c in range(3)]
+        found = classes(node_data(data(folder, "label-skew"), node, N, 0))
+        assert [found[c] for c in range(3)] == pytest.approx(expected, abs=1)
+
+
+def test_dirichlet_is_uneven_for_small_alpha_and_even_for_large(folder):
+    def largest_share(alpha):
+        part = classes(node_data(data(folder, "dirichlet", alpha=alpha), 0, N, 0))
+        return max(part.values()) / part.total()
+
+    assert largest_share(1000.0) < 0.45
+    assert largest_share(0.05) > 0.6
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "options", "complaint"),
+    [
+        ("iid", 301, {}, "num-supernodes must be <= the number of training rows; got 301 nodes"),
+        ("iid", 200, {}, "must leave every node 2 rows or more"),
+        ("label-skew", 2, {}, r"got shape \(3, 3\) for 2 nodes and 3 classes"),
+        ("label-skew", 3, {"label_skew": "no/file.json"}, "a JSON table or a file with one"),
+        ("label-skew", 3, {"label_skew": "[[1,2],[3]]"}, "a JSON table or a file with one"),
+        ("label-skew", 3, {"label_skew": "[[0,1,1],[0,1,1],[0,1,1]]"}, "no column all 0"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(folder, name, n, options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        partition_rows(data(folder, name, **options), n, seed=0)

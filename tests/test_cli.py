@@ -1,0 +1,64 @@
+"""The command line without a run; runs are in test_flwr_run.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flwr_decaf.cli import app
+from flwr_decaf.run_folder import RunFolder
+
+CONF = str(Path(__file__).parents[1] / "conf" / "ring.toml")
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--set", "strategy=decav"], "strategy must be one of decaf"),
+        (["--set", "lora.rank=0"], "lora.rank must be >= 1; got 0"),
+        (["--set", "topology.name=rnig"], "topology.name must be one of complete"),
+        (["--set", "topology.name=random-regular", "--nodes", "3"], "0 <= degree < n"),
+        (["--set", "rank=4"], "did you mean"),
+    ],
+)
+def test_bad_settings_end_with_one_line_and_status_2(arguments, line):
+    result = call("run", CONF, *arguments)
+    assert result.exit_code == 2
+    assert line in result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_missing_file_is_named():
+    result = call("run", "conf/no-such.toml")
+    assert result.exit_code == 2
+    assert "CONF must be a TOML file of settings; got 'conf/no-such.toml'" in result.stderr
+
+
+def test_showing_what_is_no_run_folder(tmp_path):
+    result = call("show", tmp_path)
+    assert result.exit_code == 2
+    assert "FOLDERS must be run folders" in result.stderr
+
+
+def test_showing_a_run(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", {"strategy": "dlora", "topology.name": "star"})
+    folder.append([{"node": 0, "round": 0, "phase": "evaluate", "accuracy": 0.25}])
+    result = call("show", folder.path)
+    assert result.exit_code == 0
+    assert "dlora · star" in result.stdout
+    assert f"Run folder: {folder.path}" in result.stdout
+
+
+def test_help_is_quick_because_it_loads_no_models():
+    probe = "import sys, flwr_decaf.cli; print([m for m in ('torch', 'ray') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
