@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -17,11 +15,11 @@ app = typer.Typer(help="Peer-to-peer LoRA fine-tuning on Flower.", no_args_is_he
 _console = Console()
 _errors = Console(stderr=True)
 
-RunFolders = Annotated[list[Path], typer.Argument(help="Run folders.")]
+RunFolders = Annotated[list[Path], typer.Argument(help="Run folders, or folders of run folders.")]
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0913 - an argument an option
     conf: Annotated[Path, typer.Argument(help="TOML file with settings (see conf/).")],
     nodes: Annotated[int, typer.Option(help="Number of virtual clients.", min=1)] = 10,
     app_dir: Annotated[Path, typer.Option("--app", help="Folder of the Flower app.")] = Path("."),
@@ -30,57 +28,46 @@ def run(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Override one setting: lora.rank=4")
     ] = None,
+    verbose: Annotated[bool, typer.Option(help="Show Flower's log instead of progress.")] = False,
 ) -> None:
     """Run a simulation with 'flwr run', and exit with 1 if it fails.
 
-    The settings are checked before anything starts.
+    The settings are checked before anything starts. Flower's log goes to log.txt in the run folder.
     """
-    from flwr_decaf.engine import flwr_run
-    from flwr_decaf.run_folder import RunFolder
-    from flwr_decaf.run_settings import checked_settings, to_toml
+    from flwr_decaf.simulate import simulate
 
-    try:
-        values = checked_settings(conf, settings or [], nodes)
-    except ValueError as error:
-        _fail(str(error), code=2)
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    values["run-name"] = values["run-name"] or f"{stamp}-{conf.stem}"
-    folder = RunFolder(Path(str(values["output-dir"])) / str(values["run-name"]))
     federation: dict[str, object] = {"num-supernodes": nodes, "client-resources-num-cpus": cpus}
     if gpus:
         federation["client-resources-num-gpus"] = gpus
-    with tempfile.TemporaryDirectory() as temporary:
-        file = Path(temporary) / "run.toml"
-        file.write_text(to_toml(values), encoding="utf8")
-        try:
-            flwr_run(app_dir.resolve(), file, federation)
-        except RuntimeError as error:
-            _fail(str(error))
-    outcome: dict[str, Any] = folder.run
-    if outcome.get("status") != "finished":
-        _fail(f"the run failed: {outcome.get('error', 'it never started; see the log above')}")
-    _print_run(folder)
+    console = None if verbose else _console
+    try:
+        folders = simulate(conf, settings or [], federation, app_dir.resolve(), console)
+    except ValueError as error:
+        _fail(str(error), code=2)
+    except RuntimeError as error:
+        _fail(str(error))
+    _print_runs(folders)
 
 
 @app.command()
 def show(folders: RunFolders) -> None:
-    """Print the table of one or several run folders."""
-    from flwr_decaf.run_folder import RunFolder
+    """Print the table of one run folder, or the comparison of several."""
+    from flwr_decaf.report.runs import find_runs
 
-    for path in folders:
-        try:
-            _print_run(RunFolder(path))
-        except (ValueError, KeyError) as error:
-            _fail(f"FOLDERS must be run folders; {path} cannot be read ({error})", code=2)
-
-
-def _print_run(folder: RunFolder) -> None:
-    from flwr_decaf.report.table import run_table
-
-    _console.print(run_table(folder))
-    _console.print(f"Run folder: {folder.path}", highlight=False, soft_wrap=True)
+    try:
+        _print_runs(find_runs(folders))
+    except ValueError as error:
+        _fail(str(error), code=2)
 
 
-def _fail(message: str, code: int = 1) -> None:
+def _print_runs(folders: list[RunFolder]) -> None:
+    from flwr_decaf.report.table import comparison_table, run_table
+
+    _console.print(run_table(folders[0]) if len(folders) == 1 else comparison_table(folders))
+    path = folders[0].path if len(folders) == 1 else folders[0].path.parent
+    _console.print(f"Run folder: {path}", highlight=False, soft_wrap=True)
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
     _errors.print(f"[bold red]Error:[/] {message}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)

@@ -5,6 +5,7 @@ Nothing below knows of peers; FedAvg runs through the same functions.
 
 from __future__ import annotations
 
+import json
 from typing import cast
 
 import torch
@@ -47,14 +48,17 @@ def evaluate(msg: Message, context: Context) -> Message:
 
 
 def _prepare(msg: Message, context: Context) -> tuple[Config, int, int, Task, NodeData]:
-    config = parse_config(context.run_config)
+    sent = cast(ConfigRecord, msg.content["config"])
+    # What a comparison changes from run to run comes with the message; the rest is the run-config.
+    config = parse_config({**context.run_config, **json.loads(str(sent.get("settings", "{}")))})
     node, n = (cast(int, context.node_config[key]) for key in ("partition-id", "num-partitions"))
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
-    task = load_task(config.model, config.lora, config.data, config.seed)
+    task = load_task(config.model, config.lora, config.data)
     set_adapter(task.model, cast(ArrayRecord, msg.content["arrays"]).to_torch_state_dict())
-    server_round = cast(int, cast(ConfigRecord, msg.content["config"])["server-round"])
-    data = load_node_data(config.model, config.lora, config.data, config.seed, node, n)
+    server_round = cast(int, sent["server-round"])
+    place = (0, 1) if config.strategy == "centralized" else (node, n)
+    data = load_node_data(config.model, config.lora, config.data, config.seed, *place)
     return config, node, server_round, task, data
 
 

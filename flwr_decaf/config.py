@@ -16,6 +16,7 @@ from flwr_decaf.clients.tasks import TASKS
 from flwr_decaf.data.partitions import PARTITIONERS
 from flwr_decaf.mixing_matrix import WEIGHTS
 from flwr_decaf.strategies import STRATEGIES
+from flwr_decaf.text import split_list
 from flwr_decaf.topology import TOPOLOGIES
 
 Value = str | int | float | bool
@@ -34,6 +35,16 @@ def one_of(registry: Iterable[str]) -> Check:
     """Require a name that is registered."""
     names = list(registry)
     return Check(f"be one of {', '.join(names)}", names.__contains__, "take one of these")
+
+
+def each_of(registry: Iterable[str]) -> Check:
+    """Require one or several names that are registered, separated by commas."""
+    names = list(registry)
+    return Check(
+        f"be one or several of {', '.join(names)}, separated by commas",
+        lambda value: all(name in names for name in split_list(value)) and bool(split_list(value)),
+        "take some of these",
+    )
 
 
 def at_least(lowest: float, remedy: str) -> Check:
@@ -121,12 +132,24 @@ class Train:
 
 @dataclass(frozen=True)
 class Config:
-    """All settings of a run."""
+    """All settings.
 
-    strategy: str = setting("decaf", one_of(STRATEGIES))
+    Several strategies, ``seeds`` or swept values ask for several runs: see ``comparison``.
+    """
+
+    strategy: str = setting("decaf", each_of(STRATEGIES))
     num_server_rounds: int = setting(8, at_least(1, "a run needs at least one round"))
     evaluate_every: int = setting(4, at_least(0, "0 never evaluates"))
     seed: int = setting(0, at_least(0, "any number from 0 up"))
+    seeds: str = setting(
+        "",
+        Check(
+            "be whole numbers >= 0, separated by commas, or empty",
+            lambda value: all(part.isdecimal() for part in split_list(value)),
+            'write e.g. "0, 1, 2"',
+        ),
+    )
+    sweep: str = setting("")
     output_dir: str = setting("runs")
     run_name: str = setting("")
     topology: Topology = field(default_factory=Topology)

@@ -18,10 +18,12 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 _START_LIMIT = 60.0  # seconds for the SuperLink to answer
+_LOOK_EVERY = 0.5  # seconds
 _STOP_LIMIT = 10.0  # seconds for it to go before it is killed
 
 ENVIRONMENT = {
@@ -37,8 +39,14 @@ ENVIRONMENT = {
 }
 
 
-def flwr_run(app: Path, run_config: Path, federation: Mapping[str, object]) -> None:
-    """Run a Flower app to its end on a simulation SuperLink of its own, streaming its log.
+def flwr_run(
+    app: Path,
+    run_config: Path,
+    federation: Mapping[str, object],
+    log: Path | None = None,
+    watch: Callable[[], None] = lambda: None,
+) -> None:
+    """Run a Flower app to its end on a simulation SuperLink of its own.
 
     Parameters
     ----------
@@ -48,6 +56,10 @@ def flwr_run(app: Path, run_config: Path, federation: Mapping[str, object]) -> N
         TOML file with the settings.
     federation : mapping
         Flower's federation-config, e.g. ``{"num-supernodes": 10}``.
+    log : Path, optional
+        Where Flower's log goes; by default to this process's own output.
+    watch : callable
+        Called every half second while the run goes on.
 
     Raises
     ------
@@ -61,9 +73,15 @@ def flwr_run(app: Path, run_config: Path, federation: Mapping[str, object]) -> N
             _script("flwr"), "run", str(app), "local", "--stream",
             "--run-config", str(run_config), "--federation-config", options,
         ]  # fmt: skip
-        code = subprocess.run(command, env=env, check=False).returncode
+        with _output(log) as output:
+            process = subprocess.Popen(command, env=env, stdout=output, stderr=output)
+            try:
+                code = _wait(process, watch)
+            finally:
+                process.terminate()
         if code != 0:
-            raise RuntimeError(f"'{' '.join(command)}' ended with status {code}; see its output")
+            where = log or "its output"
+            raise RuntimeError(f"'{' '.join(command)}' ended with status {code}; see {where}")
 
 
 @contextlib.contextmanager
@@ -97,6 +115,20 @@ def superlink(home: Path) -> Iterator[dict[str, str]]:
     finally:
         _end_group(process)
         log.close()
+
+
+def _wait(process: subprocess.Popen[bytes], watch: Callable[[], None]) -> int:
+    while True:
+        watch()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(timeout=_LOOK_EVERY)
+
+
+def _output(log: Path | None) -> contextlib.AbstractContextManager[IO[bytes] | None]:
+    if log is None:
+        return contextlib.nullcontext()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return log.open("wb")
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flwr_decaf.comparison import runs_of
 from flwr_decaf.config import Value, flatten, parse_config
 from flwr_decaf.mixing_matrix import build_network
-from flwr_decaf.server_app import network_options
+from flwr_decaf.run import network_options
 
 
 def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, Value]:
@@ -43,7 +44,8 @@ def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, 
             f"CONF must be a TOML file of settings; got {str(conf)!r} ({error}); see conf/"
         ) from error
     config = parse_config(given | dict(_override(text) for text in overrides))
-    build_network(n=n, **network_options(config))
+    for run in runs_of(config).values():
+        build_network(n=n, **network_options(run))
     values = flatten(config)
     values["output-dir"] = str(Path(config.output_dir).resolve())
     if config.topology.file:

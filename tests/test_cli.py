@@ -22,7 +22,7 @@ def call(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--set", "strategy=decav"], "strategy must be one of decaf"),
+        (["--set", "strategy=decav"], "strategy must be one or several of decaf"),
         (["--set", "lora.rank=0"], "lora.rank must be >= 1; got 0"),
         (["--set", "topology.name=rnig"], "topology.name must be one of complete"),
         (["--set", "topology.name=random-regular", "--nodes", "3"], "0 <= degree < n"),
@@ -46,7 +46,7 @@ def test_a_missing_file_is_named():
 def test_showing_what_is_no_run_folder(tmp_path):
     result = call("show", tmp_path)
     assert result.exit_code == 2
-    assert "FOLDERS must be run folders" in result.stderr
+    assert "FOLDERS must be run folders or hold some" in result.stderr
 
 
 def test_showing_a_run(tmp_path):

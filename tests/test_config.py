@@ -39,7 +39,11 @@ def test_a_whole_number_is_a_float_where_one_is_wanted():
 
 # key, value, and what the one line must say: the key, the rule, the value, the remedy
 WRONG = [
-    ("strategy", "decav", "strategy must be one of decaf, dlora.*got 'decav'; take one of these"),
+    (
+        "strategy",
+        "decav",
+        "strategy must be one or several of decaf, dlora.*got 'decav'; take some",
+    ),
     ("topology.name", "rng", "topology.name must be one of complete, ring.*got 'rng'"),
     ("topology.weights", "equal", "topology.weights must be one of metropolis.*got 'equal'"),
     ("topology.edge-probability", 1.5, r"edge-probability must be in \[0, 1\]; got 1.5; 0.5 draws"),

@@ -90,7 +90,7 @@ def test_bytes_are_two_neighbours_times_the_adapter(decaf):  # invariant 11
 def test_every_adapter_loads_with_peft_and_scores_as_reported(decaf):
     folder, _ = decaf
     config = parse_config(folder.run["settings"])
-    task = load_task(config.model, config.lora, config.data, config.seed)
+    task = load_task(config.model, config.lora, config.data)
     reported = {
         line["node"]: line
         for line in folder.metrics

@@ -59,7 +59,8 @@ def simulate(*arguments):
     return json.loads(line.removeprefix("OUTCOME"))
 
 
-@pytest.mark.parametrize(("n", "rounds", "every"), [(5, 4, 2), pytest.param(3, 3, 1, marks=pytest.mark.slow)]
+@pytest.mark.parametrize(
+    ("n", "rounds", "every"), [(5, 4, 2), pytest.param(3, 3, 1, marks=pytest.mark.slow)]
 )
 def test_k_rounds_of_pure_mixing_are_the_kth_power_of_w(n, rounds, every):  # invariant 9
     outcome = simulate(n, rounds, every, "app")

@@ -1,4 +1,4 @@
-"""Getting an adapter out of a PEFT model, and putting another one in."""
+"""Drawing a PEFT model's adapter, getting it out, and putting another one in."""
 
 from __future__ import annotations
 
@@ -6,9 +6,38 @@ from collections.abc import Mapping
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from flwr_decaf.lora import State, factor_of
+from flwr_decaf.seeds import derive_seed
+
+
+def initialize_adapter(model: PeftModel, seed: int) -> State:
+    """Draw the adapter anew, so that it depends on the seed and on nothing else.
+
+    LoRA's A as PEFT draws it, B = 0; linear layers of a head normal with the model's
+    ``initializer_range`` as standard deviation, biases 0, as transformers draws them.
+
+    Returns
+    -------
+    State
+        A copy of the adapter that the model now holds.
+    """
+    torch.manual_seed(derive_seed(seed, "adapter"))
+    name = model.active_adapter
+    spread = getattr(model.config, "initializer_range", 0.02)
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.reset_lora_parameters(name, init_lora_weights=True)
+        elif isinstance(module, ModulesToSaveWrapper):
+            for parameter in module.modules_to_save[name].parameters():
+                if parameter.dim() > 1:
+                    nn.init.normal_(parameter, std=spread)
+                else:
+                    nn.init.zeros_(parameter)
+    return {name: tensor.clone() for name, tensor in get_adapter(model).items()}
 
 
 def get_adapter(model: PeftModel) -> State:

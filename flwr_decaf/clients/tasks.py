@@ -1,6 +1,6 @@
 """Tasks: what a model, its batches and its scores are, by name.
 
-Adding one: a file beside this one with a function ``build(model, lora, data, seed) -> Task``, and a
+Adding one: a file beside this one with a function ``build(model, lora, data) -> Task``, and a
 line in ``TASKS``.
 """
 
@@ -49,34 +49,37 @@ class Task:
     score: Callable[[Any, Batch], int]
 
 
-def _text_classification(model: Model, lora: Lora, data: Data, seed: int) -> Task:
+def _text_classification(model: Model, lora: Lora, data: Data) -> Task:
     # Imported on demand: the registry of names must not load transformers.
     from flwr_decaf.clients.text_classification import build
 
-    return build(model, lora, data, seed)
+    return build(model, lora, data)
 
 
-TASKS: dict[str, Callable[[Model, Lora, Data, int], Task]] = {
+TASKS: dict[str, Callable[[Model, Lora, Data], Task]] = {
     "text-classification": _text_classification,
 }
 
 
 @lru_cache(maxsize=2)
-def load_task(model: Model, lora: Lora, data: Data, seed: int) -> Task:
+def load_task(model: Model, lora: Lora, data: Data) -> Task:
     """Build a task once per process; every virtual client that the process runs shares it.
+
+    The adapter's values are arbitrary: the server draws the first ones
+    (``adapter.initialize_adapter``) and every message brings those to use.
 
     Raises
     ------
     ValueError
         In one line, if the model cannot be loaded or the adapter does not fit it.
     """
-    return TASKS[model.task](model, lora, data, seed)
+    return TASKS[model.task](model, lora, data)
 
 
 @lru_cache(maxsize=256)
 def load_node_data(model: Model, lora: Lora, data: Data, seed: int, node: int, n: int) -> NodeData:
     """Load and encode a node's rows once per process; all nodes share one encoded test."""
-    rows, task = node_data(data, node, n, seed), load_task(model, lora, data, seed)
+    rows, task = node_data(data, node, n, seed), load_task(model, lora, data)
     return NodeData(
         train=task.encode(rows.train),
         local_test=task.encode(rows.local_test),
@@ -87,4 +90,4 @@ def load_node_data(model: Model, lora: Lora, data: Data, seed: int, node: int, n
 @lru_cache(maxsize=2)
 def load_test(model: Model, lora: Lora, data: Data, seed: int) -> Dataset:
     """Load and encode the test rows common to all nodes."""
-    return load_task(model, lora, data, seed).encode(load_texts(data, seed)["test"])
+    return load_task(model, lora, data).encode(load_texts(data, seed)["test"])

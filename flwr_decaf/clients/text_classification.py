@@ -14,8 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from flwr_decaf.clients.tasks import Batch, Task
 from flwr_decaf.data.sources import load_texts, resolve_path
-from flwr_decaf.errors import first_line
-from flwr_decaf.seeds import derive_seed
+from flwr_decaf.text import first_line, split_list
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Data, Lora, Model
@@ -24,22 +23,20 @@ transformers_logging.set_verbosity_error()  # "newly initialized: classifier" is
 transformers_logging.disable_progress_bar()
 
 
-def build(model: Model, lora: Lora, data: Data, seed: int) -> Task:
+def build(model: Model, lora: Lora, data: Data) -> Task:
     """Load the base, add LoRA and a head, and say how texts become batches.
 
-    The head is new and trains with the adapter; its initial values and LoRA's depend on the run's
-    seed alone.
+    The head is new and trains with the adapter.
 
     Raises
     ------
     ValueError
         If the model cannot be loaded, or ``lora.target-modules`` matches none of its layers.
     """
-    labels = load_texts(data, seed)["train"].features["label"].names
+    labels = load_texts(data, seed=0)["train"].features["label"].names
     try:
         folder = resolve_path(model.name)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        torch.manual_seed(derive_seed(seed, "head"))
         base = AutoModelForSequenceClassification.from_pretrained(
             folder,
             num_labels=len(labels),
@@ -66,7 +63,7 @@ def build(model: Model, lora: Lora, data: Data, seed: int) -> Task:
         )
 
     return Task(
-        model=add_adapter(base, lora, seed),
+        model=add_adapter(base, lora),
         encode=encode,
         collate=lambda rows: dict(collator(rows)),
         length=lambda rows: [len(ids) for ids in rows["input_ids"]],
@@ -74,16 +71,15 @@ def build(model: Model, lora: Lora, data: Data, seed: int) -> Task:
     )
 
 
-def add_adapter(base: torch.nn.Module, lora: Lora, seed: int) -> PeftModel:
-    """Inject LoRA into a base, with initial values that depend on the run's seed alone.
+def add_adapter(base: torch.nn.Module, lora: Lora) -> PeftModel:
+    """Inject LoRA into a base.
 
     Raises
     ------
     ValueError
         If no layer of the base is called one of ``lora.target-modules``.
     """
-    targets = [name.strip() for name in lora.target_modules.split(",") if name.strip()]
-    torch.manual_seed(derive_seed(seed, "lora"))
+    targets = split_list(lora.target_modules)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT still asks for a renamed property

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 
-from flwr_decaf.errors import first_line
 from flwr_decaf.seeds import derive_seed
+from flwr_decaf.text import first_line
 
 if TYPE_CHECKING:
     from flwr_decaf import config

@@ -1,4 +1,4 @@
-"""The table that ends a run: every node before and after."""
+"""The tables that end a run: every node before and after, or every method of a comparison."""
 
 from __future__ import annotations
 
@@ -6,11 +6,24 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from rich.table import Table
 
+from flwr_decaf.report.runs import summarize
 from flwr_decaf.run_folder import RunFolder
 
 Line = Mapping[str, Any]
+
+HEADINGS = {
+    "seeds": "seeds",
+    "accuracy": "accuracy",
+    "worst": "worst node",
+    "spread": "spread",
+    "local-accuracy": "local test",
+    "consensus-distance": "consensus distance",
+    "megabytes": "MB per node",
+    "minutes": "minutes",
+}
 
 
 def run_table(folder: RunFolder) -> Table:
@@ -91,3 +104,36 @@ def _apply(function: Any, values: Sequence[float | None]) -> float | None:
 
 def _cells(values: Sequence[float | None]) -> list[str]:
     return ["" if value is None else f"{value:.3f}" for value in values]
+
+
+def comparison_table(folders: Sequence[RunFolder]) -> Table:
+    """Tabulate several runs, one row a method, means over its seeds.
+
+    Raises
+    ------
+    ValueError
+        If none of the runs has been evaluated yet.
+    """
+    summary = summarize(folders)
+    table = Table(title="in the last evaluation, mean over nodes and seeds")
+    table.add_column("method")
+    for heading in HEADINGS.values():
+        table.add_column(heading, justify="right")
+    for label, row in summary.iterrows():
+        table.add_row(str(label), *comparison_cells(row))
+    return table
+
+
+def comparison_cells(row: Any) -> list[str]:
+    """Format a row of ``summarize`` for reading, in the order of ``HEADINGS``."""
+    deviation = "" if pd.isna(row["accuracy-sd"]) else f" ± {row['accuracy-sd']:.3f}"
+    cells = {key: _number(row[key], digits=3) for key in HEADINGS}
+    cells["seeds"] = f"{row['seeds']:.0f}"
+    cells["accuracy"] += deviation
+    cells["megabytes"] = _number(row["megabytes"], digits=2)
+    cells["minutes"] = _number(row["minutes"], digits=1)
+    return list(cells.values())
+
+
+def _number(value: float, digits: int) -> str:
+    return "" if pd.isna(value) else f"{value:.{digits}f}"

@@ -6,6 +6,7 @@ tests/strategies/test_conformance.py.
 
 from flwr.serverapp.strategy import Strategy
 
+from flwr_decaf.strategies.centralized import Centralized
 from flwr_decaf.strategies.decaf import DeCAF
 from flwr_decaf.strategies.dlora import DLoRA
 from flwr_decaf.strategies.dlora_fa import DLoRAFA
@@ -19,6 +20,16 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "dlora-fa": DLoRAFA,
     "local-only": LocalOnly,
     "fedavg": FedAvg,
+    "centralized": Centralized,
 }
 
-__all__ = ["STRATEGIES", "DLoRA", "DLoRAFA", "DeCAF", "FedAvg", "LocalOnly", "Router"]
+__all__ = [
+    "STRATEGIES",
+    "Centralized",
+    "DLoRA",
+    "DLoRAFA",
+    "DeCAF",
+    "FedAvg",
+    "LocalOnly",
+    "Router",
+]

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+from flwr_decaf.clients.adapter import initialize_adapter
 from flwr_decaf.clients.tasks import load_node_data, load_task
 from flwr_decaf.config import Data, Lora, Model
 
-SETTINGS = Model(), Lora(rank=4), Data(max_train_samples=120, max_test_samples=40, max_length=24), 0
+SETTINGS = Model(), Lora(rank=4), Data(max_train_samples=120, max_test_samples=40, max_length=24)
 
 
 @pytest.fixture
 def task():
     """MiniLM with LoRA as every actor builds it; fresh, because training moves it."""
     load_task.cache_clear()
-    return load_task(*SETTINGS)
+    task = load_task(*SETTINGS)
+    initialize_adapter(task.model, seed=0)
+    return task
 
 
 @pytest.fixture
 def rows(task):
-    return load_node_data(*SETTINGS, node=0, n=3)
+    return load_node_data(*SETTINGS, seed=0, node=0, n=3)

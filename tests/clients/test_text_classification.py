@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from flwr_decaf.clients.adapter import get_adapter
+from flwr_decaf.clients.adapter import get_adapter, initialize_adapter
 from flwr_decaf.clients.tasks import load_task
 from flwr_decaf.config import Data, Lora, Model
 from flwr_decaf.lora import pairs
@@ -17,17 +17,16 @@ from tests.clients.conftest import SETTINGS
 DIGEST = """
 import hashlib
 from tests.clients.conftest import SETTINGS
-from flwr_decaf.clients.adapter import get_adapter
+from flwr_decaf.clients.adapter import initialize_adapter
 from flwr_decaf.clients.tasks import load_task
 from flwr_decaf.messages import pack
-print(hashlib.sha256(pack(get_adapter(load_task(*SETTINGS).model)).data).hexdigest())
+print(hashlib.sha256(pack(initialize_adapter(load_task(*SETTINGS).model, 0)).data).hexdigest())
 """
 
 
 def build(**changes):
-    model, lora, data, _ = SETTINGS
-    parts = {"model": model, "lora": lora, "data": data, "seed": 0, **changes}
-    return load_task(parts["model"], parts["lora"], parts["data"], parts["seed"])
+    parts = dict(zip(("model", "lora", "data"), SETTINGS, strict=True)) | changes
+    return load_task(parts["model"], parts["lora"], parts["data"])
 
 
 def test_the_adapter_is_lora_on_the_targets_and_a_head(task):
@@ -50,8 +49,8 @@ def test_the_start_is_one_and_the_same_in_every_process(
 
 
 def test_another_seed_is_another_start(task):
-    first = {k: x.clone() for k, x in get_adapter(task.model).items()}
-    other = get_adapter(build(seed=1).model)
+    first = initialize_adapter(task.model, seed=0)
+    other = initialize_adapter(task.model, seed=1)
     assert not any(torch.equal(first[k], x) for k, x in other.items() if "lora_A" in k)
     assert all(not x.any() for k, x in other.items() if "lora_B" in k)
 

@@ -1,0 +1,1 @@
+"""Speed, as ratios against an alternative measured in the same run."""

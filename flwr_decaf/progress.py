@@ -1,0 +1,128 @@
+"""Progress of runs, read from their run folders: a live bar in a terminal, else plain lines."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from flwr_decaf.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a comparison has come.
+
+    Attributes
+    ----------
+    name : str
+        Of the run in progress.
+    number, count : int
+        Its place, from 1, among how many.
+    server_round, rounds : int
+        Rounds trained, of how many.
+    accuracy : float or None
+        Mean over the nodes, in the last evaluation.
+    share : float
+        Share of all rounds of all runs that have been trained.
+    """
+
+    name: str
+    number: int
+    count: int
+    server_round: int
+    rounds: int
+    accuracy: float | None
+    share: float
+
+    def __str__(self) -> str:
+        accuracy = "" if self.accuracy is None else f", mean accuracy {self.accuracy:.3f}"
+        run = f"run {self.number} of {self.count}, " if self.count > 1 else ""
+        return f"{run}{self.name}: round {self.server_round} of {self.rounds}{accuracy}"
+
+
+def standing(paths: Mapping[str, Path], rounds: Mapping[str, int]) -> Standing:
+    """Read how far the runs have come.
+
+    Parameters
+    ----------
+    paths : mapping of str to Path
+        Run folders by name, in the order of the runs; those not begun need not exist.
+    rounds : mapping of str to int
+        Rounds of each.
+    """
+    begun = [name for name, path in paths.items() if (path / "run.json").exists()]
+    name = begun[-1] if begun else next(iter(paths))
+    lines = RunFolder(paths[name]).metrics
+    trained = max((line["round"] for line in lines if line["phase"] == "train"), default=0)
+    before = sum(rounds[earlier] for earlier in begun[:-1])
+    return Standing(
+        name=name,
+        number=max(len(begun), 1),
+        count=len(paths),
+        server_round=trained,
+        rounds=rounds[name],
+        accuracy=_last_accuracy(lines),
+        share=(before + trained) / sum(rounds.values()),
+    )
+
+
+@contextmanager
+def shown_progress(
+    console: Console, paths: Mapping[str, Path], rounds: Mapping[str, int]
+) -> Iterator[Callable[[], None]]:
+    """Show progress while the block runs.
+
+    Yields
+    ------
+    callable
+        To be called every now and then; it looks at the folders and shows what is new.
+    """
+    if not console.is_terminal:
+        yield _plain_lines(console, paths, rounds)
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(),
+        TimeElapsedColumn(), TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("left"),
+    )  # fmt: skip
+    with Progress(*columns, console=console, speed_estimate_period=600) as bar:
+        task = bar.add_task("starting Flower", total=1.0)
+
+        def look() -> None:
+            now = standing(paths, rounds)
+            bar.update(task, description=str(now), completed=now.share)
+
+        yield look
+        look()
+
+
+def _plain_lines(
+    console: Console, paths: Mapping[str, Path], rounds: Mapping[str, int]
+) -> Callable[[], None]:
+    started, said = time.monotonic(), ""
+
+    def look() -> None:
+        nonlocal said
+        now = standing(paths, rounds)
+        if str(now) == said:
+            return
+        said = str(now)
+        minutes = (time.monotonic() - started) / 60
+        left = f"{minutes / now.share - minutes:.0f} min left" if now.share else "starting"
+        console.print(f"[{minutes:5.1f} min] {said}; {left}", markup=False, highlight=False)
+
+    return look
+
+
+def _last_accuracy(lines: list[dict[str, float]]) -> float | None:
+    scored = [line for line in lines if "accuracy" in line]
+    if not scored:
+        return None
+    last = max(line["round"] for line in scored)
+    return statistics.fmean(line["accuracy"] for line in scored if line["round"] == last)

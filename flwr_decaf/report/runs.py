@@ -1,0 +1,164 @@
+"""Run folders as tables of numbers: all that tables, plots and the page are made from.
+
+Half-finished runs count as far as they have come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from flwr_decaf.run_folder import RunFolder
+
+# Settings in which runs differ without being different methods.
+_NOT_IN_LABELS = {"strategy", "seed", "run-name", "output-dir", "seeds", "sweep"}
+
+
+def find_runs(paths: Iterable[Path]) -> list[RunFolder]:
+    """Find the run folders among folders and in them, each folder's in the order of their start.
+
+    Raises
+    ------
+    ValueError
+        If a folder neither is one nor holds one.
+    """
+    found: list[RunFolder] = []
+    for path in paths:
+        here = [
+            file.parent for file in (path / "run.json", *path.glob("*/run.json")) if file.exists()
+        ]
+        if not here:
+            raise ValueError(
+                f"FOLDERS must be run folders or hold some; {path} does not; see output-dir"
+            )
+        found += sorted((RunFolder(run) for run in here), key=lambda run: str(run.run["started"]))
+    return found
+
+
+def labels_of(folders: Sequence[RunFolder]) -> list[str]:
+    """Name each run by its strategy and by the settings in which the runs differ, seeds aside."""
+    settings = [folder.run["settings"] for folder in folders]
+    keys = [
+        key
+        for key in settings[0]
+        if key not in _NOT_IN_LABELS and len({str(one.get(key)) for one in settings}) > 1
+    ]
+    nodes = [folder.run.get("network", {}).get("nodes") for folder in folders]
+    labels = []
+    for one, n in zip(settings, nodes, strict=True):
+        varying = [f"{key.split('.')[-1]} {one.get(key)}" for key in keys]
+        if len(set(nodes)) > 1:
+            varying.append(f"{n} nodes")
+        labels.append(", ".join([one["strategy"], *varying]))
+    return labels
+
+
+def read_metrics(folders: Sequence[RunFolder]) -> pd.DataFrame:
+    """Read every line of every run into one table.
+
+    Returns
+    -------
+    DataFrame
+        A row for each run, round, node and phase; beside the metrics the columns ``run`` (place
+        in ``folders``), ``label``, ``strategy`` and ``seed``.
+    """
+    tables = []
+    for place, (folder, label) in enumerate(zip(folders, labels_of(folders), strict=True)):
+        table = pd.DataFrame(folder.metrics)
+        settings = folder.run["settings"]
+        named = {"run": place, "label": label, "strategy": settings["strategy"]}
+        tables.append(table.assign(**named, seed=settings["seed"]))
+    columns = {"phase": "", "round": 0, "node": 0, "accuracy": float("nan")}
+    everything = pd.concat(tables, ignore_index=True)
+    return everything.assign(**{k: v for k, v in columns.items() if k not in everything})
+
+
+def over_rounds(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Condense each evaluated round of each run to one row.
+
+    Returns
+    -------
+    DataFrame
+        ``run``, ``label``, ``strategy``, ``seed``, ``round``; over the nodes the mean ``accuracy``,
+        the ``worst``, the ``spread`` (standard deviation), the mean ``local-accuracy``; and
+        ``megabytes``, sent per node from the start on.
+    """
+    scores = metrics[metrics["phase"] == "evaluate"].dropna(subset=["accuracy"])
+    by = ["run", "label", "strategy", "seed", "round"]
+    if "local-accuracy" not in scores:
+        scores = scores.assign(**{"local-accuracy": float("nan")})
+    rows = scores.groupby(by, sort=False).agg(
+        accuracy=("accuracy", "mean"),
+        worst=("accuracy", "min"),
+        spread=("accuracy", lambda values: values.std(ddof=0)),
+        local=("local-accuracy", "mean"),
+    )
+    rows = rows.rename(columns={"local": "local-accuracy"}).reset_index()
+    sent = _megabytes_until(metrics)
+    rows["megabytes"] = [
+        float(sent.get((run, when), 0.0))
+        for run, when in zip(rows["run"], rows["round"], strict=True)
+    ]
+    return rows
+
+
+def summarize(folders: Sequence[RunFolder]) -> pd.DataFrame:
+    """Condense each method to one row: where its runs stand in their last evaluation.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by label, in the order of the runs: ``seeds`` (number of runs), mean over the seeds
+        of ``accuracy``, ``worst``, ``spread``, ``local-accuracy``, ``megabytes`` per node,
+        ``consensus-distance``, ``minutes``, and ``accuracy-sd``, their standard deviation.
+
+    Raises
+    ------
+    ValueError
+        If no run has been evaluated yet.
+    """
+    metrics = read_metrics(folders)
+    rows = over_rounds(metrics)
+    if rows.empty:
+        path = folders[0].path
+        raise ValueError(f"{path} holds no evaluation yet; wait for the first one")
+    last = rows.sort_values("round", kind="stable").groupby("run").tail(1).set_index("run")
+    last["consensus-distance"] = consensus_distance(metrics).groupby("run")["distance"].last()
+    last["minutes"] = pd.Series({i: _minutes(folder.run) for i, folder in enumerate(folders)})
+    grouped = last.sort_index().groupby("label", sort=False)
+    wanted = ["accuracy", "worst", "spread", "local-accuracy", "megabytes"]
+    table = grouped[[*wanted, "consensus-distance", "minutes"]].mean()
+    table.insert(0, "seeds", grouped.size())
+    table["accuracy-sd"] = grouped["accuracy"].std(ddof=1)
+    return table
+
+
+def consensus_distance(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Root mean square over the nodes of their distance to the mean, per run and round."""
+    if "distance-to-mean" not in metrics:
+        return pd.DataFrame({"run": [], "label": [], "strategy": [], "round": [], "distance": []})
+    known = metrics.dropna(subset=["distance-to-mean"])
+    squares = known.assign(distance=known["distance-to-mean"] ** 2)
+    by = ["run", "label", "strategy", "round"]
+    mean = squares.groupby(by, sort=False)["distance"].mean().reset_index()
+    return mean.assign(distance=mean["distance"] ** 0.5)
+
+
+def _megabytes_until(metrics: pd.DataFrame) -> dict[tuple[int, int], float]:
+    """Add up what a node sent on average, by run and round."""
+    if "bytes-sent" not in metrics:
+        return {}
+    by_round = metrics.dropna(subset=["bytes-sent"]).groupby(["run", "round"])["bytes-sent"].mean()
+    total = by_round.groupby("run").cumsum() / 1e6
+    return cast(dict[tuple[int, int], float], total.to_dict())
+
+
+def _minutes(run: dict[str, Any]) -> float:
+    if "ended" not in run:
+        return float("nan")
+    begun, ended = (datetime.fromisoformat(run[key]) for key in ("started", "ended"))
+    return (ended - begun).total_seconds() / 60

@@ -1,0 +1,81 @@
+"""A settings file in, finished run folders out: what stands behind ``flwr-decaf run``."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from flwr_decaf.comparison import folder_of, runs_of
+from flwr_decaf.config import parse_config
+from flwr_decaf.engine import flwr_run
+from flwr_decaf.progress import shown_progress
+from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.run_settings import checked_settings, to_toml
+
+
+def simulate(
+    conf: Path,
+    overrides: Sequence[str],
+    federation: Mapping[str, object],
+    app: Path,
+    console: Console | None,
+) -> list[RunFolder]:
+    """Run all that a settings file asks for in one simulation.
+
+    Parameters
+    ----------
+    conf : Path
+        TOML file with settings.
+    overrides : sequence of str
+        ``key=value`` each.
+    federation : mapping
+        Flower's federation-config, ``num-supernodes`` among it.
+    app : Path
+        Folder of the Flower app.
+    console : Console, optional
+        Where progress is shown while Flower's log goes to log.txt in the run folder. Without
+        one, Flower's log is shown instead.
+
+    Returns
+    -------
+    list of RunFolder
+        In the order of the runs, all finished.
+
+    Raises
+    ------
+    ValueError
+        If a setting is wrong; nothing has been started then.
+    RuntimeError
+        If a run failed, with its cause.
+    """
+    values = checked_settings(conf, overrides, int(str(federation["num-supernodes"])))
+    values["run-name"] = values["run-name"] or f"{datetime.now():%Y%m%d-%H%M%S}-{conf.stem}"
+    root = Path(str(values["output-dir"])) / str(values["run-name"])
+    if root.exists():
+        raise ValueError(f"run-name must name a new run; {root} is there; choose another name")
+    runs = runs_of(parse_config(values))
+    paths = {name: folder_of(root, name, len(runs)) for name in runs}
+    rounds = {name: run.num_server_rounds for name, run in runs.items()}
+    with tempfile.TemporaryDirectory() as temporary:
+        settings = Path(temporary) / "run.toml"
+        settings.write_text(to_toml(values), encoding="utf8")
+        if console is None:
+            flwr_run(app, settings, federation)
+        else:
+            with shown_progress(console, paths, rounds) as watch:
+                flwr_run(app, settings, federation, root / "log.txt", watch)
+    return [_finished(RunFolder(path), root) for path in paths.values()]
+
+
+def _finished(folder: RunFolder, root: Path) -> RunFolder:
+    # Flower exits 0 whatever happened: the run folder knows.
+    if folder.run.get("status") != "finished":
+        log = root / "log.txt"
+        cause = folder.run.get("error", "it never started")
+        where = f"; Flower's log is {log}" if log.exists() else ""
+        raise RuntimeError(f"the run {folder.path.name} failed: {cause}{where}")
+    return folder
