@@ -6,6 +6,7 @@ Nothing below knows of peers; FedAvg runs through the same functions.
 from __future__ import annotations
 
 import json
+import os
 from typing import cast
 
 import torch
@@ -70,8 +71,10 @@ def _reply(
     metrics: dict[str, float],
     trained: Task | None = None,
 ) -> Message:
-    where = {"partition-id": node, "server-round": server_round, "num-examples": num_examples}
-    content = RecordDict({"metrics": MetricRecord({**where, **metrics})})
+    told = {"partition-id": node, "server-round": server_round, "process": os.getpid()}
+    content = RecordDict(
+        {"metrics": MetricRecord({**told, "num-examples": num_examples, **metrics})}
+    )
     if trained is not None:
         content["arrays"] = ArrayRecord(get_adapter(trained.model))
     return Message(content, reply_to=msg)

@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -40,6 +41,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._started = time.monotonic()
 
     @classmethod
     def create(cls, path: Path, settings: Mapping[str, Any]) -> RunFolder:
@@ -94,7 +96,8 @@ class RunFolder:
         """Make a metrics aggregation function for a strategy that also writes every node's line.
 
         Each record must tell its ``partition-id`` and ``server-round``, as this package's
-        ClientApp does; so the same function serves the router and Flower's FedAvg.
+        ClientApp does; so the same function serves the router and Flower's FedAvg. Every line also
+        tells the seconds ``elapsed`` since this object was made.
 
         Parameters
         ----------
@@ -103,15 +106,16 @@ class RunFolder:
         """
 
         def record(records: list[RecordDict], weighted_by_key: str) -> MetricRecord:
+            elapsed = round(time.monotonic() - self._started, 3)
             lines = []
             for content in records:
                 values = dict(metrics_of(content))
                 place = {"node": values.pop("partition-id"), "round": values.pop("server-round")}
-                lines.append({**place, "phase": phase, **values})
+                lines.append({**place, "phase": phase, "elapsed": elapsed, **values})
             self.append(sorted(lines, key=lambda line: cast(int, line["node"])))
             averaged = mean_metrics(records, weighted_by_key)
-            averaged.pop("partition-id", None)
-            averaged.pop("server-round", None)
+            for key in ("partition-id", "server-round", "process"):
+                averaged.pop(key, None)
             return averaged
 
         return record

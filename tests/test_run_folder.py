@@ -57,6 +57,7 @@ def test_the_recorder_writes_every_node_and_returns_the_weighted_mean(folder):
     assert dict(averaged) == pytest.approx({"accuracy": 0.4})
     lines = folder.metrics
     assert [line["node"] for line in lines] == [0, 1]
+    assert lines[1].pop("elapsed") >= 0
     expected = {"node": 1, "round": 2, "phase": "evaluate", "accuracy": 0.5, "num-examples": 30}
     assert lines[1] == expected
 
