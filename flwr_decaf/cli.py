@@ -60,6 +60,50 @@ def show(folders: RunFolders) -> None:
         _fail(str(error), code=2)
 
 
+@app.command()
+def report(
+    folders: RunFolders,
+    output: Annotated[Path | None, typer.Option(help="Folder to write to.")] = None,
+) -> None:
+    """Write an HTML page with tables and plots, by default into the (first) folder given."""
+    try:
+        from flwr_decaf.report.page import write_report
+        from flwr_decaf.report.runs import find_runs
+    except ModuleNotFoundError as error:
+        _fail(f"a report needs the package {error.name}; install 'flwr-decaf\\[report]'", code=2)
+
+    try:
+        page = write_report(find_runs(folders), output or folders[0] / "report")
+    except ValueError as error:
+        _fail(str(error), code=2)
+    _console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def topology(  # noqa: PLR0913 - an argument an option
+    names: Annotated[list[str], typer.Argument(help="Families, or JSON files with graphs.")],
+    nodes: Annotated[int, typer.Option(help="Number of nodes.", min=1)] = 10,
+    weights: Annotated[str, typer.Option(help="Weight rule.")] = "metropolis",
+    seed: Annotated[int, typer.Option(help="Decides the draw of random graphs.", min=0)] = 0,
+    edge_probability: Annotated[float, typer.Option(help="Of random graphs.")] = 0.5,
+    degree: Annotated[int, typer.Option(help="Of random regular graphs and small worlds.")] = 4,
+    adapter_mb: Annotated[float, typer.Option(help="Size of one post, in MB.")] = 1.0,
+    output: Annotated[Path, typer.Option(help="Picture to draw.")] = Path("topology.png"),
+) -> None:
+    """Draw graphs, and say how fast they agree and what they cost."""
+    from flwr_decaf.mixing_matrix import build_network
+    from flwr_decaf.report.topology import save_topologies, topology_table
+
+    options = {"edge_probability": edge_probability, "degree": degree}
+    try:
+        networks = {name: build_network(name, nodes, weights, seed, options) for name in names}
+        save_topologies(networks, output)
+    except ValueError as error:
+        _fail(str(error), code=2)
+    _console.print(topology_table(networks, adapter_mb * 1e6))
+    _console.print(f"Picture: {output}", highlight=False, soft_wrap=True)
+
+
 def _print_runs(folders: list[RunFolder]) -> None:
     from flwr_decaf.report.table import comparison_table, run_table
 

@@ -152,6 +152,7 @@ class Config:
     sweep: str = setting("")
     output_dir: str = setting("runs")
     run_name: str = setting("")
+    tensorboard: bool = setting(False)
     topology: Topology = field(default_factory=Topology)
     model: Model = field(default_factory=Model)
     lora: Lora = field(default_factory=Lora)

@@ -109,6 +109,8 @@ def superlink(home: Path) -> Iterator[dict[str, str]]:
         ],
         env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
+    # Whoever ends this process politely wants the SuperLink and its actors gone as well.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         _wait_until_up(process, port, home / "superlink.log")
         yield env

@@ -19,6 +19,7 @@ from flwr_decaf.lora import State
 from flwr_decaf.mixing_matrix import build_network, lambda2
 from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.strategies import STRATEGIES, FedAvg, Router
+from flwr_decaf.tensorboard import event_writer
 
 _log = logging.getLogger("flwr")
 
@@ -59,6 +60,8 @@ def run_once(
     initial = initialize_adapter(task.model, config.seed)
     settings = ConfigRecord({"settings": json.dumps(dict(chosen))})
     strategy = build_strategy(config, folder)
+    if config.tensorboard:
+        folder.listeners.append(event_writer(folder.path / "tensorboard"))
     folder.update(network=_describe_network(config, strategy, len(nodes)))
     _evaluate_start(grid, nodes, initial, settings, folder)
     result = strategy.start(

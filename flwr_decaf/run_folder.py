@@ -17,7 +17,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +42,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._started = time.monotonic()
+        self.listeners: list[Callable[[Sequence[Mapping[str, Any]]], None]] = []
 
     @classmethod
     def create(cls, path: Path, settings: Mapping[str, Any]) -> RunFolder:
@@ -80,10 +81,13 @@ class RunFolder:
         self.update(status=status, ended=_now(), **values)
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Add lines to ``metrics.jsonl``."""
-        text = "".join(json.dumps(line) + "\n" for line in lines)
+        """Add lines to ``metrics.jsonl``, and hand them to the listeners."""
+        known = list(lines)
+        text = "".join(json.dumps(line) + "\n" for line in known)
         with (self.path / "metrics.jsonl").open("a", encoding="utf8") as file:
             file.write(text)
+        for listener in self.listeners:
+            listener(known)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:

@@ -115,10 +115,11 @@ def comparison_table(folders: Sequence[RunFolder]) -> Table:
         If none of the runs has been evaluated yet.
     """
     summary = summarize(folders)
-    table = Table(title="in the last evaluation, mean over nodes and seeds")
-    table.add_column("method")
+    title = "in the last evaluation, mean over nodes and seeds"
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0))
+    table.add_column("method", no_wrap=True)
     for heading in HEADINGS.values():
-        table.add_column(heading, justify="right")
+        table.add_column(heading.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for label, row in summary.iterrows():
         table.add_row(str(label), *comparison_cells(row))
     return table

@@ -1,0 +1,115 @@
+"""One self-contained HTML page, with its plots and tables as files beside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from matplotlib.figure import Figure
+
+from flwr_decaf.config import Config, flatten
+from flwr_decaf.report.plots import PLOTS, draw
+from flwr_decaf.report.runs import labels_of, summarize
+from flwr_decaf.report.table import HEADINGS, comparison_cells
+from flwr_decaf.run_folder import RunFolder, write_atomically
+from flwr_decaf.run_settings import to_toml
+
+_LISTED = ("strategy", "seed")  # settings that become lists where runs differ in them
+_OWN = ("run-name", "output-dir", "seeds", "sweep")
+
+
+def write_report(folders: Sequence[RunFolder], target: Path) -> Path:
+    """Write report.html, summary.csv, summary.md and plots/ for some runs.
+
+    Parameters
+    ----------
+    folders : sequence of RunFolder
+        Finished or half-finished runs.
+    target : Path
+        Folder to write to; made if need be, files of an earlier report are replaced.
+
+    Returns
+    -------
+    Path
+        Of report.html.
+
+    Raises
+    ------
+    ValueError
+        If no run has been evaluated yet.
+    """
+    summary = summarize(folders)
+    (target / "plots").mkdir(parents=True, exist_ok=True)
+    figures = {name: figure for name in PLOTS if (figure := draw(name, folders))}
+    for name, figure in figures.items():
+        for kind in ("png", "svg"):
+            (target / "plots" / f"{name}.{kind}").write_bytes(_render(figure, kind))
+    write_atomically(target / "summary.csv", summary.to_csv())
+    write_atomically(target / "summary.md", markdown_table(summary))
+    page = target / "report.html"
+    write_atomically(page, _html(folders, summary, figures))
+    return page
+
+
+def markdown_table(summary: pd.DataFrame) -> str:
+    """Write a summary (see ``runs.summarize``) as a Markdown table."""
+    lines = [["method", *HEADINGS.values()], ["---", *["---:"] * len(HEADINGS)]]
+    lines += [[str(label), *comparison_cells(row)] for label, row in summary.iterrows()]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def settings_to_repeat(folders: Sequence[RunFolder]) -> str:
+    """Write the settings file that asks for all these runs: TOML, defaults left out."""
+    runs = [folder.run["settings"] for folder in folders]
+    values: dict[str, list[Any]] = {
+        key: list(dict.fromkeys(run[key] for run in runs)) for key in runs[0] if key not in _OWN
+    }
+    swept = {k: v for k, v in values.items() if len(v) > 1 and k not in _LISTED}
+    defaults = flatten(Config())
+    chosen = {k: v[0] for k, v in values.items() if len(v) == 1 and v[0] != defaults.get(k)}
+    chosen["strategy"] = ", ".join(values["strategy"])
+    if len(values["seed"]) > 1:
+        chosen["seeds"] = ", ".join(map(str, values["seed"]))
+    if swept:
+        terms = (f"{key} = {', '.join(map(str, value))}" for key, value in swept.items())
+        chosen["sweep"] = "; ".join(terms)
+    return to_toml(dict(sorted(chosen.items(), key=lambda item: (item[0].count("."), item[0]))))
+
+
+def _html(folders: Sequence[RunFolder], summary: pd.DataFrame, figures: dict[str, Figure]) -> str:
+    source = (files(__package__) / "page.html.jinja").read_text(encoding="utf8")
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        source
+    )
+    networks = {
+        label: folder.run.get("network", {})
+        for label, folder in zip(labels_of(folders), folders, strict=True)
+    }
+    return template.render(
+        headings=HEADINGS.values(),
+        rows=[(label, comparison_cells(row)) for label, row in summary.iterrows()],
+        plots=[
+            (PLOTS[name][0], base64.b64encode(_render(figure, "svg")).decode())
+            for name, figure in figures.items()
+        ],
+        statuses=[(folder.path, folder.run.get("status")) for folder in folders],
+        networks=networks,
+        settings=settings_to_repeat(folders),
+        nodes=next((n["nodes"] for n in networks.values() if "nodes" in n), "N"),
+        environment=folders[0].run.get("environment", {}),
+        started=min(str(folder.run["started"]) for folder in folders),
+    )
+
+
+def _render(figure: Figure, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    # Without a date the same runs give the same file.
+    metadata = {"Date": None} if kind == "svg" else None
+    figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+    return buffer.getvalue()

@@ -1,0 +1,236 @@
+"""Plots of runs, each a function from the tables of ``runs`` to a matplotlib figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import networkx as nx
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from flwr_decaf.mixing_matrix import graph_of
+from flwr_decaf.report.runs import consensus_distance, labels_of, over_rounds, read_metrics
+from flwr_decaf.report.style import Look, looks
+from flwr_decaf.run_folder import RunFolder
+
+_SIZE = (7.2, 3.6)  # inches
+_ROUNDING = 1e-5  # fp32 factors: less than this is no interference
+_RC: dict[Any, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "font.size": 10,
+    "svg.fonttype": "none",  # text stays text: it can be searched, and scales
+    "svg.hashsalt": "flwr-decaf",  # the same runs give the same file
+}
+
+
+def draw(name: str, folders: Sequence[RunFolder]) -> Figure | None:
+    """Draw one of ``PLOTS`` in the report's style; None if the runs have nothing to show in it."""
+    with mpl.rc_context(_RC):
+        return PLOTS[name][1](folders)
+
+
+def accuracy_over_rounds(folders: Sequence[RunFolder]) -> Figure:
+    """Draw mean and worst node over the rounds; the band is the range over seeds."""
+    return _mean_and_worst(folders, "round", "round")
+
+
+def accuracy_over_bytes(folders: Sequence[RunFolder]) -> Figure | None:
+    """Draw the same over what a node has sent; None if nothing was sent at all."""
+    rows = over_rounds(read_metrics(folders))
+    rows = rows[rows.groupby("run")["megabytes"].transform("max") > 0]
+    return _mean_and_worst(folders, "megabytes", "MB sent per node", rows) if len(rows) else None
+
+
+def spread_over_nodes(folders: Sequence[RunFolder]) -> Figure:
+    """Draw the standard deviation of the accuracy over the nodes."""
+    rows = over_rounds(read_metrics(folders))
+    figure, axes = _figure(1)
+    _lines(axes[0], rows, "round", "spread")
+    axes[0].set(xlabel="round", ylabel="std of accuracy over nodes")
+    _legend(figure, axes[0])
+    return figure
+
+
+def consensus_and_interference(folders: Sequence[RunFolder]) -> Figure | None:
+    """Draw how far the nodes are apart, and what mixing lost, on logarithmic scales."""
+    metrics = read_metrics(folders)
+    distance = consensus_distance(metrics)
+    if distance.empty:
+        return None
+    figure, axes = _figure(2)
+    _lines(axes[0], distance, "round", "distance")
+    axes[0].set(xlabel="round", ylabel="consensus distance", yscale="log")
+    lost = metrics.dropna(subset=["mixing-interference"])
+    by = ["run", "label", "strategy", "round"]
+    lost = lost.groupby(by, sort=False)["mixing-interference"].mean().reset_index()
+    # What an exact rule loses is rounding: it would stretch the scale over ten decades.
+    _lines(axes[1], lost[lost["mixing-interference"] > _ROUNDING], "round", "mixing-interference")
+    axes[1].set(xlabel="round", ylabel="interference", yscale="log")
+    _legend(figure, axes[0])
+    return figure
+
+
+def graph_by_accuracy(folders: Sequence[RunFolder]) -> Figure | None:
+    """Draw each method's graph with its nodes coloured by their last accuracy (first seed)."""
+    labels = labels_of(folders)
+    firsts = dict(reversed(list(zip(labels, folders, strict=True))))
+    drawn = {
+        label: folder
+        for label in dict.fromkeys(labels)
+        if "mixing-matrix" in (folder := firsts[label]).run.get("network", {})
+        and _last_scores(folder)
+    }
+    if not drawn:
+        return None
+    scores = {label: _last_scores(folder) for label, folder in drawn.items()}
+    everything = [value for nodes in scores.values() for value in nodes.values()]
+    scale = ScalarMappable(Normalize(min(everything), max(everything)), "cividis")
+    columns = min(len(drawn), 3)
+    rows = -(-len(drawn) // columns)
+    figure = Figure(figsize=(2.6 * columns + 0.8, 2.7 * rows), layout="constrained")
+    grid = np.ravel(figure.subplots(rows, columns, squeeze=False))
+    for axes in grid:
+        axes.axis("off")
+    for axes, (label, folder) in zip(grid, drawn.items(), strict=False):
+        w = np.array(folder.run["network"]["mixing-matrix"])
+        draw_graph(
+            axes,
+            graph_of(w),
+            scale.to_rgba(np.array([scores[label].get(i, 0.0) for i in range(len(w))])),
+        )
+        axes.set_title(label, fontsize=10)
+    figure.colorbar(scale, ax=list(grid), label="accuracy of the node", shrink=0.8)
+    return figure
+
+
+def draw_graph(axes: Axes, graph: nx.Graph, colours: object = "#0072B2") -> None:
+    """Draw a graph with its nodes on a circle, numbered by position."""
+    place = nx.circular_layout(graph)
+    size = 260 if len(graph) <= 20 else 60
+    nx.draw_networkx_edges(graph, place, ax=axes, edge_color="#999999", width=0.8)
+    nx.draw_networkx_nodes(
+        graph,
+        place,
+        ax=axes,
+        node_color=colours,
+        node_size=size,
+        edgecolors="#333333",
+        linewidths=0.6,
+    )
+    if len(graph) <= 20:
+        white = {"boxstyle": "circle,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.7}
+        nx.draw_networkx_labels(graph, place, ax=axes, font_size=7, bbox=white)
+    axes.set_aspect("equal")
+    axes.axis("off")
+    axes.margins(0.12)
+
+
+def time_split(folders: Sequence[RunFolder]) -> Figure | None:
+    """Draw what a node's time in a round went to: training, mixing, evaluation, relay and waiting.
+
+    The last is what is left of the wall time of a round times the processes that worked in it.
+    """
+    metrics = read_metrics(folders)
+    if not {"process", "train-seconds"} <= set(metrics):
+        return None
+    by_run = metrics.groupby(["run", "label"])
+    seconds = {label_of_run: _seconds(rows) for label_of_run, rows in by_run}
+    parts = pd.DataFrame.from_dict(seconds, orient="index").groupby(level=1, sort=False).mean()
+    figure = Figure(figsize=(_SIZE[0], 0.9 + 0.33 * len(parts)), layout="constrained")
+    axes = figure.subplots()
+    left = np.zeros(len(parts))
+    colours = ("#0072B2", "#E69F00", "#009E73", "#BBBBBB")
+    for part, colour in zip(parts, colours, strict=True):
+        axes.barh(parts.index, parts[part], left=left, label=part, color=colour)
+        left += parts[part].to_numpy()
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set(xlabel="seconds per node and round")
+    axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=9)
+    return figure
+
+
+PLOTS: dict[str, tuple[str, Callable[[Sequence[RunFolder]], Figure | None]]] = {
+    "accuracy-over-rounds": ("Accuracy over rounds", accuracy_over_rounds),
+    "accuracy-over-bytes": ("Accuracy over traffic", accuracy_over_bytes),
+    "consensus": ("Consensus distance and interference", consensus_and_interference),
+    "spread": ("Spread of the accuracy over the nodes", spread_over_nodes),
+    "graph": ("The graph, and how well each node does", graph_by_accuracy),
+    "time": ("Where the time went", time_split),
+}
+
+
+def _mean_and_worst(
+    folders: Sequence[RunFolder], x: str, name: str, rows: pd.DataFrame | None = None
+) -> Figure:
+    rows = over_rounds(read_metrics(folders)) if rows is None else rows
+    figure, axes = _figure(2, sharey=True)
+    for panel, y in zip(axes, ("accuracy", "worst"), strict=True):
+        _lines(panel, rows, x, y)
+        panel.set(xlabel=name)
+    axes[0].set(ylabel="accuracy, common test", title="mean of the nodes")
+    axes[1].set(title="worst node")
+    _legend(figure, axes[0])
+    return figure
+
+
+def _lines(axes: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
+    """Draw a line a label, the mean over its runs, in a band from the lowest to the highest."""
+    look_of: dict[str, Look] = looks(rows["label"])
+    for label, look in look_of.items():
+        mine = rows[rows["label"] == label]
+        band = mine.groupby("round")[y].agg(["mean", "min", "max"])
+        at = mine.groupby("round")[x].mean() if x != "round" else band.index
+        axes.plot(
+            at, band["mean"], label=label, color=look.colour, linestyle=look.dashes,
+            marker=look.marker, markersize=3.5, linewidth=1.6,
+        )  # fmt: skip
+        if x == "round":
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.fill_between(at, band["min"], band["max"], color=look.colour, alpha=0.12, linewidth=0)
+
+
+def _figure(panels: int, sharey: bool = False) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    return figure, list(np.ravel(figure.subplots(1, panels, squeeze=False, sharey=sharey)))
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    columns = min(len(labels), 4 if max(map(len, labels), default=0) < 20 else 2)
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(columns, 1), frameon=False)
+
+
+def _last_scores(folder: RunFolder) -> dict[int, float]:
+    scored = [line for line in folder.metrics if "accuracy" in line]
+    last = max((line["round"] for line in scored), default=0)
+    return {line["node"]: line["accuracy"] for line in scored if line["round"] == last}
+
+
+def _seconds(rows: pd.DataFrame) -> dict[str, float]:
+    """Split the time of a run's rounds, in seconds per node and round."""
+    rounds = rows[rows["round"] > 0]
+    columns = {
+        "training": "train-seconds",
+        "mixing": "mixing-seconds",
+        "evaluation": "evaluate-seconds",
+    }
+    share = max(rounds["round"].nunique() * rounds["node"].nunique(), 1)
+    spent = {
+        k: float(rounds.get(c, pd.Series(dtype=float)).sum()) / share for k, c in columns.items()
+    }
+    wall = (rows["elapsed"].max() - rows.loc[rows["round"] == 0, "elapsed"].max()) / share
+    return {
+        **spent,
+        "relay, waiting": max(wall * rounds["process"].nunique() - sum(spent.values()), 0),
+    }

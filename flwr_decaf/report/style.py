@@ -1,0 +1,56 @@
+"""How methods look: a method keeps its colour in all plots, and the colour-blind can tell them.
+
+The palette is Okabe and Ito's. Where runs of one method differ in another setting, they share its
+colour and differ in dashes and markers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+_COLOURS = {
+    "decaf": "#0072B2",
+    "dlora": "#E69F00",
+    "dlora-fa": "#009E73",
+    "dec-lora": "#CC79A7",
+    "tad-lora": "#56B4E9",
+    "fedavg": "#D55E00",
+    "centralized": "#000000",
+    "local-only": "#8C8C8C",
+}
+_OTHERS = "#5D3A9B"
+_DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
+    "-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)),
+)  # fmt: skip
+_MARKERS = "osv^DPX*"
+
+
+class Look(NamedTuple):
+    """Colour, dashes and marker of a line."""
+
+    colour: str
+    dashes: str | tuple[int, tuple[int, ...]]
+    marker: str
+
+
+def looks(labels: Iterable[str]) -> dict[str, Look]:
+    """Give each label its look; a label begins with the name of its strategy.
+
+    Examples
+    --------
+    >>> looks(["decaf, rank 1", "decaf, rank 2"])["decaf, rank 2"]
+    Look(colour='#0072B2', dashes='--', marker='s')
+    """
+    used: dict[str, int] = {}
+    found: dict[str, Look] = {}
+    for label in dict.fromkeys(labels):
+        strategy = label.split(",")[0]
+        place = used.get(strategy, 0)
+        used[strategy] = place + 1
+        found[label] = Look(
+            _COLOURS.get(strategy, _OTHERS),
+            _DASHES[place % len(_DASHES)],
+            _MARKERS[place % len(_MARKERS)],
+        )
+    return found

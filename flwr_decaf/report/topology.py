@@ -1,0 +1,78 @@
+"""Graphs side by side: what each looks like, how fast it agrees, what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from rich.table import Table
+
+from flwr_decaf.mixing_matrix import graph_of, lambda2, rounds_to_shrink
+from flwr_decaf.report.plots import draw_graph
+from flwr_decaf.topology import Matrix
+
+
+def topology_table(networks: Mapping[str, Matrix], adapter_bytes: float) -> Table:
+    """Tabulate networks by their mixing matrices.
+
+    "Rounds to 1000-fold" are the rounds of pure mixing that shrink the spread 1000-fold.
+
+    Parameters
+    ----------
+    networks : mapping of str to ndarray
+        Name -> W, of shape (n, n).
+    adapter_bytes : float
+        Size of what a node posts in a round, in bytes.
+    """
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("topology", no_wrap=True)
+    for heading in (
+        "nodes", "edges", "degree", "lambda2", "spectral\ngap", "rounds to\n1000-fold",
+        "MB/round\nbusiest", "MB/round\nall",
+    ):  # fmt: skip
+        table.add_column(heading, justify="right")
+    for name, w in networks.items():
+        table.add_row(name, *_row(w, adapter_bytes / 1e6))
+    return table
+
+
+def topology_figure(networks: Mapping[str, Matrix]) -> Figure:
+    """Draw networks side by side."""
+    columns = min(len(networks), 4)
+    rows = -(-len(networks) // columns)
+    # Room for the titles, which constrained layout forgets over axes that are off.
+    layout = ConstrainedLayoutEngine(h_pad=0.15)
+    figure = Figure(figsize=(2.8 * columns, 3.0 * rows), layout=layout)
+    grid = np.ravel(figure.subplots(rows, columns, squeeze=False))
+    for axes in grid:
+        axes.axis("off")
+    for axes, (name, w) in zip(grid, networks.items(), strict=False):
+        draw_graph(axes, graph_of(w))
+        axes.set_title(f"{name}\nlambda2 = {lambda2(w):.3f}", fontsize=10)
+    return figure
+
+
+def save_topologies(networks: Mapping[str, Matrix], file: Path) -> None:
+    """Draw networks into a file; its ending (.png, .svg, .pdf) decides the format."""
+    topology_figure(networks).savefig(file, dpi=150)
+
+
+def _row(w: Matrix, megabytes: float) -> list[str]:
+    graph = graph_of(w)
+    degrees = [degree for _, degree in graph.degree]
+    rounds = rounds_to_shrink(w)
+    span = sorted({min(degrees), max(degrees)})
+    return [
+        f"{len(graph)}",
+        f"{len(graph.edges)}",
+        " to ".join(map(str, span)),
+        f"{lambda2(w):.4f}",
+        f"{1 - lambda2(w):.4f}",
+        "never" if math.isinf(rounds) else f"{rounds:.0f}",
+        f"{max(degrees) * megabytes:.2f}",
+        f"{sum(degrees) * megabytes:.2f}",
+    ]
