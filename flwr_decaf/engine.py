@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 _START_LIMIT = 60.0  # seconds for the SuperLink to answer
 _LOOK_EVERY = 0.5  # seconds
 _STOP_LIMIT = 10.0  # seconds for it to go before it is killed
@@ -115,7 +117,7 @@ def superlink(home: Path) -> Iterator[dict[str, str]]:
         _wait_until_up(process, port, home / "superlink.log")
         yield env
     finally:
-        _end_group(process)
+        _end_family(process)
         log.close()
 
 
@@ -144,13 +146,18 @@ def _wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path) -> No
     raise RuntimeError(f"Flower's SuperLink did not come up on port {port}: {tail}")
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    # The SuperLink leads a process group of its own; its flower-superexec would outlive it.
-    for sent in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, sent)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=_STOP_LIMIT)
+def _end_family(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it started, also what has left its process group."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        leader = psutil.Process(process.pid)
+        # Asked before the leader goes: Ray's agents outlive it and belong to nobody then.
+        family = [leader, *leader.children(recursive=True)]
+        leader.terminate()
+        _, alive = psutil.wait_procs(family, timeout=_STOP_LIMIT)
+        for survivor in alive:
+            survivor.kill()
+        psutil.wait_procs(alive, timeout=_STOP_LIMIT)
+    process.wait()
 
 
 def _free_port() -> int:

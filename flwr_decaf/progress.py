@@ -29,6 +29,8 @@ class Standing:
         Rounds trained, of how many.
     accuracy : float or None
         Mean over the nodes, in the last evaluation.
+    evaluated : int
+        Round of that evaluation.
     share : float
         Share of all rounds of all runs that have been trained.
     """
@@ -39,10 +41,13 @@ class Standing:
     server_round: int
     rounds: int
     accuracy: float | None
+    evaluated: int
     share: float
 
     def __str__(self) -> str:
-        accuracy = "" if self.accuracy is None else f", mean accuracy {self.accuracy:.3f}"
+        accuracy = ""
+        if self.accuracy is not None:
+            accuracy = f", mean accuracy {self.accuracy:.3f} after round {self.evaluated}"
         run = f"run {self.number} of {self.count}, " if self.count > 1 else ""
         return f"{run}{self.name}: round {self.server_round} of {self.rounds}{accuracy}"
 
@@ -61,6 +66,9 @@ def standing(paths: Mapping[str, Path], rounds: Mapping[str, int]) -> Standing:
     name = begun[-1] if begun else next(iter(paths))
     lines = RunFolder(paths[name]).metrics
     trained = max((line["round"] for line in lines if line["phase"] == "train"), default=0)
+    scored = [line for line in lines if "accuracy" in line]
+    last = max((line["round"] for line in scored), default=0)
+    accuracies = [line["accuracy"] for line in scored if line["round"] == last]
     before = sum(rounds[earlier] for earlier in begun[:-1])
     return Standing(
         name=name,
@@ -68,7 +76,8 @@ def standing(paths: Mapping[str, Path], rounds: Mapping[str, int]) -> Standing:
         count=len(paths),
         server_round=trained,
         rounds=rounds[name],
-        accuracy=_last_accuracy(lines),
+        accuracy=statistics.fmean(accuracies) if accuracies else None,
+        evaluated=last,
         share=(before + trained) / sum(rounds.values()),
     )
 
@@ -115,14 +124,7 @@ def _plain_lines(
         said = str(now)
         minutes = (time.monotonic() - started) / 60
         left = f"{minutes / now.share - minutes:.0f} min left" if now.share else "starting"
-        console.print(f"[{minutes:5.1f} min] {said}; {left}", markup=False, highlight=False)
+        line = f"[{minutes:5.1f} min] {said}; {left}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     return look
-
-
-def _last_accuracy(lines: list[dict[str, float]]) -> float | None:
-    scored = [line for line in lines if "accuracy" in line]
-    if not scored:
-        return None
-    last = max(line["round"] for line in scored)
-    return statistics.fmean(line["accuracy"] for line in scored if line["round"] == last)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from flwr_decaf.cli import app
 from flwr_decaf.run_folder import RunFolder
+from tests.report.conftest import write_run
 
 CONF = str(Path(__file__).parents[1] / "conf" / "ring.toml")
 
@@ -50,7 +51,8 @@ def test_showing_what_is_no_run_folder(tmp_path):
 
 
 def test_showing_a_run(tmp_path):
-    folder = RunFolder.create(tmp_path / "run", {"strategy": "dlora", "topology.name": "star"})
+    settings = {"strategy": "dlora", "topology.name": "star", "seed": 0}
+    folder = RunFolder.create(tmp_path / "run", settings)
     folder.append([{"node": 0, "round": 0, "phase": "evaluate", "accuracy": 0.25}])
     result = call("show", folder.path)
     assert result.exit_code == 0
@@ -62,3 +64,27 @@ def test_help_is_quick_because_it_loads_no_models():
     probe = "import sys, flwr_decaf.cli; print([m for m in ('torch', 'ray') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_report_of_a_run(tmp_path):
+    write_run(tmp_path / "run", "decaf")
+    result = call("report", tmp_path / "run")
+    assert result.exit_code == 0
+    page = tmp_path / "run" / "report" / "report.html"
+    assert result.stdout.strip() == f"Report: {page}"
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_topologies_are_drawn_and_tabulated(tmp_path):
+    picture = tmp_path / "t.svg"
+    result = call("topology", "ring", "complete", "--nodes", 5, "--output", picture)
+    assert result.exit_code == 0
+    assert "ring" in result.stdout
+    assert "0.5393" in result.stdout  # lambda2 of a ring of five
+    assert picture.read_text().startswith("<?xml")
+
+
+def test_a_topology_that_cannot_be_is_refused(tmp_path):
+    result = call("topology", "random-regular", "--nodes", 5, "--degree", 3)
+    assert result.exit_code == 2
+    assert "n * degree even; got topology.degree=3 with n=5" in result.stderr

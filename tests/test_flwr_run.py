@@ -6,9 +6,11 @@ import os
 import re
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from peft import PeftModel
@@ -128,23 +130,93 @@ def test_the_same_seed_gives_the_same_bits_whatever_the_number_of_actors(decaf, 
         assert all(torch.equal(x, second[name][key]) for key, x in state.items())
 
 
-def test_fedavg_runs_through_the_same_client_app(output):
-    status, log = flwr_decaf_run(output, "fedavg", strategy="fedavg")
+@pytest.fixture(scope="module")
+def comparison(output):
+    strategies = "dlora, fedavg, decaf, local-only, dlora-fa, centralized"
+    status, log = flwr_decaf_run(output, "comparison", strategy=strategies, tensorboard="true")
     assert status == 0, log
-    folder = RunFolder(output / "fedavg")
-    assert list(adapters(folder)) == ["global"]
-    last = [m for m in folder.metrics if m["phase"] == "evaluate" and m["round"] == 2]
+    return {name: RunFolder(output / "comparison" / name) for name in strategies.split(", ")}, log
+
+
+def test_one_simulation_runs_several_strategies_without_leaking(comparison, decaf):
+    folders, log = comparison
+    assert {folder.run["status"] for folder in folders.values()} == {"finished"}
+    alone, among = adapters(decaf[0]), adapters(folders["decaf"])
+    for name, state in alone.items():  # in third place it ends as if it had been alone
+        assert all(torch.equal(x, among[name][key]) for key, x in state.items())
+    starts = {
+        tuple(m["loss"] for m in folder.metrics if m["round"] == 0 and m["phase"] == "evaluate")
+        for name, folder in folders.items()
+    }
+    assert len(starts) == 1  # the same adapter on the same data
+    assert "run 6 of 6, centralized: round 2 of 2" in log
+    assert all(f"\n{name}" in log for name in folders)
+
+
+def test_fedavg_runs_through_the_same_client_app(comparison):
+    fedavg = comparison[0]["fedavg"]
+    assert list(adapters(fedavg)) == ["global"]
+    last = [m for m in fedavg.metrics if m["phase"] == "evaluate" and m["round"] == 2]
     assert len(last) == NODES
     assert len({line["accuracy"] for line in last}) == 1  # one model for all
+    size = 4 * (12 * 8 * (384 + 384) + 384 * 20 + 20)
+    assert {m["bytes-sent"] for m in fedavg.metrics if m["phase"] == "train"} == {2 * size}
+
+
+def test_centralized_trains_on_all_rows_in_one_place(comparison):
+    folders, _ = comparison
+    rows = [m["num-examples"] for m in folders["decaf"].metrics if m["phase"] == "train"]
+    (first, second) = [m for m in folders["centralized"].metrics if m["phase"] == "train"]
+    assert first["num-examples"] == pytest.approx(sum(rows) / 2, abs=NODES)
+    assert first["bytes-sent"] == second["bytes-sent"] == 0
+
+
+def test_nodes_that_exchange_nothing_send_nothing(comparison):
+    lines = [m for m in comparison[0]["local-only"].metrics if m["phase"] == "train"]
+    assert {(m["bytes-sent"], m["round"]) for m in lines} == {(0, 1), (0, 2)}
+
+
+def test_dlora_fa_never_moves_a(comparison):
+    states = list(adapters(comparison[0]["dlora-fa"]).values())
+    frozen = [key for key in states[0] if "lora_A" in key]
+    assert len(frozen) == 12
+    assert all(torch.equal(state[key], states[0][key]) for state in states for key in frozen)
+
+
+def test_event_files_lie_beside_the_metrics_on_request(comparison, decaf):
+    for folder in comparison[0].values():
+        assert list((folder.path / "tensorboard").glob("events.out.tfevents.*"))
+    assert not (decaf[0].path / "tensorboard").exists()
 
 
 def test_a_run_that_fails_ends_with_its_cause_and_status_1(output):
     status, log = flwr_decaf_run(output, "no-target", **{"lora.target-modules": "qery"})
     assert status == 1
-    assert "the run failed: ValueError: lora.target-modules must name layers" in log
+    assert "Error: the run no-target failed: ValueError: lora.target-modules must name lay" in log
     folder = RunFolder(output / "no-target")
     assert folder.run["status"] == "failed"
     assert folder.metrics == []  # refused before any training
+
+
+@pytest.mark.slow
+def test_whoever_is_ended_ends_all_that_it_started(output):
+    command = [Path(sys.executable).parent / "flwr-decaf", "run", "conf/ring.toml", "--nodes=2"]
+    settings = [f"--set=output-dir={output}", "--set=run-name=ended"]
+    process = psutil.Popen([*command, *settings], cwd=ROOT, stdout=subprocess.DEVNULL)
+    log = output / "ended" / "log.txt"
+    while not (log.exists() and "ClientAppActor" in str([p.cmdline() for p in family(process)])):
+        assert process.poll() is None
+        time.sleep(1)
+    started = family(process)
+    assert len(started) > 5
+    process.terminate()
+    process.wait(60)
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert [p.cmdline() for p in alive] == []
+
+
+def family(process):
+    return process.children(recursive=True)
 
 
 def test_the_bundle_contains_every_module(tmp_path):

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import csv
+import re
+import tomllib
+
+import pytest
+
+from flwr_decaf.comparison import runs_of
+from flwr_decaf.config import flatten, parse_config
+from flwr_decaf.report.page import settings_to_repeat, write_report
+from flwr_decaf.run_settings import _flat
+from tests.report.conftest import write_run
+
+
+def test_the_page_is_self_contained_and_tells_all(comparison, tmp_path):
+    page = write_report(comparison, tmp_path / "report")
+    html = page.read_text("utf8")
+    assert not re.search(r'(?:src|href)="(?!data:)', html)  # nothing is fetched
+    assert "<script" not in html
+    for text in ("4 runs on 2 nodes", "0.750 ± 0.071", "flwr-decaf run settings.toml --nodes 2"):
+        assert text in html
+    assert "transformers 5" in html
+    assert html.count("data:image/svg+xml;base64,") == 6
+    assert "running" not in html
+
+
+def test_tables_and_plots_lie_beside_it(comparison, tmp_path):
+    write_report(comparison, tmp_path / "report")
+    with (tmp_path / "report" / "summary.csv").open() as file:
+        rows = {row["label"]: row for row in csv.DictReader(file)}
+    assert float(rows["fedavg"]["accuracy"]) == pytest.approx(0.55)
+    markdown = (tmp_path / "report" / "summary.md").read_text().splitlines()
+    assert markdown[0].startswith("| method | seeds | accuracy |")
+    assert markdown[2].startswith("| decaf | 2 | 0.750 ± 0.071 |")
+    plots = sorted(path.name for path in (tmp_path / "report" / "plots").iterdir())
+    assert len(plots) == 12
+    assert "accuracy-over-rounds.png" in plots
+
+
+def test_a_run_that_is_not_finished_is_said_so(tmp_path):
+    half = write_run(tmp_path / "half", "decaf", rounds=1)
+    html = write_report([half], tmp_path / "report").read_text("utf8")
+    assert "half: running; the figures below go as far as it came" in html
+
+
+def test_what_is_written_into_the_page_is_escaped(tmp_path):
+    run = write_run(tmp_path / "r", "decaf", **{"data.name": "<script>alert(1)</script>"})
+    assert "<script" not in write_report([run], tmp_path / "report").read_text("utf8")
+
+
+def test_the_settings_to_repeat_ask_for_the_same_runs(tmp_path):
+    config = parse_config(
+        {
+            "strategy": "decaf, fedavg",
+            "seeds": "0, 1",
+            "sweep": "lora.rank = 1, 2",
+            "data.alpha": 9.0,
+        }
+    )
+    folders = []
+    for name, run in runs_of(config).items():
+        settings = flatten(run)
+        folders.append(
+            write_run(tmp_path / name, settings.pop("strategy"), settings.pop("seed"), **settings)
+        )
+    again = parse_config(_flat(tomllib.loads(settings_to_repeat(folders))))
+    assert runs_of(again) == runs_of(config)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flwr_decaf.mixing_matrix import build_network
+from flwr_decaf.report.plots import PLOTS, draw
+from flwr_decaf.report.style import looks
+from flwr_decaf.report.topology import save_topologies, topology_table
+from tests.report.conftest import write_run
+
+
+def line(figure, panel, label):
+    return next(x for x in figure.axes[panel].get_lines() if x.get_label() == label)
+
+
+def test_accuracy_is_the_mean_over_seeds_for_mean_and_worst_node(comparison):
+    figure = draw("accuracy-over-rounds", comparison)
+    mean, worst = line(figure, 0, "decaf"), line(figure, 1, "decaf")
+    np.testing.assert_allclose(mean.get_xdata(), [0, 1, 2])
+    np.testing.assert_allclose(mean.get_ydata(), [0.15, 0.45, 0.75])
+    np.testing.assert_allclose(worst.get_ydata(), [0.15, 0.35, 0.65])
+    band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((0.1, 0.8))  # the range over the seeds
+
+
+def test_traffic_adds_up(comparison):
+    figure = draw("accuracy-over-bytes", comparison)
+    np.testing.assert_allclose(line(figure, 0, "fedavg").get_xdata(), [0, 4, 8])
+
+
+def test_consensus_is_drawn_on_a_logarithmic_scale(comparison):
+    figure = draw("consensus", comparison)
+    assert [axes.get_yscale() for axes in figure.axes] == ["log", "log"]
+    np.testing.assert_allclose(line(figure, 0, "decaf").get_ydata(), [3, 6])
+
+
+def test_time_is_split_without_rest(comparison):
+    figure = draw("time", comparison)
+    widths = [container[0].get_width() for container in figure.axes[0].containers]
+    # 20 s for two rounds of two nodes in two processes: 10 s a node and round
+    assert widths == pytest.approx([3.0, 0.5, 1.0, 5.5])
+
+
+def test_the_graph_has_a_node_for_each(comparison):
+    figure = draw("graph", comparison)
+    assert figure.axes[0].get_title() == "decaf"
+    assert sorted(text.get_text() for text in figure.axes[0].texts) == ["0", "1"]
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_every_plot_stands_a_run_that_has_just_begun(name, tmp_path):
+    figure = draw(name, [write_run(tmp_path / "r", "fedavg", rounds=0)])
+    assert figure is None or figure.axes
+
+
+def test_a_method_keeps_its_colour():
+    alone, among = looks(["dlora"])["dlora"], looks(["decaf", "dlora, rank 2", "dlora, rank 4"])
+    assert alone.colour == among["dlora, rank 2"].colour == among["dlora, rank 4"].colour
+    assert among["decaf"].colour != alone.colour
+    assert among["dlora, rank 2"].dashes != among["dlora, rank 4"].dashes
+
+
+def test_graphs_side_by_side(tmp_path):
+    networks = {name: build_network(name, 10) for name in ("ring", "star")}
+    table = topology_table(networks, adapter_bytes=2e6)
+    columns = {str(column.header): list(column.cells) for column in table.columns}
+    assert columns["lambda2"] == ["0.8727", "0.9000"]
+    assert columns["degree"] == ["2", "1 to 9"]
+    assert columns["MB/round\nbusiest"] == ["4.00", "18.00"]
+    assert columns["MB/round\nall"] == ["40.00", "36.00"]
+    assert columns["rounds to\n1000-fold"] == ["51", "66"]
+    save_topologies(networks, tmp_path / "t.png")
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("tensorboard")
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.tensorboard import event_writer
+
+
+def test_the_events_hold_the_means_and_every_node_s_accuracy(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", {})
+    folder.listeners.append(event_writer(folder.path / "tensorboard"))
+    for t, accuracies in ((1, (0.2, 0.4)), (2, (0.5, 0.7))):
+        lines = enumerate(accuracies)
+        folder.append(
+            [
+                {"phase": "evaluate", "round": t, "node": n, "accuracy": a, "elapsed": 1}
+                for n, a in lines
+            ]
+        )
+    events = EventAccumulator(str(folder.path / "tensorboard")).Reload()
+    assert set(events.Tags()["scalars"]) == {
+        "evaluate/accuracy", "accuracy-of-nodes/0", "accuracy-of-nodes/1"
+    }  # fmt: skip
+    means = [(event.step, event.value) for event in events.Scalars("evaluate/accuracy")]
+    assert means == [(1, pytest.approx(0.3)), (2, pytest.approx(0.6))]
+    assert len(folder.metrics) == 4
