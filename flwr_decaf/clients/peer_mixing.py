@@ -56,7 +56,10 @@ def peer_mixing(msg: Message, context: Context, call_next: ClientAppCallable) ->
     mail = messages.take_mail(msg.content)
     if mail is None:
         return call_next(msg, context)
-    held, metrics = mix(_own_state(msg.content, context, mail), mail)
+    own = _own_state(msg.content, context, mail)
+    if own is None:  # a restarted SuperNode: the relay sends its last post with the next message
+        return Message(RecordDict({messages.CALL: ConfigRecord({"lost": True})}), reply_to=msg)
+    held, metrics = mix(own, mail)
     context.state[messages.OWN] = messages.pack_record(held)
     if call.get("ask") == messages.COLLECT:
         return Message(RecordDict({messages.POST: messages.pack_record(held)}), reply_to=msg)
@@ -107,15 +110,12 @@ def _presence(context: Context) -> ConfigRecord:
     )
 
 
-def _own_state(content: RecordDict, context: Context, mail: Mail) -> State:
+def _own_state(content: RecordDict, context: Context, mail: Mail) -> State | None:
     # Arrays beside mail set the node's own anew: at the start of a run, and after a loss.
     if mail.arrays_key in content:
         return dict(cast(ArrayRecord, content[mail.arrays_key]).to_torch_state_dict())
     if messages.OWN not in context.state:
-        raise ValueError(
-            "this node holds no model of its own (a restarted SuperNode?) and the message brings "
-            f"none in record {mail.arrays_key!r}; the relay must send its last post again"
-        )
+        return None
     return messages.unpack_record(cast(ArrayRecord, context.state[messages.OWN]))
 
 

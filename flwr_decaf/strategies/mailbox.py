@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
 
-from flwr_decaf.messages import Mail, put_mail
+from flwr_decaf.lora import State
+from flwr_decaf.messages import Mail, put_mail, unpack
 from flwr_decaf.topology import Matrix
 
 
@@ -22,30 +23,43 @@ class Mailbox:
     ----------
     n : int
         Number of nodes.
-    initial_arrays : ArrayRecord
-        What every node starts from; its first mail.
+    initial : State
+        What every node starts from.
     blank : Mail
         The mail of a node that has nothing to mix, with the rule and the record names.
     """
 
-    def __init__(self, n: int, initial_arrays: ArrayRecord, blank: Mail) -> None:
+    def __init__(self, n: int, initial: State, blank: Mail) -> None:
         self._blank = blank
-        self._initial_arrays = initial_arrays
-        self._not_started = set(range(n))
-        self._pending: dict[int, Mail] = {}
+        self._initial = initial
+        self._mail: dict[int, Mail] = {}
+        self._undelivered: set[int] = set()
+        self._without_state = set(range(n))
         self.posts: dict[int, Array] = {}
 
     def lay_into(self, content: RecordDict, node: int, trains: str, travels: str) -> None:
-        """Put the node's pending mail, and the phase of the round, into a message to it."""
-        if node in self._not_started:
-            content[self._blank.arrays_key] = self._initial_arrays
-        mail = self._pending.get(node, self._blank)
+        """Put the node's pending mail, and the phase of the round, into a message to it.
+
+        A node that holds nothing gets its own last post as well, or the initial arrays.
+        """
+        if node in self._without_state:
+            content[self._blank.arrays_key] = ArrayRecord(self.state_of(node))
+        mail = self._mail.get(node, self._blank) if node in self._undelivered else self._blank
         put_mail(content, replace(mail, trains=trains, travels=travels))
 
     def delivered(self, node: int) -> None:
         """Strike out a node's mail: its reply came back, so it holds the mix."""
-        self._not_started.discard(node)
-        self._pending.pop(node, None)
+        self._without_state.discard(node)
+        self._undelivered.discard(node)
+
+    def lost(self, node: int) -> None:
+        """Note that a node has lost its state: it is to get back what it posted, and its last mail.
+
+        From these it mixes again what it held. What it trained since its last post is gone.
+        """
+        self._without_state.add(node)
+        if node in self._mail:
+            self._undelivered.add(node)
 
     def collect(self, posts: Mapping[int, Array], w: Matrix) -> None:
         """Take in a round's posts and address them to the neighbours under W.
@@ -53,11 +67,18 @@ class Mailbox:
         A node without a post in ``posts`` must have no links in ``w``; mail that it has not had
         yet stays pending.
         """
-        self.posts = dict(posts)
+        self.posts |= posts
+        self._undelivered |= posts.keys()
         for node in posts:
             neighbours = [int(j) for j in np.flatnonzero(w[node]) if j != node]
-            self._pending[node] = replace(
+            self._mail[node] = replace(
                 self._blank,
                 weights=tuple(float(w[node, j]) for j in (node, *neighbours)),
                 posts={j: posts[j] for j in neighbours},
             )
+
+    def state_of(self, node: int) -> State:
+        """Rebuild a node's state at its last post; what never travels is as it was at the start."""
+        if node not in self.posts:
+            return self._initial
+        return self._initial | unpack(self.posts[node])

@@ -68,6 +68,23 @@ def roll_call(grid: Grid, num_nodes: int | None = None, patience: float = _PATIE
     return _in_order(answers)
 
 
+def newcomers(grid: Grid, nodes: list[int]) -> dict[int, int]:
+    """Ask nodes that are not among the known ones which place they have.
+
+    Returns
+    -------
+    dict of int to int
+        Node id -> place, for those that name a place in ``nodes``. Without a partition-id a
+        newcomer cannot be told from a stranger and is left out.
+    """
+    unknown = set(grid.get_node_ids()) - set(nodes)
+    answers = _ask(grid, sorted(unknown)) if unknown else {}
+    places = {
+        node_id: cast(int, answer.get("partition-id", -1)) for node_id, answer in answers.items()
+    }
+    return {node_id: place for node_id, place in places.items() if place in range(len(nodes))}
+
+
 def _ask(grid: Grid, node_ids: list[int]) -> Answers:
     question = RecordDict({messages.CALL: ConfigRecord({"ask": messages.ROLL_CALL})})
     replies = grid.send_and_receive(

@@ -10,6 +10,7 @@ and ``evaluate_fn``, which existing projects use. It is never sent to a node.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
@@ -35,10 +36,20 @@ from flwr_decaf.mixing_matrix import build_network, graph_of, lambda2, without_n
 from flwr_decaf.rules import RULES
 from flwr_decaf.schedules import Schedule, both, is_due
 from flwr_decaf.strategies.mailbox import Mailbox
-from flwr_decaf.strategies.roll_call import roll_call
+from flwr_decaf.strategies.roll_call import newcomers, roll_call
 from flwr_decaf.topology import Matrix
 
 _log = logging.getLogger("flwr")
+
+# Arguments of Flower's FedAvg that make no sense on a graph, and what to use instead.
+_INSTEAD = {
+    "fraction_train": "every node trains in every round; leave it out",
+    "fraction_evaluate": "use evaluate_every",
+    "min_train_nodes": "use max_failed_share",
+    "min_evaluate_nodes": "use max_failed_share",
+    "min_available_nodes": "use num_nodes",
+}
+
 Aggregate = Callable[[list[RecordDict], str], MetricRecord]
 
 
@@ -85,7 +96,9 @@ evaluate_metrics_aggr_fn
         configrecord_key: str = "config",
         train_metrics_aggr_fn: Aggregate = mean_metrics,
         evaluate_metrics_aggr_fn: Aggregate = mean_metrics,
+        **of_fedavg: object,
     ) -> None:
+        _refuse(of_fedavg)
         self.topology = topology
         self.weights = weights
         self.topology_options = topology_options
@@ -129,7 +142,7 @@ evaluate_metrics_aggr_fn
         self._initial: State = dict(initial_arrays.to_torch_state_dict())
         RULES[self.rule]([self._initial], [1.0])  # refuse here what every node would refuse
         blank = Mail(self.rule, trains="AB", travels="AB", arrays_key=self.arrayrecord_key)
-        self._mailbox = Mailbox(n, initial_arrays, blank)
+        self._mailbox = Mailbox(n, self._initial, blank)
         self._num_rounds = num_rounds
         self._averages_each_round = evaluate_fn is not None
         return super().start(
@@ -152,6 +165,7 @@ evaluate_metrics_aggr_fn
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Address a train message with its mail to every node."""
+        self._let_rejoin(grid)
         return [self._message(node, MessageType.TRAIN, server_round, config) for node in self._all]
 
     def aggregate_train(
@@ -241,6 +255,9 @@ evaluate_metrics_aggr_fn
             node = place[reply.metadata.src_node_id]
             if reply.has_error():
                 causes[node] = str(reply.error.reason)
+            elif messages.CALL in reply.content:
+                causes[node] = "it had lost its model; it gets back its last post"
+                self._mailbox.lost(node)
             else:
                 contents[node] = reply.content
                 self._mailbox.delivered(node)
@@ -255,6 +272,13 @@ evaluate_metrics_aggr_fn
             )
         return dict(sorted(contents.items()))
 
+    def _let_rejoin(self, grid: Grid) -> None:
+        """Give nodes that registered anew (restarted SuperNodes) the place that their data has."""
+        for node_id, node in newcomers(grid, self._nodes).items():
+            _log.warning("Node %d is back under a new node id", node)
+            self._nodes[node] = node_id
+            self._mailbox.lost(node)
+
     def _post_of(self, content: RecordDict) -> Array:
         record = content.pop(messages.POST, None)
         if not isinstance(record, ArrayRecord):
@@ -267,3 +291,13 @@ evaluate_metrics_aggr_fn
     def _average(self, states: list[State]) -> ArrayRecord:
         share = 1.0 / len(states)
         return ArrayRecord(RULES[self.rule](states, [share] * len(states)))
+
+
+def _refuse(of_fedavg: Mapping[str, object]) -> None:
+    for name in of_fedavg:
+        remedy = _INSTEAD.get(name, f"known are {', '.join(_known_arguments())}")
+        raise TypeError(f"a decentralized strategy takes no argument {name!r}; {remedy}")
+
+
+def _known_arguments() -> list[str]:
+    return [name for name in inspect.signature(Router.__init__).parameters if name != "self"][:-1]

@@ -123,9 +123,10 @@ def test_record_names_of_the_user_s_own():
     assert list(reply.content) == [messages.POST, "metrics"]
 
 
-def test_a_lost_model_is_told_in_one_line():
-    with pytest.raises(ValueError, match="holds no model of its own"):
-        peer_mixing(message(mail()), context(), returning())
+def test_a_node_that_lost_its_model_says_so_instead_of_training():
+    reply = peer_mixing(message(mail()), context(), lambda *_: pytest.fail("it trained"))
+    assert dict(reply.content[messages.CALL]) == {"lost": True}
+    assert list(reply.content) == [messages.CALL]
 
 
 @pytest.mark.parametrize(

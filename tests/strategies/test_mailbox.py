@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, RecordDict
+from flwr.app import RecordDict
 
 from flwr_decaf.messages import Mail, pack, take_mail
 from flwr_decaf.mixing_matrix import build_network, without_nodes
@@ -12,7 +12,9 @@ POSTS = {node: pack({"x": torch.tensor([float(node)])}) for node in range(4)}
 
 
 def mailbox(n=4):
-    return Mailbox(n, ArrayRecord({"x": torch.zeros(1)}), Mail("average", "AB", "AB", "model"))
+    return Mailbox(
+        n, {"x": torch.zeros(1), "a": torch.ones(1)}, Mail("average", "AB", "AB", "model")
+    )
 
 
 def read(box, node):
@@ -52,3 +54,27 @@ def test_a_node_that_missed_a_round_still_gets_its_old_mail():
     assert set(read(box, 2)[0].posts) == {1, 3}  # of the round before, which it has not had
     assert set(read(box, 1)[0].posts) == {0}
     np.testing.assert_allclose(read(box, 1)[0].weights, [2 / 3, 1 / 3])
+
+
+def test_a_node_that_lost_its_state_gets_its_last_post_and_its_last_mail_again():
+    box = mailbox()
+    box.collect(POSTS, build_network("ring", 4))
+    box.delivered(3)
+    box.lost(3)
+    mail, content = read(box, 3)
+    back = content["model"].to_torch_state_dict()
+    assert (back["x"].item(), back["a"].item()) == (3.0, 1.0)  # a never travelled
+    assert set(mail.posts) == {0, 2}
+    box.delivered(3)
+    mail, content = read(box, 3)
+    assert not content
+    assert not mail.posts
+
+
+def test_a_node_lost_before_its_first_post_starts_again():
+    box = mailbox()
+    box.delivered(0)
+    box.lost(0)
+    mail, content = read(box, 0)
+    assert content["model"].to_torch_state_dict()["x"].item() == 0.0
+    assert not mail.posts

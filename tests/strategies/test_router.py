@@ -124,3 +124,48 @@ def test_metrics_say_how_far_apart_the_nodes_are():
     held_after(DLoRA("ring", train_metrics_aggr_fn=record), 2, rounds=2, grid=grid)
     distance = float(np.linalg.norm(starts(2)[0] - starts(2)[1]) / 2)
     assert seen == pytest.approx([distance, distance, 0.0, 0.0], abs=1e-7)
+
+
+def forget(grid, place):
+    """What the restart of a SuperNode does: its Context is new."""
+    grid.contexts[grid._ids[place]].state.clear()
+
+
+@pytest.mark.parametrize("kind", ["same id", "new id"])
+@pytest.mark.parametrize("every", [0, 1])
+def test_a_restarted_node_gets_back_what_it_had_posted(kind, every):
+    n, w, grid = 5, build_network("ring", 5), LocalGrid(app, 5)
+    strategy = DLoRA("ring", evaluate_every=every)
+    configure = strategy.configure_train
+
+    def configure_and_restart(server_round, *rest):
+        if server_round == 3:
+            forget(grid, 2)
+            if kind == "new id":
+                old = grid._ids[2]
+                grid._ids[2] = 4711
+                grid.contexts[4711] = grid.contexts.pop(old)
+        return configure(server_round, *rest)
+
+    strategy.configure_train = configure_and_restart
+    held = held_after(strategy, n, rounds=4, grid=grid)
+    expected = np.linalg.matrix_power(w, 4) @ starts(n)
+    if (
+        kind == "same id"
+    ):  # round 3 is spent finding out; node 2 mixes its mail of round 2 in round 4
+        expected = w @ without_nodes(w, {2}) @ w @ w @ starts(n)
+    np.testing.assert_allclose(held, expected, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("argument", "remedy"),
+    [
+        ("fraction_train", "every node trains in every round; leave it out"),
+        ("fraction_evaluate", "use evaluate_every"),
+        ("min_available_nodes", "use num_nodes"),
+        ("server_learning_rate", "known are topology, weights"),
+    ],
+)
+def test_arguments_of_fedavg_that_make_no_sense_say_what_to_use(argument, remedy):
+    with pytest.raises(TypeError, match=f"takes no argument '{argument}'; {remedy}"):
+        DLoRA("ring", **{argument: 0.5})
