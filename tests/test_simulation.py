@@ -73,4 +73,4 @@ def test_k_rounds_of_pure_mixing_are_the_kth_power_of_w(n, rounds, every):  # in
 
 @pytest.mark.slow
 def test_a_client_app_without_the_mod_is_found_out_before_round_1():
-    assert "ClientApp(mods=[peer_mixing])" in simulate(2, 1, 1, "app_without_the_mod")["error"]
+    assert "ClientApp(mods=[peer_mixing, ...])" in simulate(2, 1, 1, "app_without_the_mod")["error"]

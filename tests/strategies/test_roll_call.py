@@ -27,7 +27,7 @@ def test_nodes_that_stay_away_are_an_error():  # known defect 7
 
 
 def test_a_client_app_without_the_mod_is_found_out():
-    with pytest.raises(RuntimeError, match=r"write ClientApp\(mods=\[peer_mixing\]\)"):
+    with pytest.raises(RuntimeError, match=r"write ClientApp\(mods=\[peer_mixing, ...\]\)"):
         roll_call(LocalGrid(app_without_the_mod, 2))
 
 

@@ -1,0 +1,1 @@
+"""A CNN on handwritten digits, trained peer to peer."""

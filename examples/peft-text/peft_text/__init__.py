@@ -1,0 +1,1 @@
+"""LoRA on a sentence encoder, trained peer to peer."""
