@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -18,6 +19,13 @@ _errors = Console(stderr=True)
 RunFolders = Annotated[list[Path], typer.Argument(help="Run folders, or folders of run folders.")]
 
 
+class Kind(StrEnum):
+    """Flower's engines."""
+
+    simulation = "simulation"
+    deployment = "deployment"
+
+
 @app.command()
 def run(  # noqa: PLR0913 - an argument an option
     conf: Annotated[Path, typer.Argument(help="TOML file with settings (see conf/).")],
@@ -28,20 +36,22 @@ def run(  # noqa: PLR0913 - an argument an option
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Override one setting: lora.rank=4")
     ] = None,
+    engine: Annotated[
+        Kind, typer.Option(help="Ray actors, or SuperNodes as processes on this machine.")
+    ] = Kind.simulation,
     verbose: Annotated[bool, typer.Option(help="Show Flower's log instead of progress.")] = False,
 ) -> None:
-    """Run a simulation with 'flwr run', and exit with 1 if it fails.
+    """Run an experiment with 'flwr run', and exit with 1 if it fails.
 
     The settings are checked before anything starts. Flower's log goes to log.txt in the run folder.
     """
+    from flwr_decaf.engine import deployment, simulation
     from flwr_decaf.simulate import simulate
 
-    federation: dict[str, object] = {"num-supernodes": nodes, "client-resources-num-cpus": cpus}
-    if gpus:
-        federation["client-resources-num-gpus"] = gpus
     console = None if verbose else _console
     try:
-        folders = simulate(conf, settings or [], federation, app_dir.resolve(), console)
+        chosen = deployment(nodes) if engine == Kind.deployment else simulation(nodes, cpus, gpus)
+        folders = simulate(conf, settings or [], nodes, chosen, app_dir.resolve(), console)
     except ValueError as error:
         _fail(str(error), code=2)
     except RuntimeError as error:

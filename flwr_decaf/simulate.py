@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from flwr_decaf.comparison import folder_of, runs_of
 from flwr_decaf.config import parse_config
-from flwr_decaf.engine import flwr_run
+from flwr_decaf.engine import Engine, flwr_run
 from flwr_decaf.progress import shown_progress
 from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.run_settings import checked_settings, to_toml
@@ -20,11 +20,12 @@ from flwr_decaf.run_settings import checked_settings, to_toml
 def simulate(
     conf: Path,
     overrides: Sequence[str],
-    federation: Mapping[str, object],
+    nodes: int,
+    engine: Engine,
     app: Path,
     console: Console | None,
 ) -> list[RunFolder]:
-    """Run all that a settings file asks for in one simulation.
+    """Run all that a settings file asks for in one ``flwr run``.
 
     Parameters
     ----------
@@ -32,8 +33,10 @@ def simulate(
         TOML file with settings.
     overrides : sequence of str
         ``key=value`` each.
-    federation : mapping
-        Flower's federation-config, ``num-supernodes`` among it.
+    nodes : int
+        Number of clients.
+    engine : Engine
+        Where they run.
     app : Path
         Folder of the Flower app.
     console : Console, optional
@@ -52,7 +55,7 @@ def simulate(
     RuntimeError
         If a run failed, with its cause.
     """
-    values = checked_settings(conf, overrides, int(str(federation["num-supernodes"])))
+    values = checked_settings(conf, overrides, nodes)
     values["run-name"] = values["run-name"] or f"{datetime.now():%Y%m%d-%H%M%S}-{conf.stem}"
     root = Path(str(values["output-dir"])) / str(values["run-name"])
     if root.exists():
@@ -64,10 +67,10 @@ def simulate(
         settings = Path(temporary) / "run.toml"
         settings.write_text(to_toml(values), encoding="utf8")
         if console is None:
-            flwr_run(app, settings, federation)
+            flwr_run(app, settings, engine)
         else:
             with shown_progress(console, paths, rounds) as watch:
-                flwr_run(app, settings, federation, root / "log.txt", watch)
+                flwr_run(app, settings, engine, root / "log.txt", watch)
     return [_finished(RunFolder(path), root) for path in paths.values()]
 
 

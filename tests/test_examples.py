@@ -13,7 +13,7 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from flwr_decaf.clients import peer_mixing
-from flwr_decaf.engine import flwr_run
+from flwr_decaf.engine import flwr_run, simulation
 from flwr_decaf.strategies import DeCAF
 from tests.apps.pure_mixing import make_app
 from tests.local_grid import LocalGrid
@@ -24,8 +24,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def run(example, tmp_path):
     saved, settings, log = (tmp_path / name for name in ("model", "run.toml", "log.txt"))
     settings.write_text(f'output = "{saved}"\n')
-    federation = {"num-supernodes": 3, "client-resources-num-cpus": 1}
-    flwr_run(EXAMPLES / example, settings, federation, log)
+    flwr_run(EXAMPLES / example, settings, simulation(nodes=3), log)
     assert saved.exists(), log.read_text()[-3000:]
     return load_file(saved), log.read_text()
 

@@ -98,8 +98,8 @@ def _ask(grid: Grid, node_ids: list[int]) -> Answers:
         if reply.has_error() or messages.CALL not in reply.content:
             reason = reply.error.reason if reply.has_error() else "it ran its train function"
             raise RuntimeError(
-                "a node did not answer the roll call; its ClientApp probably lacks the mod, or has another "
-                "before it: write ClientApp(mods=[peer_mixing, ...]) with "
+                "a node did not answer the roll call; its ClientApp probably lacks the mod, or has "
+                "another before it: write ClientApp(mods=[peer_mixing, ...]) with "
                 "'from flwr_decaf.clients import peer_mixing' "
                 f"and register a train function (node {reply.metadata.src_node_id}: {reason})"
             )
