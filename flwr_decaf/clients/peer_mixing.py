@@ -10,6 +10,8 @@ A message without mail passes through untouched, so FedAvg runs through the same
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -93,7 +95,8 @@ def mix(own: State, mail: Mail) -> tuple[State, dict[str, float]]:
     travelled = {name: own[name] for name in own if name in posts[0]}
     for sender, post in zip(mail.posts, posts, strict=True):
         check_alike(travelled, post, who=f"the post of node {sender}")
-    held = own | RULES[mail.rule]([travelled, *posts], mail.weights)
+    with _one_thread():
+        held = own | RULES[mail.rule]([travelled, *posts], mail.weights)
     seconds = time.perf_counter() - started
     lost = interference([own, *(own | post for post in posts)], mail.weights, held)
     return held, {
@@ -101,6 +104,18 @@ def mix(own: State, mail: Mail) -> tuple[State, dict[str, float]]:
         "mixing-interference": lost,
         "mixing-neighbours": float(len(posts)),
     }
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    # A QR on two threads gives other bits than on one, and what the user's code has set by now
+    # depends on the engine: one process for all messages, or one for each.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _presence(context: Context) -> ConfigRecord:

@@ -169,3 +169,18 @@ def test_the_roll_call_is_answered_without_the_user_s_function():
     reply = peer_mixing(msg, context(), lambda *_: pytest.fail("the user's function was called"))
     # nothing else of the node's configuration leaves it
     assert dict(reply.content[messages.CALL]) == {"partition-id": 3, "num-partitions": 5}
+
+
+def test_the_mix_does_not_depend_on_the_number_of_threads():
+    # Large enough for PyTorch to share the work out, which changes the bits.
+    states = [lora_state(k, 8, {"up": (3072, 768)}, torch.float32) for k in range(3)]
+    own, posts = states[0], {k: pack(state) for k, state in enumerate(states) if k}
+    letter = Mail("factorize", "AB", "AB", weights=(1 / 3, 1 / 3, 1 / 3), posts=posts)
+    before = torch.get_num_threads()
+    mixed = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        mixed.append(mix(own, letter)[0])
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert all(torch.equal(mixed[0][name], mixed[1][name]) for name in own)
