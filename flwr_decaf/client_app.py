@@ -16,6 +16,7 @@ from flwr.clientapp import ClientApp
 from flwr_decaf.clients import peer_mixing
 from flwr_decaf.clients.adapter import get_adapter, set_adapter
 from flwr_decaf.clients.evaluation import evaluate_node
+from flwr_decaf.clients.hardware import choose_device
 from flwr_decaf.clients.tasks import Task, load_node_data, load_task
 from flwr_decaf.clients.training import train_locally
 from flwr_decaf.config import Config, parse_config
@@ -44,7 +45,7 @@ def train(msg: Message, context: Context) -> Message:
 def evaluate(msg: Message, context: Context) -> Message:
     """Score the adapter that the message brings on the common test and on the node's own."""
     config, node, server_round, task, data = _prepare(msg, context)
-    metrics = evaluate_node(task, data, config.train.batch_size)
+    metrics = evaluate_node(task, data, config.train)
     return _reply(msg, node, server_round, len(data.test), metrics)
 
 
@@ -56,6 +57,7 @@ def _prepare(msg: Message, context: Context) -> tuple[Config, int, int, Task, No
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     task = load_task(config.model, config.lora, config.data)
+    task.model.to(choose_device(config.train.device))
     set_adapter(task.model, cast(ArrayRecord, msg.content["arrays"]).to_torch_state_dict())
     server_round = cast(int, sent["server-round"])
     place = (0, 1) if config.strategy == "centralized" else (node, n)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple, TypeVar, cast
 
+from flwr_decaf.clients.hardware import DEVICES, PRECISIONS
 from flwr_decaf.clients.tasks import TASKS
 from flwr_decaf.data.partitions import PARTITIONERS
 from flwr_decaf.mixing_matrix import WEIGHTS
@@ -127,6 +128,8 @@ class Train:
     weight_decay: float = setting(0.01, at_least(0, "0 switches it off"))
     batch_size: int = setting(16, at_least(1, "16 or 32 are common"))
     local_steps: int = setting(8, at_least(1, "optimizer steps a round"))
+    device: str = setting("auto", one_of(DEVICES))
+    precision: str = setting("fp32", one_of(PRECISIONS))
     threads: int = setting(1, at_least(0, "0 leaves PyTorch's choice, which may change the bits"))
 
 

@@ -107,7 +107,7 @@ def test_every_adapter_loads_with_peft_and_scores_as_reported(decaf):
         rows = load_node_data(config.model, config.lora, config.data, config.seed, node, NODES)
         loaded = type(task)(model, task.encode, task.collate, task.length, task.score)
         for part, prefix in ((rows.test, ""), (rows.local_test, "local-")):
-            scores = evaluate_rows(loaded, part, 8)
+            scores = evaluate_rows(loaded, part, config.train)
             assert scores["accuracy"] == reported[node][f"{prefix}accuracy"]
             assert scores["loss"] == pytest.approx(reported[node][f"{prefix}loss"], rel=1e-5)
 

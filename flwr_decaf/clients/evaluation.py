@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from datasets import Dataset
 
@@ -13,8 +14,11 @@ from flwr_decaf.clients.tasks import Task
 from flwr_decaf.clients.training import evaluate_rows
 from flwr_decaf.data.partitions import NodeData
 
+if TYPE_CHECKING:
+    from flwr_decaf.config import Train
 
-def evaluate_node(task: Task, data: NodeData, batch_size: int) -> dict[str, float]:
+
+def evaluate_node(task: Task, data: NodeData, train: Train) -> dict[str, float]:
     """Score what the model holds.
 
     Returns
@@ -27,8 +31,8 @@ def evaluate_node(task: Task, data: NodeData, batch_size: int) -> dict[str, floa
     digest = hashlib.blake2b(digest_size=16)
     for tensor in get_adapter(task.model).values():
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    scores = _score_common_test(task, data.test, batch_size, digest.hexdigest())
-    local = evaluate_rows(task, data.local_test, batch_size)
+    scores = _score_common_test(task, data.test, train, digest.hexdigest())
+    local = evaluate_rows(task, data.local_test, train)
     return {
         **scores,
         **{f"local-{name}": value for name, value in local.items()},
@@ -38,8 +42,8 @@ def evaluate_node(task: Task, data: NodeData, batch_size: int) -> dict[str, floa
 
 @lru_cache(maxsize=4)
 def _score_common_test(
-    task: Task, rows: Dataset, batch_size: int, adapter_digest: str
+    task: Task, rows: Dataset, train: Train, adapter_digest: str
 ) -> dict[str, float]:
     # At the start, and under FedAvg always, all nodes hold one and the same adapter: an actor that
     # scores it for one node need not do so again for the next.
-    return evaluate_rows(task, rows, batch_size)
+    return evaluate_rows(task, rows, train)

@@ -10,6 +10,7 @@ from datasets import Dataset
 from torch.utils.data import DataLoader, RandomSampler
 
 from flwr_decaf.clients.adapter import freeze_factors
+from flwr_decaf.clients.hardware import autocast, loss_scaler
 from flwr_decaf.clients.tasks import Batch, Task
 from flwr_decaf.seeds import derive_seed
 
@@ -32,7 +33,7 @@ def train_locally(
         Encoded rows. Batches are drawn in shuffled passes; a node with fewer rows than a batch
         trains on all of them.
     train : config.Train
-        Learning rate, batch size, steps.
+        Learning rate, batch size, steps, precision.
     trainable : str
         LoRA factors that train: "AB", "A" or "B". Dense parameters of the adapter always do.
     seed : int
@@ -53,11 +54,14 @@ def train_locally(
     torch.manual_seed(seed)
     task.model.train()
     total = 0.0
+    scaler = loss_scaler(device, train.precision)
     for batch in _training_batches(task, rows, train, seed):
-        loss = task.model(**_to(batch, device)).loss
+        with autocast(device, train.precision):
+            loss = task.model(**_to(batch, device)).loss
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
         total += loss.item()
     optimizer.zero_grad(set_to_none=True)
     return {
@@ -67,8 +71,8 @@ def train_locally(
 
 
 @torch.no_grad()
-def evaluate_rows(task: Task, rows: Dataset, batch_size: int) -> dict[str, float]:
-    """Score the model on encoded rows, in batches of like length.
+def evaluate_rows(task: Task, rows: Dataset, train: Train) -> dict[str, float]:
+    """Score the model on encoded rows, in batches of like length and ``train.precision``.
 
     Returns
     -------
@@ -79,10 +83,11 @@ def evaluate_rows(task: Task, rows: Dataset, batch_size: int) -> dict[str, float
     device = next(task.model.parameters()).device
     right, loss = 0, 0.0
     order = torch.tensor(task.length(rows)).argsort(stable=True).tolist()
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    for start in range(0, len(order), train.batch_size):
+        chosen = order[start : start + train.batch_size]
         batch = _to(task.collate([rows[i] for i in chosen]), device)
-        output = task.model(**batch)
+        with autocast(device, train.precision):
+            output = task.model(**batch)
         right += task.score(output, batch)
         loss += output.loss.item() * len(chosen)
     return {"accuracy": right / len(rows), "loss": loss / len(rows)} if len(rows) else {}

@@ -40,8 +40,18 @@ def draw(name: str, folders: Sequence[RunFolder]) -> Figure | None:
 
 
 def accuracy_over_rounds(folders: Sequence[RunFolder]) -> Figure:
-    """Draw mean and worst node over the rounds; the band is the range over seeds."""
-    return _mean_and_worst(folders, "round", "round")
+    """Draw mean and worst node over the rounds; the band is the range over seeds.
+
+    A run alone shows its nodes as thin lines.
+    """
+    figure = _mean_and_worst(folders, "round", "round")
+    if len(folders) == 1:
+        scores = read_metrics(folders).dropna(subset=["accuracy"])
+        for _, rows in scores.groupby("node"):
+            figure.axes[0].plot(
+                rows["round"], rows["accuracy"], color="#999999", linewidth=0.7, zorder=1
+            )
+    return figure
 
 
 def accuracy_over_bytes(folders: Sequence[RunFolder]) -> Figure | None:

@@ -45,9 +45,9 @@ def test_the_base_never_moves(task, rows):
 
 
 def test_training_fits_its_rows(task, rows):
-    before = evaluate_rows(task, rows.train, 16)
+    before = evaluate_rows(task, rows.train, Train())
     metrics = train_locally(task, rows.train, Train(local_steps=25), "AB", seed=0)
-    after = evaluate_rows(task, rows.train, 16)
+    after = evaluate_rows(task, rows.train, Train())
     assert after["loss"] < before["loss"] - 0.2
     assert after["accuracy"] > before["accuracy"] + 0.1
     assert metrics["train-loss"] < before["loss"]
@@ -70,14 +70,16 @@ def test_a_node_with_fewer_rows_than_a_batch(task, rows):
 
 
 def test_batching_does_not_change_the_score(task, rows):
-    one_by_one, together = (evaluate_rows(task, rows.test, size) for size in (1, 64))
+    one_by_one, together = (
+        evaluate_rows(task, rows.test, Train(batch_size=size)) for size in (1, 64)
+    )
     assert one_by_one["accuracy"] == together["accuracy"]
     assert one_by_one["loss"] == pytest.approx(together["loss"], rel=1e-5)
-    assert evaluate_rows(task, rows.test.select([]), 16) == {}
+    assert evaluate_rows(task, rows.test.select([]), Train()) == {}
 
 
 def test_accuracy_is_the_share_of_rows_classified_right(task, rows):
-    scores = evaluate_rows(task, rows.test, 7)
+    scores = evaluate_rows(task, rows.test, Train(batch_size=7))
     with torch.no_grad():
         guesses = [
             int(task.model(**task.collate([row])).logits.argmax()) == row["label"]
@@ -88,13 +90,13 @@ def test_accuracy_is_the_share_of_rows_classified_right(task, rows):
 
 def test_one_adapter_is_scored_on_the_common_test_once(task, rows):
     _score_common_test.cache_clear()
-    first = evaluate_node(task, rows, 16)
-    again = evaluate_node(task, rows, 16)
+    first = evaluate_node(task, rows, Train())
+    again = evaluate_node(task, rows, Train())
     assert _score_common_test.cache_info().hits == 1
     assert {**first, "evaluate-seconds": 0} == {**again, "evaluate-seconds": 0}
     assert {"accuracy", "loss", "local-accuracy", "local-loss"} < set(first)
     set_adapter(task.model, {k: x + 0.5 for k, x in get_adapter(task.model).items()})
-    changed = evaluate_node(task, rows, 16)
+    changed = evaluate_node(task, rows, Train())
     assert _score_common_test.cache_info().misses == 2
     assert changed["loss"] != first["loss"]
 
