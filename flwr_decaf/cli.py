@@ -61,13 +61,16 @@ def run(  # noqa: PLR0913 - an argument an option
 
 @app.command()
 def show(folders: RunFolders) -> None:
-    """Print the table of one run folder, or the comparison of several."""
+    """Print a table for each folder: of its nodes, or of the runs in it."""
     from flwr_decaf.report.runs import find_runs
 
-    try:
-        _print_runs(find_runs(folders))
-    except ValueError as error:
-        _fail(str(error), code=2)
+    for folder in folders:
+        try:
+            _print_runs(find_runs([folder]))
+        except ValueError as error:
+            if len(folders) == 1:
+                _fail(str(error), code=2)
+            _errors.print(f"[yellow]Left out:[/] {error}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -75,7 +78,7 @@ def report(
     folders: RunFolders,
     output: Annotated[Path | None, typer.Option(help="Folder to write to.")] = None,
 ) -> None:
-    """Write an HTML page with tables and plots, by default into the (first) folder given."""
+    """Write an HTML page with tables and plots: into the folder given, or report/ for several."""
     try:
         from flwr_decaf.report.page import write_report
         from flwr_decaf.report.runs import find_runs
@@ -83,7 +86,9 @@ def report(
         _fail(f"a report needs the package {error.name}; install 'flwr-decaf\\[report]'", code=2)
 
     try:
-        page = write_report(find_runs(folders), output or folders[0] / "report")
+        page = write_report(
+            find_runs(folders), output or (folders[0] if len(folders) == 1 else Path()) / "report"
+        )
     except ValueError as error:
         _fail(str(error), code=2)
     _console.print(f"Report: {page}", highlight=False, soft_wrap=True)

@@ -124,6 +124,7 @@ def _plain_lines(
         said = str(now)
         minutes = (time.monotonic() - started) / 60
         left = f"{minutes / now.share - minutes:.0f} min left" if now.share else "starting"
+        left = "finishing" if now.share == 1 else left
         line = f"[{minutes:5.1f} min] {said}; {left}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

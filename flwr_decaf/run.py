@@ -62,7 +62,7 @@ def run_once(
     strategy = build_strategy(config, folder)
     if config.tensorboard:
         folder.listeners.append(event_writer(folder.path / "tensorboard"))
-    folder.update(network=_describe_network(config, strategy, len(nodes)))
+    folder.update(labels=task.labels, network=_describe_network(config, strategy, len(nodes)))
     _evaluate_start(grid, nodes, initial, settings, folder)
     result = strategy.start(
         grid=grid,

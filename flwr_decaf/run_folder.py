@@ -2,7 +2,7 @@
 
 ::
 
-    run.json        settings, versions, machine, network, status
+    run.json        settings, versions, machine, network, class labels, status
     metrics.jsonl   one line per round, node and phase
     adapters/       node-<i>/ (or global/ under FedAvg), each in PEFT's own format
 

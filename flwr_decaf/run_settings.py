@@ -29,8 +29,8 @@ def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, 
     Returns
     -------
     dict
-        All settings, flat. ``output-dir`` and ``topology.file`` are absolute, since the run
-        happens in another process with another working directory.
+        All settings, flat. Files and folders that are there are absolute, since the run happens
+        in other processes with other working directories.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, 
         One line: what is wrong, and what to do.
     """
     try:
-        given = _flat(tomllib.loads(conf.read_text(encoding="utf8")))
+        given = flat(tomllib.loads(conf.read_text(encoding="utf8")))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ValueError(
             f"CONF must be a TOML file of settings; got {str(conf)!r} ({error}); see conf/"
@@ -48,8 +48,9 @@ def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, 
         build_network(n=n, **network_options(run))
     values = flatten(config)
     values["output-dir"] = str(Path(config.output_dir).resolve())
-    if config.topology.file:
-        values["topology.file"] = str(Path(config.topology.file).resolve())
+    for key in ("topology.file", "data.name", "data.label-skew", "model.name"):
+        if (name := str(values[key])) and len(name) < 256 and Path(name).exists():
+            values[key] = str(Path(name).resolve())
     return values
 
 
@@ -68,9 +69,10 @@ def _override(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested TOML tables to dotted keys, as Flower does."""
+    flattened: dict[str, Any] = {}
     for key, value in table.items():
         name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
+        flattened |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flattened

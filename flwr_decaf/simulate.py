@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 
+from flwr_decaf.clients.tasks import load_task
 from flwr_decaf.comparison import folder_of, runs_of
-from flwr_decaf.config import parse_config
+from flwr_decaf.config import Config, parse_config
 from flwr_decaf.engine import Engine, flwr_run
 from flwr_decaf.progress import shown_progress
+from flwr_decaf.run import check
 from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.run_settings import checked_settings, to_toml
 
@@ -60,7 +62,13 @@ def simulate(
     root = Path(str(values["output-dir"])) / str(values["run-name"])
     if root.exists():
         raise ValueError(f"run-name must name a new run; {root} is there; choose another name")
+    if not (app / "pyproject.toml").exists():
+        raise ValueError(
+            f"--app must be the folder of a Flower app; {app} has no pyproject.toml; run it from "
+            "the app's folder, or name that with --app"
+        )
     runs = runs_of(parse_config(values))
+    _check(runs.values(), nodes)
     paths = {name: folder_of(root, name, len(runs)) for name in runs}
     rounds = {name: run.num_server_rounds for name, run in runs.items()}
     with tempfile.TemporaryDirectory() as temporary:
@@ -72,6 +80,13 @@ def simulate(
             with shown_progress(console, paths, rounds) as watch:
                 flwr_run(app, settings, engine, root / "log.txt", watch)
     return [_finished(RunFolder(path), root) for path in paths.values()]
+
+
+def _check(runs: Iterable[Config], nodes: int) -> None:
+    # The ServerApp checks the same, but only after the engine has started.
+    for run in runs:
+        check(run, nodes)
+    load_task.cache_clear()  # what the nodes load, this process need not keep
 
 
 def _finished(folder: RunFolder, root: Path) -> RunFolder:

@@ -134,16 +134,21 @@ def build_graph(name: str, n: int, seed: int = 0, **options: Any) -> nx.Graph:
     >>> sorted(build_graph("ring", 4).edges)
     [(0, 1), (0, 3), (1, 2), (2, 3)]
     """
-    if name not in TOPOLOGIES:
-        raise ValueError(
-            f"topology.name must be one of {', '.join(TOPOLOGIES)}; got {name!r}; for a graph of "
-            "your own set topology.file"
-        )
+    check_name(name)
     if n < 1:
         raise ValueError(f"a topology needs n >= 1 nodes; got n={n}; raise num-supernodes")
     family = TOPOLOGIES[name]
     taken = family.__code__.co_varnames[: family.__code__.co_argcount]
     return family(n, seed, **{key: value for key, value in options.items() if key in taken})
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is not in ``TOPOLOGIES``."""
+    if name not in TOPOLOGIES:
+        raise ValueError(
+            f"topology.name must be one of {', '.join(TOPOLOGIES)}; got {name!r}; for a graph of "
+            "your own set topology.file"
+        )
 
 
 def read_topology(file: str | Path) -> nx.Graph | Matrix:

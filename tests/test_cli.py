@@ -44,6 +44,29 @@ def test_a_missing_file_is_named():
     assert "CONF must be a TOML file of settings; got 'conf/no-such.toml'" in result.stderr
 
 
+def test_an_app_without_pyproject_is_refused(tmp_path):
+    result = call("run", CONF, "--app", tmp_path)
+    assert result.exit_code == 2
+    assert "--app must be the folder of a Flower app" in result.stderr
+
+
+def test_gpus_in_fractions_that_hang_are_refused():
+    result = call("run", CONF, "--gpus", "0.4")
+    assert result.exit_code == 2
+    assert "--gpus must be 1/k or a whole number; got 0.4" in result.stderr
+
+
+def test_several_folders_get_a_table_each_and_those_without_are_named(tmp_path):
+    for name in ("a", "b"):
+        write_run(tmp_path / name, "decaf")
+    RunFolder.create(tmp_path / "c", {"strategy": "decaf"}).finish("failed")
+    result = call("show", *(tmp_path / name for name in "abc"))
+    assert result.exit_code == 0
+    assert result.stdout.count("decaf · ring") == 2
+    assert "Left out: FOLDERS must hold an evaluation" in result.stderr
+    assert "status failed" in result.stderr
+
+
 def test_showing_what_is_no_run_folder(tmp_path):
     result = call("show", tmp_path)
     assert result.exit_code == 2

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from flwr_decaf.config import Config, flatten, parse_config
-from flwr_decaf.run_settings import _flat
+from flwr_decaf.run_settings import flat
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
 def test_the_app_s_defaults_are_the_dataclasses():
     app = tomllib.loads(PYPROJECT.read_text())["tool"]["flwr"]["app"]
-    assert _flat(app["config"]) == flatten(Config())
+    assert flat(app["config"]) == flatten(Config())
 
 
 def test_nothing_given_is_all_defaults():

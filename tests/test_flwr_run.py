@@ -21,7 +21,10 @@ from flwr_decaf.clients.tasks import load_node_data, load_task
 from flwr_decaf.clients.training import evaluate_rows
 from flwr_decaf.config import parse_config
 from flwr_decaf.data.sources import resolve_path
+from flwr_decaf.engine import flwr_run, simulation
 from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.run_settings import to_toml
+from flwr_decaf.simulate import _finished
 
 ROOT = Path(__file__).parents[1]
 NODES = 4
@@ -72,6 +75,7 @@ def test_the_run_folder_tells_the_whole_run(decaf):
     run = folder.run
     assert run["status"] == "finished"
     assert run["settings"]["strategy"] == "decaf"
+    assert run["labels"][10] == "rec.sport.hockey"
     assert run["network"]["lambda2"] == pytest.approx(1 / 3)  # a ring of four
     lines = {(line["phase"], line["round"], line["node"]) for line in folder.metrics}
     assert lines == {
@@ -100,7 +104,7 @@ def test_every_adapter_loads_with_peft_and_scores_as_reported(decaf):
     }
     for node in range(NODES):
         base = AutoModelForSequenceClassification.from_pretrained(
-            resolve_path(config.model.name), num_labels=20
+            resolve_path(config.model.name), num_labels=len(folder.run["labels"])
         )
         path = folder.path / "adapters" / f"node-{node}"
         model = PeftModel.from_pretrained(base, path)
@@ -189,13 +193,34 @@ def test_event_files_lie_beside_the_metrics_on_request(comparison, decaf):
     assert not (decaf[0].path / "tensorboard").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"lora.target-modules": "qery"}, "take some of its linear layers: classifier, dense, key"),
+        ({"model.name": "/no/such"}, "model.name must be a hub id.*no such folder: /no/such"),
+        ({"data.name": "posts.csv"}, "data.name must be one of.*no such file: .*posts.csv"),
+        ({"data.max-train-samples": 3}, "num-supernodes must be <= the number of training rows"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_engine_starts(output, settings, line):
+    status, log = flwr_decaf_run(output, "refused", **settings)
+    assert status == 2
+    assert re.fullmatch(f"Error: .*{line}.*\n", log)  # one line
+    assert not (output / "refused").exists()
+
+
 def test_a_run_that_fails_ends_with_its_cause_and_status_1(output):
-    status, log = flwr_decaf_run(output, "no-target", **{"lora.target-modules": "qery"})
-    assert status == 1
-    assert "Error: the run no-target failed: ValueError: lora.target-modules must name lay" in log
-    folder = RunFolder(output / "no-target")
+    # Plain flwr run: nothing is checked before, and Flower exits 0 all the same.
+    values = {**SETTINGS, "lora.target-modules": "qery", "output-dir": str(output)}
+    file = output / "fails.toml"
+    file.write_text(to_toml({**values, "run-name": "fails"}))
+    flwr_run(ROOT, file, simulation(nodes=2), output / "fails.log")
+    folder = RunFolder(output / "fails")
     assert folder.run["status"] == "failed"
+    assert folder.run["error"].startswith("ValueError: lora.target-modules must name layers")
     assert folder.metrics == []  # refused before any training
+    with pytest.raises(RuntimeError, match=r"run fails failed: ValueError: lora.target-"):
+        _finished(folder, output)
 
 
 @pytest.mark.slow

@@ -40,6 +40,8 @@ class Task:
         Encoded rows -> a number for each, by which to sort them into batches of like length.
     score : callable
         (logits or other output, batch) -> number of rows that the model got right.
+    labels : tuple of str
+        Names of the classes, by number; empty where there are none.
     """
 
     model: PeftModel
@@ -47,6 +49,7 @@ class Task:
     collate: Callable[[list[dict[str, Any]]], Batch]
     length: Callable[[Dataset], list[int]]
     score: Callable[[Any, Batch], int]
+    labels: tuple[str, ...] = ()
 
 
 def _text_classification(model: Model, lora: Lora, data: Data) -> Task:

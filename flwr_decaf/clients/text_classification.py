@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +37,8 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
     labels = load_texts(data, seed=0)["train"].features["label"].names
     try:
         folder = resolve_path(model.name)
+        if folder.startswith(("/", ".", "~")) and not Path(folder).is_dir():
+            raise FileNotFoundError(f"no such folder: {folder}")
         tokenizer = AutoTokenizer.from_pretrained(folder)
         base = AutoModelForSequenceClassification.from_pretrained(
             folder,
@@ -68,6 +71,7 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
         collate=lambda rows: dict(collator(rows)),
         length=lambda rows: [len(ids) for ids in rows["input_ids"]],
         score=_count_right,
+        labels=tuple(labels),
     )
 
 
@@ -94,11 +98,14 @@ def add_adapter(base: torch.nn.Module, lora: Lora) -> PeftModel:
                 ),
             )
     except ValueError as error:
-        leaves = {name.rsplit(".", 1)[-1] for name, _ in base.named_modules()}
+        leaves = {
+            name.rsplit(".", 1)[-1]
+            for name, module in base.named_modules()
+            if isinstance(module, torch.nn.Linear)
+        }
         raise ValueError(
-            "lora.target-modules must name layers of the model; "
-            f"got {lora.target_modules!r} ({first_line(error)}); "
-            f"it has {', '.join(sorted(leaves))}"
+            f"lora.target-modules must name layers of the model; got {lora.target_modules!r}; "
+            f"take some of its linear layers: {', '.join(sorted(leaves - {''}))}"
         ) from error
 
 

@@ -114,6 +114,8 @@ def _read(name: str) -> DatasetDict:
         if name in DEMO_SETS:
             return DEMO_SETS[name]()
         file = Path(resolve_path(name))
+        if file.suffix in _READERS and not file.exists():
+            raise FileNotFoundError(f"no such file: {file.resolve()}")
         if file.is_file():
             options = {"delimiter": "\t"} if file.suffix == ".tsv" else {}
             return load_dataset(_READERS[file.suffix], data_files=str(file), **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -13,12 +14,13 @@ import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
-from flwr_decaf.config import Config, flatten
+from flwr_decaf.comparison import runs_of
+from flwr_decaf.config import Config, flatten, parse_config
 from flwr_decaf.report.plots import PLOTS, draw
-from flwr_decaf.report.runs import labels_of, summarize
+from flwr_decaf.report.runs import evaluated, labels_of, summarize
 from flwr_decaf.report.table import HEADINGS, comparison_cells
 from flwr_decaf.run_folder import RunFolder, write_atomically
-from flwr_decaf.run_settings import to_toml
+from flwr_decaf.run_settings import flat, to_toml
 
 _LISTED = ("strategy", "seed")  # settings that become lists where runs differ in them
 _OWN = ("run-name", "output-dir", "seeds", "sweep")
@@ -30,7 +32,7 @@ def write_report(folders: Sequence[RunFolder], target: Path) -> Path:
     Parameters
     ----------
     folders : sequence of RunFolder
-        Finished or half-finished runs.
+        Finished or half-finished runs; those that have no evaluation yet are left out.
     target : Path
         Folder to write to; made if need be, files of an earlier report are replaced.
 
@@ -44,16 +46,18 @@ def write_report(folders: Sequence[RunFolder], target: Path) -> Path:
     ValueError
         If no run has been evaluated yet.
     """
+    folders = evaluated(folders)
     summary = summarize(folders)
-    (target / "plots").mkdir(parents=True, exist_ok=True)
     figures = {name: figure for name in PLOTS if (figure := draw(name, folders))}
+    html = _html(folders, summary, figures)
+    (target / "plots").mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         for kind in ("png", "svg"):
             (target / "plots" / f"{name}.{kind}").write_bytes(_render(figure, kind))
     write_atomically(target / "summary.csv", summary.to_csv())
     write_atomically(target / "summary.md", markdown_table(summary))
     page = target / "report.html"
-    write_atomically(page, _html(folders, summary, figures))
+    write_atomically(page, html)
     return page
 
 
@@ -64,8 +68,25 @@ def markdown_table(summary: pd.DataFrame) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def commands(folders: Sequence[RunFolder]) -> list[tuple[int, str]]:
+    """List what repeats these runs: numbers of nodes, and settings files as TOML text.
+
+    One entry if they are all combinations of some values, as ``comparison.runs_of`` makes them;
+    else one for each run.
+    """
+    nodes = [folder.run.get("network", {}).get("nodes", 0) for folder in folders]
+    together = settings_to_repeat(folders)
+    asked = len(runs_of(parse_config(flat(tomllib.loads(together)))))
+    if asked == len(folders) and len(set(nodes)) == 1:
+        return [(nodes[0], together)]
+    return [(n, settings_to_repeat([one])) for n, one in zip(nodes, folders, strict=True)]
+
+
 def settings_to_repeat(folders: Sequence[RunFolder]) -> str:
-    """Write the settings file that asks for all these runs: TOML, defaults left out."""
+    """Write the settings file that asks for all combinations of these runs' settings.
+
+    TOML, with defaults left out.
+    """
     runs = [folder.run["settings"] for folder in folders]
     values: dict[str, list[Any]] = {
         key: list(dict.fromkeys(run[key] for run in runs)) for key in runs[0] if key not in _OWN
@@ -100,8 +121,7 @@ def _html(folders: Sequence[RunFolder], summary: pd.DataFrame, figures: dict[str
         ],
         statuses=[(folder.path, folder.run.get("status")) for folder in folders],
         networks=networks,
-        settings=settings_to_repeat(folders),
-        nodes=next((n["nodes"] for n in networks.values() if "nodes" in n), "N"),
+        commands=commands(folders),
         environment=folders[0].run.get("environment", {}),
         started=min(str(folder.run["started"]) for folder in folders),
     )

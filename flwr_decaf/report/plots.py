@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -75,12 +76,14 @@ def consensus_and_interference(folders: Sequence[RunFolder]) -> Figure | None:
     """Draw how far the nodes are apart, and what mixing lost, on logarithmic scales."""
     metrics = read_metrics(folders)
     distance = consensus_distance(metrics)
-    if distance.empty:
+    if distance.empty or "mixing-neighbours" not in metrics:
         return None
     figure, axes = _figure(2)
     _lines(axes[0], distance, "round", "distance")
     axes[0].set(xlabel="round", ylabel="consensus distance", yscale="log")
-    lost = metrics.dropna(subset=["mixing-interference"])
+    lost = metrics[metrics["mixing-neighbours"] > 0]
+    # Mail of round t that comes with the next train message is mixed in round t + 1.
+    lost = lost.assign(round=lost["round"] - (lost["phase"] == "train"))
     by = ["run", "label", "strategy", "round"]
     lost = lost.groupby(by, sort=False)["mixing-interference"].mean().reset_index()
     # What an exact rule loses is rounding: it would stretch the scale over ten decades.
@@ -118,7 +121,7 @@ def graph_by_accuracy(folders: Sequence[RunFolder]) -> Figure | None:
             graph_of(w),
             scale.to_rgba(np.array([scores[label].get(i, 0.0) for i in range(len(w))])),
         )
-        axes.set_title(label, fontsize=10)
+        axes.set_title(textwrap.fill(label, 26), fontsize=10)
     figure.colorbar(scale, ax=list(grid), label="accuracy of the node", shrink=0.8)
     return figure
 
@@ -156,6 +159,7 @@ def time_split(folders: Sequence[RunFolder]) -> Figure | None:
     by_run = metrics.groupby(["run", "label"])
     seconds = {label_of_run: _seconds(rows) for label_of_run, rows in by_run}
     parts = pd.DataFrame.from_dict(seconds, orient="index").groupby(level=1, sort=False).mean()
+    parts.index = parts.index.map(lambda label: textwrap.fill(label, 26))
     figure = Figure(figsize=(_SIZE[0], 0.9 + 0.33 * len(parts)), layout="constrained")
     axes = figure.subplots()
     left = np.zeros(len(parts))
@@ -217,7 +221,8 @@ def _figure(panels: int, sharey: bool = False) -> tuple[Figure, list[Axes]]:
 
 def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    columns = min(len(labels), 4 if max(map(len, labels), default=0) < 20 else 2)
+    longest = max(map(len, labels), default=1)
+    columns = min(len(labels), 4, 80 // longest)
     figure.legend(handles, labels, loc="outside lower center", ncols=max(columns, 1), frameon=False)
 
 

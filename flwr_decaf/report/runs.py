@@ -50,11 +50,29 @@ def labels_of(folders: Sequence[RunFolder]) -> list[str]:
     nodes = [folder.run.get("network", {}).get("nodes") for folder in folders]
     labels = []
     for one, n in zip(settings, nodes, strict=True):
-        varying = [f"{key.split('.')[-1]} {one.get(key)}" for key in keys]
+        varying = [f"{_short(key)} {one.get(key)}" for key in keys]
         if len(set(nodes)) > 1:
             varying.append(f"{n} nodes")
         labels.append(", ".join([one["strategy"], *varying]))
     return labels
+
+
+def evaluated(folders: Sequence[RunFolder]) -> list[RunFolder]:
+    """Keep the runs that have been evaluated at least once: the others have nothing to show.
+
+    Raises
+    ------
+    ValueError
+        If none has.
+    """
+    kept = [folder for folder in folders if any("accuracy" in line for line in folder.metrics)]
+    if not kept:
+        status = folders[0].run.get("status")
+        raise ValueError(
+            f"FOLDERS must hold an evaluation; {folders[0].path} holds none (status {status}); "
+            "wait for the first one, or see its log.txt"
+        )
+    return kept
 
 
 def read_metrics(folders: Sequence[RunFolder]) -> pd.DataFrame:
@@ -121,11 +139,9 @@ def summarize(folders: Sequence[RunFolder]) -> pd.DataFrame:
     ValueError
         If no run has been evaluated yet.
     """
+    folders = evaluated(folders)
     metrics = read_metrics(folders)
     rows = over_rounds(metrics)
-    if rows.empty:
-        path = folders[0].path
-        raise ValueError(f"{path} holds no evaluation yet; wait for the first one")
     last = rows.sort_values("round", kind="stable").groupby("run").tail(1).set_index("run")
     last["consensus-distance"] = consensus_distance(metrics).groupby("run")["distance"].last()
     last["minutes"] = pd.Series({i: _minutes(folder.run) for i, folder in enumerate(folders)})
@@ -146,6 +162,12 @@ def consensus_distance(metrics: pd.DataFrame) -> pd.DataFrame:
     by = ["run", "label", "strategy", "round"]
     mean = squares.groupby(by, sort=False)["distance"].mean().reset_index()
     return mean.assign(distance=mean["distance"] ** 0.5)
+
+
+def _short(key: str) -> str:
+    # "model.name" says more as "model" than as "name"; "lora.rank" more as "rank".
+    section, _, name = key.rpartition(".")
+    return section if name in ("name", "file") else name
 
 
 def _megabytes_until(metrics: pd.DataFrame) -> dict[tuple[int, int], float]:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
-from flwr_decaf.report.runs import summarize
+from flwr_decaf.report.runs import evaluated, summarize
 from flwr_decaf.run_folder import RunFolder
 
 Line = Mapping[str, Any]
@@ -44,9 +44,8 @@ def run_table(folder: RunFolder) -> Table:
     ValueError
         If the run has not been evaluated yet.
     """
+    evaluated([folder])
     scores = [line for line in folder.metrics if line["phase"] == "evaluate"]
-    if not scores:
-        raise ValueError(f"{folder.path} holds no evaluation yet; wait for the first one")
     rounds = min(line["round"] for line in scores), max(line["round"] for line in scores)
     sent = _mean_bytes(folder.metrics)
     table = _headings(folder, last=rounds[1])
@@ -115,7 +114,7 @@ def comparison_table(folders: Sequence[RunFolder]) -> Table:
         If none of the runs has been evaluated yet.
     """
     summary = summarize(folders)
-    title = "in the last evaluation, mean over nodes and seeds"
+    title = "accuracy in the last evaluation, mean over nodes and seeds"
     table = Table(title=title, box=None, padding=(0, 1, 0, 0))
     table.add_column("method", no_wrap=True)
     for heading in HEADINGS.values():

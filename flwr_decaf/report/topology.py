@@ -19,7 +19,7 @@ from flwr_decaf.topology import Matrix
 def topology_table(networks: Mapping[str, Matrix], adapter_bytes: float) -> Table:
     """Tabulate networks by their mixing matrices.
 
-    "Rounds to 1000-fold" are the rounds of pure mixing that shrink the spread 1000-fold.
+    "Rounds to shrink 1000x" counts rounds of pure mixing until the spread is a thousandth.
 
     Parameters
     ----------
@@ -28,10 +28,10 @@ def topology_table(networks: Mapping[str, Matrix], adapter_bytes: float) -> Tabl
     adapter_bytes : float
         Size of what a node posts in a round, in bytes.
     """
-    table = Table(box=None, padding=(0, 1, 0, 0))
+    table = Table(title=f"for posts of {adapter_bytes / 1e6:g} MB", box=None, padding=(0, 1, 0, 0))
     table.add_column("topology", no_wrap=True)
     for heading in (
-        "nodes", "edges", "degree", "lambda2", "spectral\ngap", "rounds to\n1000-fold",
+        "nodes", "edges", "degree", "lambda2", "spectral\ngap", "rounds to\nshrink 1000x",
         "MB/round\nbusiest", "MB/round\nall",
     ):  # fmt: skip
         table.add_column(heading, justify="right")

@@ -37,7 +37,7 @@ from flwr_decaf.rules import RULES
 from flwr_decaf.schedules import Schedule, both, is_due
 from flwr_decaf.strategies.mailbox import Mailbox
 from flwr_decaf.strategies.roll_call import newcomers, roll_call
-from flwr_decaf.topology import Matrix
+from flwr_decaf.topology import Matrix, check_name
 
 _log = logging.getLogger("flwr")
 
@@ -99,6 +99,8 @@ evaluate_metrics_aggr_fn
         **of_fedavg: object,
     ) -> None:
         _refuse(of_fedavg)
+        if isinstance(topology, str) and not topology.endswith(".json"):
+            check_name(topology)
         self.topology = topology
         self.weights = weights
         self.topology_options = topology_options

@@ -76,9 +76,10 @@ def test_no_targets_leaves_the_choice_to_peft():
             {"model": Model(name="no/such/folder")},
             r"model.name must be .*no/such/folder.*cannot be",
         ),
+        ({"model": Model(name="/no/such")}, "no such folder: /no/such"),
         ({"model": Model(name="package:datasets/io")}, "model.name must be "),
         ({"model": Model(name="package:no_such/model")}, "run 'make setup'"),
-        ({"lora": Lora(target_modules="qery")}, "lora.target-modules must name.*'qery'.*query"),
+        ({"lora": Lora(target_modules="qery")}, "must name layers.*'qery'.*classifier, dense, key"),
         ({"data": Data(name="no such set")}, "data.name must be "),
     ],
 )

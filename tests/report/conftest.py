@@ -33,7 +33,11 @@ def write_run(path, strategy, seed=0, rounds=2, **settings):
                 }
                 if strategy == "decaf":
                     line |= {"distance-to-mean": 3.0 * t}
-                    line |= {"mixing-seconds": 0.5, "mixing-interference": 0.1}
+                    line |= {
+                        "mixing-seconds": 0.5,
+                        "mixing-interference": 0.1,
+                        "mixing-neighbours": 1,
+                    }
                 folder.append([{**common, "phase": "train", **line}])
             line = {
                 "accuracy": curve[t][node] + 0.1 * seed,

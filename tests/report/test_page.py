@@ -8,8 +8,9 @@ import pytest
 
 from flwr_decaf.comparison import runs_of
 from flwr_decaf.config import flatten, parse_config
-from flwr_decaf.report.page import settings_to_repeat, write_report
-from flwr_decaf.run_settings import _flat
+from flwr_decaf.report.page import commands, settings_to_repeat, write_report
+from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.run_settings import flat
 from tests.report.conftest import write_run
 
 
@@ -18,7 +19,7 @@ def test_the_page_is_self_contained_and_tells_all(comparison, tmp_path):
     html = page.read_text("utf8")
     assert not re.search(r'(?:src|href)="(?!data:)', html)  # nothing is fetched
     assert "<script" not in html
-    for text in ("4 runs on 2 nodes", "0.750 ± 0.071", "flwr-decaf run settings.toml --nodes 2"):
+    for text in ("4 runs, begun", "0.750 ± 0.071", "flwr-decaf run settings.toml --nodes 2"):
         assert text in html
     assert "transformers 5" in html
     assert html.count("data:image/svg+xml;base64,") == 6
@@ -64,5 +65,22 @@ def test_the_settings_to_repeat_ask_for_the_same_runs(tmp_path):
         folders.append(
             write_run(tmp_path / name, settings.pop("strategy"), settings.pop("seed"), **settings)
         )
-    again = parse_config(_flat(tomllib.loads(settings_to_repeat(folders))))
+    again = parse_config(flat(tomllib.loads(settings_to_repeat(folders))))
     assert runs_of(again) == runs_of(config)
+
+
+def test_unlike_runs_are_repeated_one_by_one(tmp_path):
+    first = write_run(tmp_path / "a", "decaf", **{"lora.rank": 2})
+    second = write_run(tmp_path / "b", "fedavg", **{"data.alpha": 3.0})
+    assert [(n, "strategy" in toml) for n, toml in commands([first, second])] == [(2, True)] * 2
+    assert "sweep" not in commands([first, second])[0][1]
+    assert len(commands([first])) == 1
+
+
+def test_a_run_without_an_evaluation_is_left_out_and_spoils_nothing(tmp_path):
+    good = write_run(tmp_path / "a", "decaf")
+    failed = RunFolder.create(tmp_path / "b", {**good.run["settings"], "model.name": "/no"})
+    failed.finish("failed", error="no model")
+    html = write_report([failed, good], tmp_path / "report").read_text("utf8")
+    assert "1 run, begun" in html
+    assert "/no" not in html

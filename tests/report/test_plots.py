@@ -75,6 +75,6 @@ def test_graphs_side_by_side(tmp_path):
     assert columns["degree"] == ["2", "1 to 9"]
     assert columns["MB/round\nbusiest"] == ["4.00", "18.00"]
     assert columns["MB/round\nall"] == ["40.00", "36.00"]
-    assert columns["rounds to\n1000-fold"] == ["51", "66"]
+    assert columns["rounds to\nshrink 1000x"] == ["51", "66"]
     save_topologies(networks, tmp_path / "t.png")
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")

@@ -26,6 +26,8 @@ def test_labels_name_what_differs_and_nothing_else(comparison, tmp_path):
     assert labels_of(comparison) == ["decaf", "fedavg", "decaf", "fedavg"]
     ranked = [write_run(tmp_path / f"r{r}", "decaf", **{"lora.rank": r}) for r in (1, 2)]
     assert labels_of(ranked) == ["decaf, rank 1", "decaf, rank 2"]
+    models = [write_run(tmp_path / m, "decaf", **{"model.name": m}) for m in ("a", "b")]
+    assert labels_of(models) == ["decaf, model a", "decaf, model b"]
     ranked[1].update(network={"nodes": 5})
     assert labels_of(ranked) == ["decaf, rank 1, 2 nodes", "decaf, rank 2, 5 nodes"]
 
@@ -66,5 +68,5 @@ def test_half_finished_runs_count_as_far_as_they_came(comparison, tmp_path):
     empty = RunFolder.create(tmp_path / "empty", {**half.run["settings"], "lora.rank": 3})
     summary = summarize([half, empty])
     assert summary["accuracy"].item() == pytest.approx(0.4)
-    with pytest.raises(ValueError, match="holds no evaluation yet"):
+    with pytest.raises(ValueError, match="FOLDERS must hold an evaluation"):
         summarize([empty])

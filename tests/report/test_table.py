@@ -45,5 +45,5 @@ def test_every_node_before_and_after_then_mean_worst_and_spread(folder):
 
 def test_a_run_that_has_not_been_evaluated(tmp_path):
     folder = RunFolder.create(tmp_path / "new", {"strategy": "decaf"})
-    with pytest.raises(ValueError, match="holds no evaluation yet"):
+    with pytest.raises(ValueError, match="FOLDERS must hold an evaluation"):
         run_table(folder)

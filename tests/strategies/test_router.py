@@ -113,6 +113,11 @@ def test_configuration_of_the_user_reaches_the_nodes():
     assert (sent["lr"], sent["server-round"], sent["trainable-factors"]) == (0.1, 1, "AB")
 
 
+def test_a_topology_without_a_family_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"topology.name must be one of complete.*got 'rnig'"):
+        DLoRA("rnig")
+
+
 def test_metrics_say_how_far_apart_the_nodes_are():
     grid = LocalGrid(make_app(peer_mixing), 2)
     seen = []
