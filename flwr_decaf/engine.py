@@ -61,7 +61,7 @@ def simulation(nodes: int, cpus: int = 1, gpus: float = 0.0) -> Engine:
     federation: dict[str, object] = {"num-supernodes": nodes, "client-resources-num-cpus": cpus}
     if gpus:
         federation["client-resources-num-gpus"] = gpus
-    return Engine(lambda home: _superlink(home, "--simulation"), federation)
+    return Engine(lambda home: superlink(home, "--simulation"), federation)
 
 
 def deployment(nodes: int) -> Engine:
@@ -69,7 +69,7 @@ def deployment(nodes: int) -> Engine:
 
     @contextlib.contextmanager
     def start(home: Path) -> Iterator[dict[str, str]]:
-        with _superlink(home) as env, contextlib.ExitStack() as supernodes:
+        with superlink(home) as env, contextlib.ExitStack() as supernodes:
             for place in range(nodes):
                 supernodes.enter_context(supernode(home, env, place, nodes))
             yield env
@@ -149,8 +149,14 @@ _ADDRESS = "FLWR_DECAF_SUPERLINK"  # where supernode() finds the SuperLink's add
 
 
 @contextlib.contextmanager
-def _superlink(home: Path, *options: str) -> Iterator[dict[str, str]]:
-    """Start a SuperLink whose files lie in ``home``."""
+def superlink(home: Path, *options: str) -> Iterator[dict[str, str]]:
+    """Run a SuperLink, whose files lie in ``home``, beside the block.
+
+    Yields
+    ------
+    dict of str to str
+        The environment in which ``flwr`` finds it under the name "local".
+    """
     port, log = free_port(), home / "superlink.log"
     env = {**environment(home), _ADDRESS: f"127.0.0.1:{port}"}
     (home / "config.toml").write_text(

@@ -39,13 +39,13 @@ SETTINGS = {
 }
 
 
-def flwr_decaf_run(output, name, cpus=1, **settings):
+def flwr_decaf_run(output, name, *options, **settings):
     """Run the command as a user does; return its exit status and its output."""
     values = {**SETTINGS, "run-name": name, "output-dir": output, **settings}
     overrides = [f"--set={key.replace('_', '-')}={value}" for key, value in values.items()]
     command = [
         Path(sys.executable).parent / "flwr-decaf", "run", "conf/ring.toml",
-        f"--nodes={NODES}", f"--cpus={cpus}", *overrides,
+        f"--nodes={NODES}", *options, *overrides,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     return done.returncode, done.stdout + done.stderr
@@ -126,7 +126,7 @@ def test_nodes_end_with_models_of_their_own(decaf):
 
 def test_the_same_seed_gives_the_same_bits_whatever_the_number_of_actors(decaf, output):
     # All cores for one client: one actor runs all nodes, instead of as many actors as cores.
-    status, log = flwr_decaf_run(output, "one-actor", cpus=os.cpu_count())
+    status, log = flwr_decaf_run(output, "one-actor", f"--cpus={os.cpu_count()}")
     assert status == 0, log
     first, second = adapters(decaf[0]), adapters(RunFolder(output / "one-actor"))
     assert first.keys() == second.keys()
