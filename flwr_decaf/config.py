@@ -110,6 +110,7 @@ class Data:
     name: str = setting("20newsgroups")
     text_column: str = setting("text")
     label_column: str = setting("label")
+    classes: str = setting("")
     partitioner: str = setting("dirichlet", one_of(PARTITIONERS))
     alpha: float = setting(0.5, above(0, "0.1 is very unequal, 100 nearly equal"))
     label_skew: str = setting("")

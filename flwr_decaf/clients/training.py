@@ -79,6 +79,8 @@ def evaluate_rows(task: Task, rows: Dataset, train: Train) -> dict[str, float]:
     dict of str to float
         ``accuracy`` and ``loss``, means over the rows; empty for no rows.
     """
+    if not len(rows):
+        return {}
     task.model.eval()
     device = next(task.model.parameters()).device
     right, loss = 0, 0.0
@@ -90,7 +92,7 @@ def evaluate_rows(task: Task, rows: Dataset, train: Train) -> dict[str, float]:
             output = task.model(**batch)
         right += task.score(output, batch)
         loss += output.loss.item() * len(chosen)
-    return {"accuracy": right / len(rows), "loss": loss / len(rows)} if len(rows) else {}
+    return {"accuracy": right / len(rows), "loss": loss / len(rows)}
 
 
 def _training_batches(task: Task, rows: Dataset, train: Train, seed: int) -> DataLoader[Batch]:

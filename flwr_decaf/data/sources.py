@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 
 from flwr_decaf.seeds import derive_seed
-from flwr_decaf.text import first_line
+from flwr_decaf.text import first_line, split_list
 
 if TYPE_CHECKING:
     from flwr_decaf import config
@@ -82,7 +82,7 @@ def load_texts(data: config.Data, seed: int) -> DatasetDict:
     Raises
     ------
     ValueError
-        In one line, if the set cannot be found or lacks the columns.
+        In one line, if the set cannot be found or lacks the columns or classes.
     """
     splits = _with_test(_read(data.name), seed)
     names = {data.text_column: "text", data.label_column: "label"}
@@ -94,7 +94,7 @@ def load_texts(data: config.Data, seed: int) -> DatasetDict:
             )
     wanted = {old: new for old, new in names.items() if old != new}
     splits = splits.select_columns(list(names)).rename_columns(wanted)
-    splits = _with_class_labels(splits)
+    splits = _only_classes(_with_class_labels(splits), split_list(data.classes))
     sizes = {"train": data.max_train_samples, "test": data.max_test_samples}
     return DatasetDict(
         {
@@ -143,3 +143,20 @@ def _with_class_labels(splits: DatasetDict) -> DatasetDict:
     number = {name: i for i, name in enumerate(names)}
     splits = splits.map(lambda label: {"label": number[str(label)]}, input_columns="label")
     return splits.cast_column("label", ClassLabel(names=names))
+
+
+def _only_classes(splits: DatasetDict, classes: list[str]) -> DatasetDict:
+    """Keep the rows of some classes, and number these anew in the order given; none means all."""
+    names = splits["train"].features["label"].names
+    for name in classes:
+        if name not in names:
+            raise ValueError(
+                f"data.classes must name classes of the data; got {name!r}; it has "
+                f"{', '.join(names)}"
+            )
+    if not classes:
+        return splits
+    number = {names.index(name): place for place, name in enumerate(classes)}
+    splits = splits.filter(number.__contains__, input_columns="label")
+    splits = splits.map(lambda label: {"label": number[label]}, input_columns="label")
+    return splits.cast_column("label", ClassLabel(names=classes))

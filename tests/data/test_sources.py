@@ -97,3 +97,19 @@ def test_paths_into_packages():
     assert resolve_path("package:datasets/load.py").endswith("datasets/load.py")
     with pytest.raises(FileNotFoundError, match="make setup"):
         resolve_path("package:datasets/no-such-file")
+
+
+def test_only_some_classes(tmp_path):
+    file = str(write("csv", tmp_path))
+    splits = load_texts(Data(name=file, classes="sport, art", **COLUMNS), seed=0)
+    assert splits["train"].features["label"].names == ["sport", "art"]
+    topic_of = {row["body"]: row["topic"] for row in ROWS}
+    kept = [row for split in splits.values() for row in split]
+    assert len(kept) == 20
+    for row in kept:
+        assert topic_of[row["text"]] == ["sport", "art"][row["label"]]
+
+
+def test_an_unknown_class_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"data\.classes .* got 'chess'; it has art, food, sport"):
+        load_texts(Data(name=str(write("csv", tmp_path)), classes="chess", **COLUMNS), seed=0)
