@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple, TypeVar, cast
 
+from flwr_decaf.changing_graphs import CHANGING
 from flwr_decaf.clients.hardware import DEVICES, PRECISIONS
 from flwr_decaf.clients.tasks import TASKS
 from flwr_decaf.data.partitions import PARTITIONERS
@@ -74,9 +75,13 @@ class Topology:
 
     name: str = setting("ring", one_of(TOPOLOGIES))
     file: str = setting("")
-    weights: str = setting("metropolis", one_of(WEIGHTS))
+    weights: str = setting("auto", one_of(["auto", *WEIGHTS]))
+    dynamic: str = setting("static", one_of(CHANGING))
     edge_probability: float = setting(
         0.5, Check("be in [0, 1]", lambda p: bool(0 <= p <= 1), "0.5 draws half of all edges")
+    )
+    activation_probability: float = setting(
+        0.5, Check("be in [0, 1]", lambda p: bool(0 <= p <= 1), "0.5 activates half of the edges")
     )
     degree: int = setting(4, at_least(1, "every node needs a neighbour; 4 is common"))
     seed: int = setting(0, at_least(0, "any number from 0 up draws a graph"))
@@ -122,6 +127,20 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Tad:
+    """TAD-LoRA's own."""
+
+    phase_length: str = setting(
+        "auto",
+        Check(
+            'be a number of rounds from 1 up, or "auto"',
+            lambda value: value == "auto" or (value.isdecimal() and int(value) > 0),
+            '"auto" derives it from the network',
+        ),
+    )
+
+
+@dataclass(frozen=True)
 class Train:
     """Local training between two exchanges."""
 
@@ -129,6 +148,8 @@ class Train:
     weight_decay: float = setting(0.01, at_least(0, "0 switches it off"))
     batch_size: int = setting(16, at_least(1, "16 or 32 are common"))
     local_steps: int = setting(8, at_least(1, "optimizer steps a round"))
+    local_epochs: int = setting(0, at_least(0, "0 goes by train.local-steps"))
+    freeze_head: bool = setting(False)
     device: str = setting("auto", one_of(DEVICES))
     precision: str = setting("fp32", one_of(PRECISIONS))
     threads: int = setting(1, at_least(0, "0 leaves PyTorch's choice, which may change the bits"))
@@ -144,6 +165,7 @@ class Config:
     strategy: str = setting("decaf", each_of(STRATEGIES))
     num_server_rounds: int = setting(8, at_least(1, "a run needs at least one round"))
     evaluate_every: int = setting(4, at_least(0, "0 never evaluates"))
+    evaluate_average: bool = setting(False)
     seed: int = setting(0, at_least(0, "any number from 0 up"))
     seeds: str = setting(
         "",
@@ -161,6 +183,7 @@ class Config:
     model: Model = field(default_factory=Model)
     lora: Lora = field(default_factory=Lora)
     data: Data = field(default_factory=Data)
+    tad: Tad = field(default_factory=Tad)
     train: Train = field(default_factory=Train)
 
 
@@ -220,6 +243,8 @@ def _checked(key: str, value: Value, default: Value, metadata: Mapping[str, Any]
     wanted = type(default)
     if wanted is float and type(value) is int:
         value = float(value)
+    if wanted is str and type(value) is int:  # seeds = 0, tad.phase-length = 5
+        value = str(value)
     if type(value) is not wanted:
         raise ValueError(
             f"{key} must be of type {wanted.__name__}; got {value!r}; write it as {default!r} is"

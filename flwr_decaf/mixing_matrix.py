@@ -132,14 +132,7 @@ def build_network(
         topology = read_topology(topology)
     if isinstance(topology, str):
         topology = build_graph(topology, n, seed, **(topology_options or {}))
-    if len(topology) != n or (isinstance(topology, nx.Graph) and set(topology) != set(range(n))):
-        raise ValueError(
-            f"the topology must have one place for each node, 0 to n-1; it has {len(topology)} and "
-            f"there are n={n} nodes; change num-supernodes or the topology"
-        )
-    if isinstance(topology, nx.Graph):
-        topology = mixing_matrix(topology, weights)
-    w = check_mixing_matrix(topology)
+    w = weigh(topology, n, weights)
     pieces = nx.number_connected_components(graph_of(w))
     if pieces > 1 and not alone_on_purpose:
         _log.warning(
@@ -148,6 +141,24 @@ def build_network(
             pieces,
         )
     return w
+
+
+def weigh(topology: nx.Graph | Matrix, n: int, weights: str) -> Matrix:
+    """Give a graph on n nodes its mixing matrix; check one that is given.
+
+    Raises
+    ------
+    ValueError
+        If it is not for n nodes, or W breaks one of its properties.
+    """
+    if len(topology) != n or (isinstance(topology, nx.Graph) and set(topology) != set(range(n))):
+        raise ValueError(
+            f"the topology must have one place for each node, 0 to n-1; it has {len(topology)} and "
+            f"there are n={n} nodes; change num-supernodes or the topology"
+        )
+    if isinstance(topology, nx.Graph):
+        return mixing_matrix(topology, weights)
+    return check_mixing_matrix(topology)
 
 
 def graph_of(w: Matrix) -> nx.Graph:

@@ -35,7 +35,9 @@ ENVIRONMENT = {
 def environment(home: Path) -> dict[str, str]:
     """Make the environment of Flower's processes, with their own files in ``home``."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {**os.environ, **ENVIRONMENT, "FLWR_HOME": str(home), "PATH": path}
+    # Without an address Ray joins whatever cluster was last started on this machine.
+    ray = {"RAY_ADDRESS": os.environ.get("RAY_ADDRESS", "local")}
+    return {**os.environ, **ENVIRONMENT, **ray, "FLWR_HOME": str(home), "PATH": path}
 
 
 @contextlib.contextmanager

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from flwr_decaf.clients.adapter import initialize_adapter, set_adapter
-from flwr_decaf.clients.tasks import load_task
+from flwr_decaf.clients.tasks import Task, load_task, load_test
+from flwr_decaf.clients.training import evaluate_rows
 from flwr_decaf.config import Config, Value
 from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.lora import State
-from flwr_decaf.mixing_matrix import build_network, lambda2
+from flwr_decaf.mixing_matrix import lambda2
+from flwr_decaf.network import Network, build_changing_network, phase_length, rho
 from flwr_decaf.run_folder import RunFolder
-from flwr_decaf.strategies import STRATEGIES, FedAvg, Router
+from flwr_decaf.schedules import is_due
+from flwr_decaf.strategies import STRATEGIES, FedAvg, Router, TADLoRA
 from flwr_decaf.tensorboard import event_writer
 
 _log = logging.getLogger("flwr")
@@ -35,7 +38,7 @@ def check(config: Config, n: int) -> None:
     """
     load_task(config.model, config.lora, config.data)
     partition_rows(config.data, n, config.seed)
-    build_network(n=n, **network_options(config))
+    _network(config, n)
 
 
 def run_once(
@@ -70,6 +73,7 @@ def run_once(
         num_rounds=config.num_server_rounds,
         train_config=settings,
         evaluate_config=settings,
+        evaluate_fn=_average_scorer(task, config, folder) if config.evaluate_average else None,
     )
     for name, state in _final_adapters(strategy, grid, result).items():
         set_adapter(task.model, state)
@@ -89,29 +93,48 @@ def build_strategy(config: Config, folder: RunFolder) -> Strategy:
         return strategy(num_rounds=config.num_server_rounds, **common)
     if config.strategy != "local-only":
         common |= network_options(config)
+    if strategy is TADLoRA and config.tad.phase_length != "auto":
+        common["phase_length"] = int(config.tad.phase_length)
     return strategy(**common)
 
 
 def network_options(config: Config) -> dict[str, Any]:
-    """Get the arguments of ``build_network`` and of a ``Router`` that describe the network."""
+    """Get the arguments of ``build_changing_network`` and of a ``Router``: the network."""
     topology = config.topology
+    own = getattr(STRATEGIES[config.strategy], "own_weights", "metropolis")
     return {
         "topology": topology.file or topology.name,
-        "weights": topology.weights,
+        "weights": own if topology.weights == "auto" else topology.weights,
+        "dynamic": topology.dynamic,
         "seed": topology.seed,
         "topology_options": {
             "edge_probability": topology.edge_probability,
             "degree": topology.degree,
+            "activation_probability": topology.activation_probability,
         },
     }
+
+
+def _network(config: Config, n: int) -> Network:
+    options = network_options(config)
+    if config.strategy == "local-only":
+        options |= {"topology": "isolated", "dynamic": "static"}
+    network = build_changing_network(n=n, **options)
+    if config.strategy == "tad-lora" and config.tad.phase_length == "auto":
+        phase_length(network)  # refuse here what the first round would refuse
+    return network
 
 
 def _describe_network(config: Config, strategy: Strategy, n: int) -> dict[str, Any]:
     if not isinstance(strategy, Router):
         return {"nodes": n}
-    options = {**network_options(config), "topology": strategy.topology}
-    w = build_network(n=n, **options)
-    return {"nodes": n, "lambda2": lambda2(w), "mixing-matrix": w.tolist()}
+    network = _network(config, n)
+    return {
+        "nodes": n,
+        "lambda2": lambda2(network.base),
+        "rho": rho(network),
+        "mixing-matrix": network.base.tolist(),
+    }
 
 
 def _evaluate_start(
@@ -130,6 +153,24 @@ def _evaluate_start(
         if reply.has_error():
             raise RuntimeError(f"a node could not be evaluated at the start: {reply.error.reason}")
     folder.recorder("evaluate")([reply.content for reply in replies], "num-examples")
+
+
+def _average_scorer(
+    task: Task, config: Config, folder: RunFolder
+) -> Callable[[int, ArrayRecord], MetricRecord | None]:
+    """Make the function that scores the average over the nodes' models, Dec-LoRA's own metric."""
+
+    def score(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        if not is_due(server_round, config.evaluate_every, config.num_server_rounds):
+            return None
+        set_adapter(task.model, arrays.to_torch_state_dict())
+        test = load_test(config.model, config.lora, config.data, config.seed)
+        scores = evaluate_rows(task, test, config.train)
+        told = {f"average-{name}": value for name, value in scores.items()}
+        folder.append([{"round": server_round, "phase": "average", **told}])
+        return MetricRecord(dict(told))
+
+    return score
 
 
 def _final_adapters(strategy: Strategy, grid: Grid, result: Result) -> dict[str, State]:

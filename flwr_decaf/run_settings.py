@@ -10,7 +10,7 @@ from typing import Any
 
 from flwr_decaf.comparison import runs_of
 from flwr_decaf.config import Value, flatten, parse_config
-from flwr_decaf.mixing_matrix import build_network
+from flwr_decaf.network import build_changing_network
 from flwr_decaf.run import network_options
 
 
@@ -45,7 +45,7 @@ def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, 
         ) from error
     config = parse_config(given | dict(_override(text) for text in overrides))
     for run in runs_of(config).values():
-        build_network(n=n, **network_options(run))
+        build_changing_network(n=n, **network_options(run))
     values = flatten(config)
     values["output-dir"] = str(Path(config.output_dir).resolve())
     for key in ("topology.file", "data.name", "data.label-skew", "model.name"):

@@ -30,6 +30,17 @@ def only_b(server_round: int) -> Phase:
     return Phase(trains="B", travels="B")
 
 
+def alternating(server_round: int, length: int) -> Phase:
+    """Train A for ``length`` rounds, then B for as many, by turns; exchange both: TAD-LoRA.
+
+    Examples
+    --------
+    >>> "".join(alternating(t, length=2).trains for t in range(1, 7))
+    'AABBAA'
+    """
+    return Phase(trains="AB"[(server_round - 1) // length % 2], travels="AB")
+
+
 def is_due(server_round: int, every: int, last: int) -> bool:
     """Tell whether a round is evaluated: each that ``every`` divides, and the last; 0 is never.
 

@@ -11,13 +11,14 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
+T = TypeVar("T")
 
 
 def complete(n: int, seed: int) -> nx.Graph:
@@ -165,18 +166,41 @@ def read_topology(file: str | Path) -> nx.Graph | Matrix:
     ValueError
         If the file cannot be read as either.
     """
+    return _read(file, _one_network)
+
+
+def read_rounds(file: str | Path) -> list[nx.Graph | Matrix]:
+    """Read a list of networks that take turns: ``{"rounds": [{"edges": ...}, ...]}``.
+
+    Returns
+    -------
+    list of networkx.Graph or ndarray
+        Empty if the file holds a single network.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read.
+    """
+    return _read(file, lambda content: [_one_network(one) for one in content.get("rounds", [])])
+
+
+def _read(file: str | Path, parse: Callable[[Any], T]) -> T:
     try:
-        content = json.loads(Path(file).read_text(encoding="utf8"))
-        if "matrix" in content:
-            return np.array(content["matrix"], dtype=np.float64)
-        edges = [(int(a), int(b)) for a, b in content["edges"]]
-        n = int(content.get("nodes", 1 + max(max(edge) for edge in edges)))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return parse(json.loads(Path(file).read_text(encoding="utf8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            'topology.file must be a JSON file with {"edges": [[0, 1], ...]} or '
-            f'{{"matrix": [[...], ...]}}; got {str(file)!r} ({type(error).__name__}: {error}); '
-            "mend the file"
+            'topology.file must be a JSON file with {"edges": [[0, 1], ...]}, '
+            '{"matrix": [[...], ...]}, or several of these under "rounds"; '
+            f"got {str(file)!r} ({type(error).__name__}: {error}); mend the file"
         ) from error
+
+
+def _one_network(content: Any) -> nx.Graph | Matrix:
+    if "matrix" in content:
+        return np.array(content["matrix"], dtype=np.float64)
+    edges = [(int(a), int(b)) for a, b in content["edges"]]
+    n = int(content["nodes"] if "nodes" in content else 1 + max(max(edge) for edge in edges))
     graph = nx.empty_graph(n)
     graph.add_edges_from(edges)
     return _simple(graph)

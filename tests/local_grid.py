@@ -27,6 +27,7 @@ class LocalGrid(Grid):
         self._arrivals = list(arrivals)  # how many nodes the first looks see
         self.sent: list[Message] = []
         self.broken: set[int] = set()  # partitions whose next calls fail
+        self.gone: set[int] = set()  # partitions for which the SuperLink answers: no such node
         configure = node_config or (lambda place: {"partition-id": place, "num-partitions": n})
         self.contexts = {
             node_id: Context(0, node_id, configure(place), RecordDict(), {})
@@ -53,6 +54,10 @@ class LocalGrid(Grid):
             reply = self.app(arriving, context)
         except Exception as error:
             return Message(Error(code=2, reason=str(error)), reply_to=message)
+        if context.node_config.get("partition-id") in self.gone:
+            reply = Message(Error(code=3, reason="node unavailable"), reply_to=message)
+            reply.metadata.__dict__["_src_node_id"] = 1  # as Flower's LinkState does
+            return reply
         self.contexts[node_id] = context
         return reply
 

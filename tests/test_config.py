@@ -45,7 +45,7 @@ WRONG = [
         "strategy must be one or several of decaf, dlora.*got 'decav'; take some",
     ),
     ("topology.name", "rng", "topology.name must be one of complete, ring.*got 'rng'"),
-    ("topology.weights", "equal", "topology.weights must be one of metropolis.*got 'equal'"),
+    ("topology.weights", "equal", "topology.weights must be one of auto, metropolis.*got 'equal'"),
     ("topology.edge-probability", 1.5, r"edge-probability must be in \[0, 1\]; got 1.5; 0.5 draws"),
     ("lora.rank", 0, "lora.rank must be >= 1; got 0; the papers use 2 to 16"),
     ("lora.rank", "8", "lora.rank must be of type int; got '8'; write it as 8 is"),

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.slow
 def ray_node(home, name, *options):
     """``ray start --block`` as a process of our own, so that it alone ends with the block."""
     command = ["ray", "start", "--block", "--num-cpus=1", "--disable-usage-stats", *options]
-    with running(command, environment(home), home / f"{name}.log") as process:
+    env = {key: value for key, value in environment(home).items() if key != "RAY_ADDRESS"}
+    with running(command, env, home / f"{name}.log") as process:
         yield psutil.Process(process.pid)
 
 

@@ -64,8 +64,8 @@ def set_adapter(model: PeftModel, state: Mapping[str, Tensor]) -> None:
             tensor.copy_(state[name])
 
 
-def freeze_factors(model: nn.Module, trainable: str) -> None:
-    """Let only the named LoRA factors train; dense parameters stay as they are.
+def freeze_factors(model: nn.Module, trainable: str, head: bool = True) -> None:
+    """Let only the named LoRA factors train, and a head that PEFT saves with them or not.
 
     Parameters
     ----------
@@ -73,8 +73,12 @@ def freeze_factors(model: nn.Module, trainable: str) -> None:
         A PEFT model.
     trainable : str
         "AB", "A" or "B": the message's ``config["trainable-factors"]``.
+    head : bool
+        Whether the modules train that PEFT wraps to save them (``modules_to_save``).
     """
     for name, parameter in model.named_parameters():
         factor = factor_of(name)
         if factor is not None:
             parameter.requires_grad_(factor in trainable)
+        elif ".modules_to_save." in name:
+            parameter.requires_grad_(head)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def train_locally(
     task: Task, rows: Dataset, train: Train, trainable: str, seed: int
 ) -> dict[str, float]:
-    """Take ``train.local_steps`` AdamW steps on a node's rows.
+    """Take ``train.local_steps`` AdamW steps, or ``train.local_epochs`` passes, on a node's rows.
 
     The optimizer is new in each round: a node is stateless but for its adapter.
 
@@ -45,7 +45,7 @@ def train_locally(
         ``train-loss``, the mean over the steps, and ``train-seconds``.
     """
     started = time.perf_counter()
-    freeze_factors(task.model, trainable)
+    freeze_factors(task.model, trainable, head=not train.freeze_head)
     parameters = [p for p in task.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=train.learning_rate, weight_decay=train.weight_decay
@@ -53,7 +53,7 @@ def train_locally(
     device = parameters[0].device
     torch.manual_seed(seed)
     task.model.train()
-    total = 0.0
+    losses: list[float] = []
     scaler = loss_scaler(device, train.precision)
     for batch in _training_batches(task, rows, train, seed):
         with autocast(device, train.precision):
@@ -62,10 +62,10 @@ def train_locally(
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        total += loss.item()
+        losses.append(loss.item())
     optimizer.zero_grad(set_to_none=True)
     return {
-        "train-loss": total / train.local_steps,
+        "train-loss": sum(losses) / len(losses),
         "train-seconds": time.perf_counter() - started,
     }
 
@@ -97,8 +97,9 @@ def evaluate_rows(task: Task, rows: Dataset, train: Train) -> dict[str, float]:
 
 def _training_batches(task: Task, rows: Dataset, train: Train, seed: int) -> DataLoader[Batch]:
     size = min(train.batch_size, len(rows))
+    drawn = len(rows) * train.local_epochs or size * train.local_steps
     generator = torch.Generator().manual_seed(derive_seed(seed, "batches"))
-    sampler = RandomSampler(rows, num_samples=size * train.local_steps, generator=generator)
+    sampler = RandomSampler(rows, num_samples=drawn, generator=generator)
     return DataLoader(rows, batch_size=size, sampler=sampler, collate_fn=task.collate)
 
 

@@ -18,7 +18,7 @@ from flwr_decaf.comparison import runs_of
 from flwr_decaf.config import Config, flatten, parse_config
 from flwr_decaf.report.plots import PLOTS, draw
 from flwr_decaf.report.runs import evaluated, labels_of, summarize
-from flwr_decaf.report.table import HEADINGS, comparison_cells
+from flwr_decaf.report.table import comparison_cells, headings
 from flwr_decaf.run_folder import RunFolder, write_atomically
 from flwr_decaf.run_settings import flat, to_toml
 
@@ -63,8 +63,9 @@ def write_report(folders: Sequence[RunFolder], target: Path) -> Path:
 
 def markdown_table(summary: pd.DataFrame) -> str:
     """Write a summary (see ``runs.summarize``) as a Markdown table."""
-    lines = [["method", *HEADINGS.values()], ["---", *["---:"] * len(HEADINGS)]]
-    lines += [[str(label), *comparison_cells(row)] for label, row in summary.iterrows()]
+    columns = headings(summary)
+    lines = [["method", *columns.values()], ["---", *["---:"] * len(columns)]]
+    lines += [[str(label), *comparison_cells(row, columns)] for label, row in summary.iterrows()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -112,9 +113,10 @@ def _html(folders: Sequence[RunFolder], summary: pd.DataFrame, figures: dict[str
         label: folder.run.get("network", {})
         for label, folder in zip(labels_of(folders), folders, strict=True)
     }
+    columns = headings(summary)
     return template.render(
-        headings=HEADINGS.values(),
-        rows=[(label, comparison_cells(row)) for label, row in summary.iterrows()],
+        headings=columns.values(),
+        rows=[(label, comparison_cells(row, columns)) for label, row in summary.iterrows()],
         plots=[
             (PLOTS[name][0], base64.b64encode(_render(figure, "svg")).decode())
             for name, figure in figures.items()

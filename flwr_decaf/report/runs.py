@@ -132,7 +132,8 @@ def summarize(folders: Sequence[RunFolder]) -> pd.DataFrame:
     DataFrame
         Indexed by label, in the order of the runs: ``seeds`` (number of runs), mean over the seeds
         of ``accuracy``, ``worst``, ``spread``, ``local-accuracy``, ``megabytes`` per node,
-        ``consensus-distance``, ``minutes``, and ``accuracy-sd``, their standard deviation.
+        ``average-accuracy`` (of the average model, where it was scored), ``consensus-distance``,
+        ``minutes``, and ``accuracy-sd``, their standard deviation.
 
     Raises
     ------
@@ -144,10 +145,11 @@ def summarize(folders: Sequence[RunFolder]) -> pd.DataFrame:
     rows = over_rounds(metrics)
     last = rows.sort_values("round", kind="stable").groupby("run").tail(1).set_index("run")
     last["consensus-distance"] = consensus_distance(metrics).groupby("run")["distance"].last()
+    last["average-accuracy"] = _average_model(metrics)
     last["minutes"] = pd.Series({i: _minutes(folder.run) for i, folder in enumerate(folders)})
     grouped = last.sort_index().groupby("label", sort=False)
     wanted = ["accuracy", "worst", "spread", "local-accuracy", "megabytes"]
-    table = grouped[[*wanted, "consensus-distance", "minutes"]].mean()
+    table = grouped[[*wanted, "average-accuracy", "consensus-distance", "minutes"]].mean()
     table.insert(0, "seeds", grouped.size())
     table["accuracy-sd"] = grouped["accuracy"].std(ddof=1)
     return table
@@ -162,6 +164,14 @@ def consensus_distance(metrics: pd.DataFrame) -> pd.DataFrame:
     by = ["run", "label", "strategy", "round"]
     mean = squares.groupby(by, sort=False)["distance"].mean().reset_index()
     return mean.assign(distance=mean["distance"] ** 0.5)
+
+
+def _average_model(metrics: pd.DataFrame) -> pd.Series[float]:
+    """Last accuracy of the average over the nodes' models, by run; empty if it was never scored."""
+    if "average-accuracy" not in metrics:
+        return pd.Series(dtype=float)
+    known = metrics.dropna(subset=["average-accuracy"])
+    return cast("pd.Series[float]", known.groupby("run")["average-accuracy"].last())
 
 
 def _short(key: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,6 +20,7 @@ HEADINGS = {
     "worst": "worst node",
     "spread": "spread",
     "local-accuracy": "local test",
+    "average-accuracy": "average model",
     "consensus-distance": "consensus distance",
     "megabytes": "MB per node",
     "minutes": "minutes",
@@ -117,21 +118,24 @@ def comparison_table(folders: Sequence[RunFolder]) -> Table:
     title = "accuracy in the last evaluation, mean over nodes and seeds"
     table = Table(title=title, box=None, padding=(0, 1, 0, 0))
     table.add_column("method", no_wrap=True)
-    for heading in HEADINGS.values():
+    for heading in headings(summary).values():
         table.add_column(heading.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for label, row in summary.iterrows():
-        table.add_row(str(label), *comparison_cells(row))
+        table.add_row(str(label), *comparison_cells(row, headings(summary)))
     return table
 
 
-def comparison_cells(row: Any) -> list[str]:
-    """Format a row of ``summarize`` for reading, in the order of ``HEADINGS``."""
+def headings(summary: pd.DataFrame) -> dict[str, str]:
+    """List the columns of a summary that say something, with their headings."""
+    return {key: name for key, name in HEADINGS.items() if summary[key].notna().any()}
+
+
+def comparison_cells(row: Any, columns: Iterable[str]) -> list[str]:
+    """Format some columns of a row of ``summarize`` for reading."""
     deviation = "" if pd.isna(row["accuracy-sd"]) else f" ± {row['accuracy-sd']:.3f}"
-    cells = {key: _number(row[key], digits=3) for key in HEADINGS}
-    cells["seeds"] = f"{row['seeds']:.0f}"
+    digits = {"seeds": 0, "megabytes": 2, "minutes": 1}
+    cells = {key: _number(row[key], digits.get(key, 3)) for key in columns}
     cells["accuracy"] += deviation
-    cells["megabytes"] = _number(row["megabytes"], digits=2)
-    cells["minutes"] = _number(row["minutes"], digits=1)
     return list(cells.values())
 
 

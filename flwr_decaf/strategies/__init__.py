@@ -7,17 +7,21 @@ tests/strategies/test_conformance.py.
 from flwr.serverapp.strategy import Strategy
 
 from flwr_decaf.strategies.centralized import Centralized
+from flwr_decaf.strategies.dec_lora import DecLoRA
 from flwr_decaf.strategies.decaf import DeCAF
 from flwr_decaf.strategies.dlora import DLoRA
 from flwr_decaf.strategies.dlora_fa import DLoRAFA
 from flwr_decaf.strategies.fedavg import FedAvg
 from flwr_decaf.strategies.local_only import LocalOnly
 from flwr_decaf.strategies.router import Router
+from flwr_decaf.strategies.tad_lora import TADLoRA
 
 STRATEGIES: dict[str, type[Strategy]] = {
     "decaf": DeCAF,
     "dlora": DLoRA,
     "dlora-fa": DLoRAFA,
+    "dec-lora": DecLoRA,
+    "tad-lora": TADLoRA,
     "local-only": LocalOnly,
     "fedavg": FedAvg,
     "centralized": Centralized,
@@ -29,7 +33,9 @@ __all__ = [
     "DLoRA",
     "DLoRAFA",
     "DeCAF",
+    "DecLoRA",
     "FedAvg",
     "LocalOnly",
     "Router",
+    "TADLoRA",
 ]

@@ -29,10 +29,12 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from flwr_decaf import messages
+from flwr_decaf.changing_graphs import check_dynamic
 from flwr_decaf.lora import State, size_in_bytes
 from flwr_decaf.messages import Mail
 from flwr_decaf.metrics import distances_to_mean, mean_metrics
-from flwr_decaf.mixing_matrix import build_network, graph_of, lambda2, without_nodes
+from flwr_decaf.mixing_matrix import graph_of, lambda2, without_nodes
+from flwr_decaf.network import build_changing_network, rho
 from flwr_decaf.rules import RULES
 from flwr_decaf.schedules import Schedule, both, is_due
 from flwr_decaf.strategies.mailbox import Mailbox
@@ -61,10 +63,12 @@ class Router(Strategy):
     topology : str, networkx.Graph or ndarray
         A family of ``flwr_decaf.topology.TOPOLOGIES``, a ``.json`` file, a graph on nodes
         0 .. n-1, or a mixing matrix.
-    weights : str
-        A weight rule of ``flwr_decaf.mixing_matrix.WEIGHTS``.
+    weights : str, optional
+        A weight rule of ``flwr_decaf.mixing_matrix.WEIGHTS``; by default the method's own.
+    dynamic : str
+        How the graph changes from round to round, a key of ``changing_graphs.CHANGING``.
     topology_options : mapping, optional
-        ``edge_probability``, ``degree``.
+        ``edge_probability``, ``degree``, ``activation_probability``.
     seed : int
         Decides the draw of random graphs.
     num_nodes : int, optional
@@ -79,13 +83,15 @@ evaluate_metrics_aggr_fn
     """
 
     rule: ClassVar[str]
+    own_weights: ClassVar[str] = "metropolis"
     schedule: Schedule = staticmethod(both)
 
     def __init__(  # noqa: PLR0913 - FedAvg's own arguments are among them
         self,
         topology: str | nx.Graph | Matrix = "ring",
         *,
-        weights: str = "metropolis",
+        weights: str | None = None,
+        dynamic: str = "static",
         topology_options: Mapping[str, Any] | None = None,
         seed: int = 0,
         num_nodes: int | None = None,
@@ -101,8 +107,10 @@ evaluate_metrics_aggr_fn
         _refuse(of_fedavg)
         if isinstance(topology, str) and not topology.endswith(".json"):
             check_name(topology)
+        check_dynamic(dynamic)
         self.topology = topology
-        self.weights = weights
+        self.dynamic = dynamic
+        self.weights = weights or self.own_weights
         self.topology_options = topology_options
         self.seed = seed
         self.num_nodes = num_nodes
@@ -140,7 +148,9 @@ evaluate_metrics_aggr_fn
         """
         self._nodes = roll_call(grid, self.num_nodes)
         n = len(self._nodes)
-        self._w = build_network(self.topology, n, self.weights, self.seed, self.topology_options)
+        self.network = build_changing_network(
+            self.topology, n, self.weights, self.seed, self.topology_options, self.dynamic
+        )
         self._initial: State = dict(initial_arrays.to_torch_state_dict())
         RULES[self.rule]([self._initial], [1.0])  # refuse here what every node would refuse
         blank = Mail(self.rule, trains="AB", travels="AB", arrays_key=self.arrayrecord_key)
@@ -153,14 +163,16 @@ evaluate_metrics_aggr_fn
 
     def summary(self) -> None:
         """Log the method and the network as a drawn tree."""
-        graph = graph_of(self._w)
+        graph = graph_of(self.network.base)
         degrees = [degree for _, degree in graph.degree]
         name = self.topology if isinstance(self.topology, str) else "given"
         _log.info("\t├──> Mixing: rule %r at the nodes; the ServerApp only relays", self.rule)
         _log.info("\t├──> Topology: %s, %d nodes, %d edges", name, len(graph), len(graph.edges))
         _log.info("\t│\t├── Degree: %d to %d", min(degrees), max(degrees))
         _log.info("\t│\t├── Weights: %s", self.weights)
-        _log.info("\t│\t└── lambda2: %.4f", lambda2(self._w))
+        if self.network.changes:
+            _log.info("\t│\t├── Changing: %s, rho %.4f", self.dynamic, rho(self.network))
+        _log.info("\t│\t└── lambda2: %.4f", lambda2(self.network.base))
         _log.info("\t└──> Evaluation: every %d rounds", self.evaluate_every)
 
     def configure_train(
@@ -176,7 +188,7 @@ evaluate_metrics_aggr_fn
         """Take in the posts, drop the links of nodes that sent none, and address the rest."""
         contents = self._sort(server_round, replies)
         posts = {node: self._post_of(content) for node, content in contents.items()}
-        w = without_nodes(self._w, set(self._all) - posts.keys())
+        w = without_nodes(self.network.of_round(server_round), set(self._all) - posts.keys())
         self._mailbox.collect(posts, w)
         travelled = {node: messages.unpack(post) for node, post in posts.items()}
         states = [self._initial | state for state in travelled.values()]
@@ -223,11 +235,6 @@ evaluate_metrics_aggr_fn
         return {node: messages.unpack(self._post_of(content)) for node, content in contents.items()}
 
     @property
-    def mixing_matrix(self) -> Matrix:
-        """W of the run, of shape (n, n); known once the roll has been called."""
-        return self._w
-
-    @property
     def _all(self) -> range:
         return range(len(self._nodes))
 
@@ -252,10 +259,13 @@ evaluate_metrics_aggr_fn
         """Sort replies by position, strike delivered mail, and stop if too many failed."""
         place = {node_id: node for node, node_id in enumerate(self._nodes)}
         contents: dict[int, RecordDict] = {}
-        causes = dict.fromkeys(self._all, "no reply in time")
+        causes: dict[int, str] = {}
+        silent = "no reply in time"
         for reply in replies:
-            node = place[reply.metadata.src_node_id]
-            if reply.has_error():
+            node = place.get(reply.metadata.src_node_id)
+            if node is None:  # the SuperLink speaks for a node that is gone, without naming it
+                silent = str(reply.error.reason)
+            elif reply.has_error():
                 causes[node] = str(reply.error.reason)
             elif messages.CALL in reply.content:
                 causes[node] = "it had lost its model; it gets back its last post"
@@ -263,16 +273,22 @@ evaluate_metrics_aggr_fn
             else:
                 contents[node] = reply.content
                 self._mailbox.delivered(node)
-        failed = [node for node in self._all if node not in contents]
-        for node in failed:
-            _log.warning("Round %d: node %d failed: %s", server_round, node, causes[node])
-        if not contents or len(failed) > self.max_failed_share * len(self._nodes):
-            raise RuntimeError(
-                f"round {server_round}: {len(failed)} of {len(self._nodes)} nodes failed, more "
-                f"than the share of {self.max_failed_share} that may; mend the first cause, "
-                f"node {failed[0]}: {causes[failed[0]]}"
-            )
+        missing = [node for node in self._all if node not in contents]
+        self._tolerate(server_round, {node: causes.get(node, silent) for node in missing})
         return dict(sorted(contents.items()))
+
+    def _tolerate(self, server_round: int, causes: Mapping[int, str]) -> None:
+        """Warn of the nodes that failed in a round, and stop if they are too many."""
+        n = len(self._nodes)
+        for node, cause in causes.items():
+            _log.warning("Round %d: node %d failed: %s", server_round, node, cause)
+        if len(causes) == n or len(causes) > self.max_failed_share * n:
+            first = min(causes)
+            raise RuntimeError(
+                f"round {server_round}: {len(causes)} of {n} nodes failed, more than the share of "
+                f"{self.max_failed_share} that may; mend the first cause, node {first}: "
+                f"{causes[first]}"
+            )
 
     def _let_rejoin(self, grid: Grid) -> None:
         """Give nodes that registered anew (restarted SuperNodes) the place that their data has."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -116,3 +118,19 @@ def test_freezing_is_by_name_not_by_position(task):  # defect 6
     assert all("lora_A" not in name for name in trainable)
     assert sum("lora_B" in name for name in trainable) == 12
     assert sum("classifier" in name for name in trainable) == 2
+
+
+def test_epochs_go_through_every_row_as_often_as_asked(task, rows):
+    seen = []
+    counting = replace(task, collate=lambda batch: seen.extend(batch) or task.collate(batch))
+    train_locally(counting, rows.train, Train(local_epochs=2, batch_size=7), "AB", seed=0)
+    assert len(seen) == 2 * len(rows.train)
+    ids = [tuple(row["input_ids"]) for row in seen]
+    assert all(ids.count(tuple(row["input_ids"])) >= 2 for row in rows.train)
+
+
+def test_a_frozen_head_stays_and_a_freed_one_moves(task, rows):
+    for freeze in (True, False):
+        before = snapshot(task)
+        train_locally(task, rows.train, replace(TRAIN, freeze_head=freeze), "AB", seed=0)
+        assert (None in moved(task, before)) != freeze

@@ -10,6 +10,7 @@ from flwr.clientapp import ClientApp
 
 from flwr_decaf.clients import peer_mixing
 from flwr_decaf.lora import factor_of
+from flwr_decaf.mixing_matrix import build_network
 from flwr_decaf.strategies import STRATEGIES, Router
 from tests.local_grid import LocalGrid
 from tests.states import dense_products, lora_state
@@ -19,6 +20,8 @@ CASES = {
     "decaf": ({"topology": "ring"}, "AB"),
     "dlora": ({"topology": "ring"}, "AB"),
     "dlora-fa": ({"topology": "ring"}, "B"),
+    "dec-lora": ({"topology": "ring"}, "AB"),
+    "tad-lora": ({"topology": "ring", "phase_length": 2}, "AB"),
     "local-only": ({}, ""),
 }
 
@@ -103,6 +106,32 @@ def test_a_frozen_a_stays_as_it_was():
     _, held, _ = run("dlora-fa")
     for state in held.values():
         assert equal({k: x for k, x in lora_state(0).items() if "lora_A" in k}, state)
+
+
+def test_the_resting_factor_moves_by_mixing_alone():  # invariant 12
+    _, held, _ = run("tad-lora", rounds=2)  # both rounds train A: B stays what all began with
+    for state in held.values():
+        for name, x in lora_state(0).items():
+            still = torch.allclose(state[name], x)
+            assert still == ("lora_B" in name)
+    _, later, _ = run("tad-lora", rounds=3)  # the third trains B; A is mixed once more, no more
+    w = build_network("ring", 4)
+    for name in (name for name in lora_state(0) if "lora_A" in name):
+        before = torch.stack([held[node][name] for node in range(4)])
+        mixed = torch.einsum("ij,jab->iab", torch.from_numpy(w), before)
+        for node in range(4):
+            torch.testing.assert_close(later[node][name], mixed[node])
+
+
+def test_dec_lora_weighs_by_the_laplacian():  # invariant 13
+    strategy = STRATEGIES["dec-lora"]("ring")
+    assert strategy.weights == "laplacian"
+    assert STRATEGIES["dec-lora"]("ring", weights="uniform").weights == "uniform"
+
+
+def test_a_phase_length_below_one_is_refused():
+    with pytest.raises(ValueError, match=r'phase_length must be >= 1 or "auto"; got 0'):
+        STRATEGIES["tad-lora"]("ring", phase_length=0)
 
 
 def test_nodes_alone_train_as_if_there_were_nobody_else():

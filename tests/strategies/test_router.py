@@ -8,6 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 
 from flwr_decaf.clients import peer_mixing
 from flwr_decaf.mixing_matrix import build_network, without_nodes
+from flwr_decaf.network import build_changing_network
 from flwr_decaf.strategies import DeCAF, DLoRA
 from tests.apps.pure_mixing import app, make_app, start_value
 from tests.local_grid import LocalGrid
@@ -56,6 +57,46 @@ def test_a_node_that_fails_for_a_round_keeps_w_doubly_stochastic_and_comes_back(
     expected = w @ without_nodes(w, {2}) @ w @ w @ starts(n)
     np.testing.assert_allclose(held, expected, atol=1e-14)
     np.testing.assert_allclose(held.mean(axis=0), starts(n).mean(axis=0))
+
+
+def test_a_node_that_is_gone_is_not_named_by_the_superlink(caplog):
+    grid = LocalGrid(app, 3)
+    strategy = DLoRA("ring", evaluate_every=0)
+    configure = strategy.configure_train
+
+    def configure_and_lose(server_round, *rest):
+        grid.gone = {1} if server_round == 2 else set()
+        return configure(server_round, *rest)
+
+    strategy.configure_train = configure_and_lose
+    held = held_after(strategy, 3, rounds=3, grid=grid)
+    np.testing.assert_allclose(held.mean(axis=0), starts(3).mean(axis=0))
+    assert "Round 2: node 1 failed: node unavailable" in caplog.text
+
+
+@pytest.mark.parametrize("dynamic", ["edge-activation", "random-matching", "token-walk"])
+def test_graphs_that_change_mix_by_the_matrix_of_each_round(dynamic):
+    n, rounds = 6, 5
+    network = build_changing_network("complete", n, seed=4, dynamic=dynamic)
+    expected = starts(n)
+    for t in range(1, rounds + 1):
+        expected = network.of_round(t) @ expected
+    strategy = DLoRA("complete", seed=4, dynamic=dynamic, evaluate_every=2)
+    np.testing.assert_allclose(held_after(strategy, n, rounds), expected, atol=1e-14)
+
+
+def test_bytes_are_counted_from_the_edges_of_the_round():
+    sent = []
+    strategy = DLoRA(
+        "complete",
+        dynamic="token-walk",
+        train_metrics_aggr_fn=lambda contents, key: (
+            sent.append([next(iter(c.metric_records.values()))["bytes-sent"] for c in contents])
+            or MetricRecord()
+        ),
+    )
+    held_after(strategy, 4, rounds=3)
+    assert [sorted(row) for row in sent] == [[0, 0, 16, 16]] * 3  # one edge, two fp64 values
 
 
 def test_a_node_that_misses_its_start_gets_it_later():

@@ -1,0 +1,56 @@
+"""TAD-LoRA: decentralized LoRA that trains one factor at a time, over changing graphs."""
+
+import logging
+from functools import cached_property
+from typing import Any, Literal
+
+from flwr_decaf.network import phase_length
+from flwr_decaf.schedules import Phase, alternating
+from flwr_decaf.strategies.router import Router
+
+_log = logging.getLogger("flwr")
+
+
+class TADLoRA(Router):
+    """Train A for T rounds, then B for T rounds; average both in every round (arXiv 2602.00451).
+
+        A~_i = sum_j w_ij A_j,   B~_i = sum_j w_ij B_j
+
+    While one factor trains, the other moves by mixing alone, so that the nodes agree on it and
+    the interference of averaged factors stays small. As LoRA starts from B = 0, where A has no
+    gradient, the first phase moves a model's head alone, as the paper's order has it. T fixed is ADF-LoRA, T = 1 is RoLoRA with
+    both factors mixed.
+
+    Parameters
+    ----------
+    phase_length : int or "auto"
+        T, in rounds; "auto" takes the paper's Theta(1 / sqrt(1 - rho)), see
+        ``network.phase_length``.
+    *args, **options
+        See ``Router``; the paper draws an Erdos-Renyi graph each round:
+        ``topology="complete", dynamic="edge-activation"``.
+    """
+
+    rule = "average"
+
+    def __init__(
+        self, *args: Any, phase_length: int | Literal["auto"] = "auto", **options: Any
+    ) -> None:
+        if phase_length != "auto" and phase_length < 1:
+            raise ValueError(
+                f'phase_length must be >= 1 or "auto"; got {phase_length}; "auto" derives it from '
+                "the network"
+            )
+        super().__init__(*args, **options)
+        self.phase_length = phase_length
+
+    def schedule(self, server_round: int) -> Phase:
+        """Look up the factor that trains in a round."""
+        given = self.phase_length
+        return alternating(server_round, self._derived_length if given == "auto" else given)
+
+    @cached_property
+    def _derived_length(self) -> int:
+        length = phase_length(self.network)
+        _log.info("TAD-LoRA: T = %d rounds a phase, from the network", length)
+        return length
