@@ -17,9 +17,9 @@ class TADLoRA(Router):
         A~_i = sum_j w_ij A_j,   B~_i = sum_j w_ij B_j
 
     While one factor trains, the other moves by mixing alone, so that the nodes agree on it and
-    the interference of averaged factors stays small. As LoRA starts from B = 0, where A has no
-    gradient, the first phase moves a model's head alone, as the paper's order has it. T fixed is ADF-LoRA, T = 1 is RoLoRA with
-    both factors mixed.
+    the interference of averaged factors stays small. T fixed is ADF-LoRA; T = 1 is RoLoRA with
+    both factors mixed. As LoRA starts from B = 0, where A has no gradient, the first phase moves
+    a model's head alone: the order is the paper's.
 
     Parameters
     ----------
