@@ -60,8 +60,9 @@ def _prepare(msg: Message, context: Context) -> tuple[Config, int, int, Task, No
     task.model.to(choose_device(config.train.device))
     set_adapter(task.model, cast(ArrayRecord, msg.content["arrays"]).to_torch_state_dict())
     server_round = cast(int, sent["server-round"])
-    place = (0, 1) if config.strategy == "centralized" else (node, n)
-    data = load_node_data(config.model, config.lora, config.data, config.seed, *place)
+    if config.strategy == "centralized":  # whichever node does it has all data, and is node 0
+        node, n = 0, 1
+    data = load_node_data(config.model, config.lora, config.data, config.seed, node, n)
     return config, node, server_round, task, data
 
 

@@ -178,6 +178,8 @@ class Config:
     sweep: str = setting("")
     output_dir: str = setting("runs")
     run_name: str = setting("")
+    resume_from: str = setting("")
+    checkpoint_every: int = setting(1, at_least(0, "0 keeps no checkpoint to resume from"))
     tensorboard: bool = setting(False)
     topology: Topology = field(default_factory=Topology)
     model: Model = field(default_factory=Model)

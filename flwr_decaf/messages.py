@@ -104,7 +104,11 @@ def pack(state: State) -> Array:
     projects rely on it: ``ArrayRecord.to_numpy_ndarrays`` returns a plain list.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    data = safetensors.torch.save(tensors, metadata={_ORDER: json.dumps(list(state))})
+    return packed(safetensors.torch.save(tensors, metadata={_ORDER: json.dumps(list(state))}))
+
+
+def packed(data: bytes) -> Array:
+    """Make an array of bytes that ``pack`` produced."""
     return Array(dtype="uint8", shape=(len(data),), stype=_FORMAT, data=data)
 
 

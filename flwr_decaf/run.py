@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from flwr_decaf.checkpoint import Checkpoint, save_checkpoint
 from flwr_decaf.clients.adapter import initialize_adapter, set_adapter
 from flwr_decaf.clients.tasks import Task, load_task, load_test
 from flwr_decaf.clients.training import evaluate_rows
@@ -42,7 +43,12 @@ def check(config: Config, n: int) -> None:
 
 
 def run_once(
-    grid: Grid, nodes: list[int], config: Config, chosen: Mapping[str, Value], folder: RunFolder
+    grid: Grid,
+    nodes: list[int],
+    config: Config,
+    chosen: Mapping[str, Value],
+    folder: RunFolder,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Run one strategy on the nodes, and leave what came of it in a run folder.
 
@@ -58,15 +64,19 @@ def run_once(
         Settings in which it departs from the run-config that the nodes have; sent to them.
     folder : RunFolder
         Created, with status "running".
+    checkpoint : Checkpoint, optional
+        Where to go on.
     """
     task = load_task(config.model, config.lora, config.data)
     initial = initialize_adapter(task.model, config.seed)
     settings = ConfigRecord({"settings": json.dumps(dict(chosen))})
-    strategy = build_strategy(config, folder)
+    strategy = build_strategy(config, folder, checkpoint)
     if config.tensorboard:
         folder.listeners.append(event_writer(folder.path / "tensorboard"))
     folder.update(labels=task.labels, network=_describe_network(config, strategy, len(nodes)))
-    _evaluate_start(grid, nodes, initial, settings, folder)
+    if checkpoint is None:
+        asked = nodes[:1] if config.strategy == "centralized" else nodes
+        _evaluate_start(grid, asked, initial, settings, folder)
     result = strategy.start(
         grid=grid,
         initial_arrays=ArrayRecord(initial),
@@ -81,10 +91,19 @@ def run_once(
     _check_complete(config, folder)
 
 
-def build_strategy(config: Config, folder: RunFolder) -> Strategy:
+def build_strategy(
+    config: Config, folder: RunFolder, checkpoint: Checkpoint | None = None
+) -> Strategy:
     """Make the strategy that the settings name, with the run folder as its recorder."""
+
+    def keep(reached: Checkpoint) -> None:
+        if is_due(reached.server_round, config.checkpoint_every, config.num_server_rounds):
+            save_checkpoint(folder.checkpoints, reached)
+
     common: dict[str, Any] = {
         "evaluate_every": config.evaluate_every,
+        "resume_from": checkpoint,
+        "on_round": keep,
         "train_metrics_aggr_fn": folder.recorder("train"),
         "evaluate_metrics_aggr_fn": folder.recorder("evaluate"),
     }

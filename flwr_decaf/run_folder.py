@@ -4,6 +4,7 @@
 
     run.json        settings, versions, machine, network, class labels, status
     metrics.jsonl   one line per round, node and phase
+    checkpoint/     the last complete rounds of a run that is not finished, see checkpoint.py
     adapters/       node-<i>/ (or global/ under FedAvg), each in PEFT's own format
 
 Files are written to a temporary name and renamed, so that a reader never sees half of one;
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -72,13 +74,35 @@ class RunFolder:
         return cast(dict[str, Any], json.loads(file.read_text("utf8"))) if file.exists() else {}
 
     def update(self, **values: Any) -> None:
-        """Set values in ``run.json``."""
-        text = json.dumps({**self.run, **values}, indent=2)
+        """Set values in ``run.json``; None takes one out."""
+        known = {key: value for key, value in {**self.run, **values}.items() if value is not None}
+        text = json.dumps(known, indent=2)
         write_atomically(self.path / "run.json", text + "\n")
 
     def finish(self, status: str, **values: Any) -> None:
         """Set the final status, "finished" or "failed", and the time."""
         self.update(status=status, ended=_now(), **values)
+        if status == "finished":
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoint"
+
+    def rewind(self, server_round: int) -> None:
+        """Go back to the end of a round: drop what was written after it, and set "running".
+
+        A run that went back to before its first round starts with an evaluation again.
+        """
+        kept = [line for line in self.metrics if 0 < server_round >= line["round"]]
+        self._started = time.monotonic() - max((line.get("elapsed", 0) for line in kept), default=0)
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(self.path / "metrics.jsonl", text)
+        for leftover in (self.path / "adapters", *self.path.glob(".saving-*")):
+            shutil.rmtree(leftover, ignore_errors=True)
+        resumed = [*self.run.get("resumed", []), {"at": _now(), "after-round": server_round}]
+        self.update(status="running", ended=None, error=None, resumed=resumed)
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Add lines to ``metrics.jsonl``, and hand them to the listeners."""

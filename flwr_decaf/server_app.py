@@ -13,6 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from flwr_decaf.comparison import difference, folder_of, runs_of
 from flwr_decaf.config import Config, flatten, parse_config
+from flwr_decaf.resume import check_resumable, go_on
 from flwr_decaf.run import check, run_once
 from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.strategies.roll_call import roll_call
@@ -28,13 +29,21 @@ def main(grid: Grid, context: Context) -> None:
     config = parse_config(context.run_config)
     runs = runs_of(config)
     root = _root_of(config, list(runs))
+    if config.resume_from:
+        check_resumable(root, runs)
     nodes: list[int] = []
     for number, (name, run) in enumerate(runs.items(), start=1):
-        path = folder_of(root, name, len(runs))
-        with _status_told(RunFolder.create(path, flatten(run))) as folder:
+        _log.info("Run %d of %d: %s", number, len(runs), name)
+        folder = RunFolder(folder_of(root, name, len(runs)))
+        begun = bool(config.resume_from and folder.run)
+        if begun and folder.run["status"] == "finished":
+            continue
+        if not begun:
+            folder = RunFolder.create(folder.path, flatten(run))
+        with _status_told(folder):
             nodes = nodes or _ready_nodes(grid, runs.values())
-            _log.info("Run %d of %d: %s", number, len(runs), name)
-            run_once(grid, nodes, run, difference(run, config), folder)
+            checkpoint = go_on(folder, len(nodes)) if begun else None
+            run_once(grid, nodes, run, difference(run, config), folder, checkpoint)
     _log.info("Run folder: %s", root)
 
 
@@ -58,6 +67,8 @@ def _status_told(folder: RunFolder) -> Iterator[RunFolder]:
 
 
 def _root_of(config: Config, names: list[str]) -> Path:
+    if config.resume_from:
+        return Path(config.resume_from).resolve()
     label = names[0] if len(names) == 1 else "comparison"
     name = config.run_name or f"{datetime.now():%Y%m%d-%H%M%S}-{label}"
     if Path(name).name != name:

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from flwr_decaf.clients.tasks import load_task
 from flwr_decaf.comparison import folder_of, runs_of
-from flwr_decaf.config import Config, parse_config
+from flwr_decaf.config import Config, Value, parse_config
 from flwr_decaf.engine import Engine, flwr_run
 from flwr_decaf.progress import shown_progress
+from flwr_decaf.resume import check_resumable
 from flwr_decaf.run import check
 from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.run_settings import checked_settings, to_toml
@@ -58,16 +59,15 @@ def simulate(
         If a run failed, with its cause.
     """
     values = checked_settings(conf, overrides, nodes)
-    values["run-name"] = values["run-name"] or f"{datetime.now():%Y%m%d-%H%M%S}-{conf.stem}"
-    root = Path(str(values["output-dir"])) / str(values["run-name"])
-    if root.exists():
-        raise ValueError(f"run-name must name a new run; {root} is there; choose another name")
+    root = _root_of(values, conf)
     if not (app / "pyproject.toml").exists():
         raise ValueError(
             f"--app must be the folder of a Flower app; {app} has no pyproject.toml; run it from "
             "the app's folder, or name that with --app"
         )
     runs = runs_of(parse_config(values))
+    if values["resume-from"]:
+        check_resumable(root, runs)
     _check(runs.values(), nodes)
     paths = {name: folder_of(root, name, len(runs)) for name in runs}
     rounds = {name: run.num_server_rounds for name, run in runs.items()}
@@ -82,6 +82,22 @@ def simulate(
     return [_finished(RunFolder(path), root) for path in paths.values()]
 
 
+def _root_of(values: dict[str, Value], conf: Path) -> Path:
+    """Say where the runs go, and name them in the settings."""
+    if values["resume-from"]:
+        root = Path(str(values["resume-from"])).resolve()
+        values |= {"resume-from": str(root), "output-dir": str(root.parent), "run-name": root.name}
+        return root
+    values["run-name"] = values["run-name"] or f"{datetime.now():%Y%m%d-%H%M%S}-{conf.stem}"
+    root = Path(str(values["output-dir"])) / str(values["run-name"])
+    if root.exists():
+        raise ValueError(
+            f"run-name must name a new run; {root} is there; choose another name, or go on with "
+            "that one by resume-from"
+        )
+    return root
+
+
 def _check(runs: Iterable[Config], nodes: int) -> None:
     # The ServerApp checks the same, but only after the engine has started.
     for run in runs:
@@ -93,7 +109,8 @@ def _finished(folder: RunFolder, root: Path) -> RunFolder:
     # Flower exits 0 whatever happened: the run folder knows.
     if folder.run.get("status") != "finished":
         log = root / "log.txt"
-        cause = folder.run.get("error", "it never started")
+        silent = "it stopped without a word; go on with resume-from" if folder.run else "no start"
+        cause = folder.run.get("error", silent)
         where = f"; Flower's log is {log}" if log.exists() else ""
         raise RuntimeError(f"the run {folder.path.name} failed: {cause}{where}")
     return folder

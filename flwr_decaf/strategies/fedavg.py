@@ -1,14 +1,20 @@
 """FedAvg: Flower's own class, so that the baseline is the one that everybody knows."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flwr_strategy
+from flwr.serverapp.strategy import Result
 
+from flwr_decaf.checkpoint import Checkpoint
 from flwr_decaf.lora import size_in_bytes
+from flwr_decaf.messages import pack, unpack
 from flwr_decaf.schedules import is_due
+from flwr_decaf.strategies.resuming import Keep, Score, counting_on, forget, scoring_on
+
+_GLOBAL = 0  # whose post the global model is, in a checkpoint
 
 
 class FedAvg(flwr_strategy.FedAvg):
@@ -24,21 +30,66 @@ class FedAvg(flwr_strategy.FedAvg):
         Evaluate in each round that it divides, and in the last; 0 evaluates in none.
     num_rounds : int
         The last round.
+    resume_from : Checkpoint, optional
+        Where to go on; its only post is the global model.
+    on_round : callable
+        Called with a ``Checkpoint`` after each complete round.
     **options
         Flower's own; the minimum numbers of nodes are 1 here.
     """
 
-    def __init__(self, evaluate_every: int, num_rounds: int, **options: Any) -> None:
+    def __init__(
+        self,
+        evaluate_every: int,
+        num_rounds: int,
+        resume_from: Checkpoint | None = None,
+        on_round: Keep = forget,
+        **options: Any,
+    ) -> None:
         one = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
         super().__init__(**{**one, **options})
         self.evaluate_every = evaluate_every
         self.num_rounds = num_rounds
+        self.resume_from = resume_from
+        self.done = resume_from.server_round if resume_from else 0
+        self.on_round = on_round
 
+    def start(  # noqa: PLR0913 - Flower's signature
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Score | None = None,
+    ) -> Result:
+        """Run the rounds that are left as Flower does."""
+        if self.resume_from:
+            initial_arrays = ArrayRecord(unpack(self.resume_from.posts[_GLOBAL]))
+        left, score = num_rounds - self.done, scoring_on(evaluate_fn, self.done)
+        result = super().start(
+            grid, initial_arrays, left, timeout, train_config, evaluate_config, score
+        )
+        result.arrays = result.arrays or initial_arrays  # no round was left
+        self._keep(num_rounds, result.arrays)
+        return result
+
+    @counting_on
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Train as Flower does."""
+        if server_round > self.done + 1:
+            self._keep(server_round - 1, arrays)
+        return super().configure_train(server_round, arrays, config, grid)
+
+    @counting_on
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Aggregate as Flower does."""
-        received = list(replies)
+        """Aggregate as Flower does, in the order of the partitions: else bits vary."""
+        received = sorted(replies, key=_partition)
         for reply in received:
             if not reply.has_error():
                 arrays = next(iter(reply.content.array_records.values()))
@@ -46,6 +97,7 @@ class FedAvg(flwr_strategy.FedAvg):
                 metrics["bytes-sent"] = self._bytes_carried(arrays)
         return super().aggregate_train(server_round, received)
 
+    @counting_on
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
@@ -54,5 +106,22 @@ class FedAvg(flwr_strategy.FedAvg):
             return []
         return super().configure_evaluate(server_round, arrays, config, grid)
 
+    @counting_on
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Aggregate as Flower does."""
+        return super().aggregate_evaluate(server_round, replies)
+
+    def _keep(self, server_round: int, arrays: ArrayRecord) -> None:
+        self.on_round(Checkpoint(server_round, {_GLOBAL: pack(arrays.to_torch_state_dict())}))
+
     def _bytes_carried(self, arrays: ArrayRecord) -> int:
         return 2 * size_in_bytes(arrays.to_torch_state_dict())
+
+
+def _partition(reply: Message) -> int:
+    if reply.has_error():
+        return -1
+    metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
+    return cast(int, metrics.get("partition-id", -1))

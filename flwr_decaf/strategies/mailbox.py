@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
 
+from flwr_decaf.checkpoint import Checkpoint, Letter
 from flwr_decaf.lora import State
 from flwr_decaf.messages import Mail, put_mail, unpack
 from flwr_decaf.topology import Matrix
@@ -76,6 +77,20 @@ class Mailbox:
                 weights=tuple(float(w[node, j]) for j in (node, *neighbours)),
                 posts={j: posts[j] for j in neighbours},
             )
+
+    def checkpoint(self, server_round: int) -> Checkpoint:
+        """Hand out all that decides what comes after a complete round."""
+        mail = {node: Letter(mail.weights, mail.posts) for node, mail in self._mail.items()}
+        return Checkpoint(server_round, dict(self.posts), mail)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take over a checkpoint: every node is to get back what it posted, and its last mail."""
+        self.posts = dict(checkpoint.posts)
+        self._mail = {
+            node: replace(self._blank, weights=letter.weights, posts=letter.posts)
+            for node, letter in checkpoint.mail.items()
+        }
+        self._undelivered = set(self._mail)
 
     def state_of(self, node: int) -> State:
         """Rebuild a node's state at its last post; what never travels is as it was at the start."""

@@ -30,6 +30,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from flwr_decaf import messages
 from flwr_decaf.changing_graphs import check_dynamic
+from flwr_decaf.checkpoint import Checkpoint
 from flwr_decaf.lora import State, size_in_bytes
 from flwr_decaf.messages import Mail
 from flwr_decaf.metrics import distances_to_mean, mean_metrics
@@ -38,6 +39,8 @@ from flwr_decaf.network import build_changing_network, rho
 from flwr_decaf.rules import RULES
 from flwr_decaf.schedules import Schedule, both, is_due
 from flwr_decaf.strategies.mailbox import Mailbox
+from flwr_decaf.strategies.replies import sort_replies
+from flwr_decaf.strategies.resuming import Keep, counting_on, forget, scoring_on
 from flwr_decaf.strategies.roll_call import newcomers, roll_call
 from flwr_decaf.topology import Matrix, check_name
 
@@ -77,6 +80,10 @@ class Router(Strategy):
         Evaluate in each round that it divides, and in the last; 0 evaluates in none.
     max_failed_share : float
         Share of nodes that may fail in a round before the run stops, in [0, 1].
+    resume_from : Checkpoint, optional
+        Where to go on; the initial arrays must be those of the run that made it.
+    on_round : callable
+        Called with a ``Checkpoint`` after each complete round.
     weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, \
 evaluate_metrics_aggr_fn
         As in Flower's FedAvg; the weight is used for metrics only.
@@ -100,6 +107,8 @@ evaluate_metrics_aggr_fn
         weighted_by_key: str = "num-examples",
         arrayrecord_key: str = "arrays",
         configrecord_key: str = "config",
+        resume_from: Checkpoint | None = None,
+        on_round: Keep = forget,
         train_metrics_aggr_fn: Aggregate = mean_metrics,
         evaluate_metrics_aggr_fn: Aggregate = mean_metrics,
         **of_fedavg: object,
@@ -119,6 +128,9 @@ evaluate_metrics_aggr_fn
         self.weighted_by_key = weighted_by_key
         self.arrayrecord_key = arrayrecord_key
         self.configrecord_key = configrecord_key
+        self.resume_from = resume_from
+        self.done = resume_from.server_round if resume_from else 0
+        self.on_round = on_round
         self.train_metrics_aggr_fn = train_metrics_aggr_fn
         self.evaluate_metrics_aggr_fn = evaluate_metrics_aggr_fn
 
@@ -155,11 +167,16 @@ evaluate_metrics_aggr_fn
         RULES[self.rule]([self._initial], [1.0])  # refuse here what every node would refuse
         blank = Mail(self.rule, trains="AB", travels="AB", arrays_key=self.arrayrecord_key)
         self._mailbox = Mailbox(n, self._initial, blank)
+        if self.resume_from:
+            self._mailbox.restore(self.resume_from)
         self._num_rounds = num_rounds
         self._averages_each_round = evaluate_fn is not None
-        return super().start(
-            grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn
+        left, score = num_rounds - self.done, scoring_on(evaluate_fn, self.done)
+        result = super().start(
+            grid, initial_arrays, left, timeout, train_config, evaluate_config, score
         )
+        self.on_round(self._mailbox.checkpoint(num_rounds))
+        return result
 
     def summary(self) -> None:
         """Log the method and the network as a drawn tree."""
@@ -175,13 +192,17 @@ evaluate_metrics_aggr_fn
         _log.info("\t│\t└── lambda2: %.4f", lambda2(self.network.base))
         _log.info("\t└──> Evaluation: every %d rounds", self.evaluate_every)
 
+    @counting_on
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Address a train message with its mail to every node."""
+        if server_round > self.done + 1:
+            self.on_round(self._mailbox.checkpoint(server_round - 1))
         self._let_rejoin(grid)
         return [self._message(node, MessageType.TRAIN, server_round, config) for node in self._all]
 
+    @counting_on
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
@@ -200,6 +221,7 @@ evaluate_metrics_aggr_fn
         wanted = self._averages_each_round or server_round == self._num_rounds
         return (self._average(states) if wanted else None), averaged
 
+    @counting_on
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
@@ -209,6 +231,7 @@ evaluate_metrics_aggr_fn
         kind = MessageType.EVALUATE
         return [self._message(node, kind, server_round, config) for node in self._all]
 
+    @counting_on
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
@@ -257,25 +280,13 @@ evaluate_metrics_aggr_fn
 
     def _sort(self, server_round: int, replies: Iterable[Message]) -> dict[int, RecordDict]:
         """Sort replies by position, strike delivered mail, and stop if too many failed."""
-        place = {node_id: node for node, node_id in enumerate(self._nodes)}
-        contents: dict[int, RecordDict] = {}
-        causes: dict[int, str] = {}
-        silent = "no reply in time"
-        for reply in replies:
-            node = place.get(reply.metadata.src_node_id)
-            if node is None:  # the SuperLink speaks for a node that is gone, without naming it
-                silent = str(reply.error.reason)
-            elif reply.has_error():
-                causes[node] = str(reply.error.reason)
-            elif messages.CALL in reply.content:
-                causes[node] = "it had lost its model; it gets back its last post"
-                self._mailbox.lost(node)
-            else:
-                contents[node] = reply.content
-                self._mailbox.delivered(node)
-        missing = [node for node in self._all if node not in contents]
-        self._tolerate(server_round, {node: causes.get(node, silent) for node in missing})
-        return dict(sorted(contents.items()))
+        contents, causes, lost = sort_replies(replies, self._nodes)
+        for node in contents:
+            self._mailbox.delivered(node)
+        for node in lost:
+            self._mailbox.lost(node)
+        self._tolerate(server_round, causes)
+        return contents
 
     def _tolerate(self, server_round: int, causes: Mapping[int, str]) -> None:
         """Warn of the nodes that failed in a round, and stop if they are too many."""

@@ -45,12 +45,23 @@ def evaluate(msg, context):
     )
 
 
-def run(name, n=4, rounds=3, evaluate_every=1, grid=None, **start):
+def run(
+    name,
+    n=4,
+    rounds=3,
+    evaluate_every=1,
+    grid=None,
+    on_round=lambda _: None,
+    resume_from=None,
+    **start,
+):
     app = ClientApp(mods=[peer_mixing])
     app.train()(train)
     app.evaluate()(evaluate)
     grid = grid or LocalGrid(app, n)
-    strategy = STRATEGIES[name](**CASES[name][0], evaluate_every=evaluate_every)
+    strategy = STRATEGIES[name](
+        **CASES[name][0], evaluate_every=evaluate_every, on_round=on_round, resume_from=resume_from
+    )
     result = strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=rounds, **start)
     return result, strategy.collect(grid), grid
 
@@ -95,6 +106,19 @@ class TestEveryStrategy:
         assert equal(seen[3].to_torch_state_dict(), result.arrays.to_torch_state_dict())
         with_arrays = [m.content for m in grid.sent if "arrays" in m.content]
         assert len(with_arrays) == 4  # the initial ones, once a node
+
+    @pytest.mark.parametrize("stop", [1, 3, 4])
+    def test_a_resumed_run_ends_as_one_that_was_never_stopped(self, name, stop):
+        kept = {}
+        _, whole, _ = run(name, rounds=4)
+        run(
+            name, rounds=stop, on_round=lambda reached: kept.update({reached.server_round: reached})
+        )
+        assert sorted(kept) == list(range(1, stop + 1))
+        _, resumed, grid = run(name, rounds=4, resume_from=kept[stop])
+        assert all(equal(whole[node], resumed[node]) for node in whole)
+        rounds = [m.content["config"]["server-round"] for m in grid.sent if "config" in m.content]
+        assert min(rounds) == min(stop + 1, 4)
 
     def test_two_runs_on_the_same_nodes_do_not_leak(self, name):
         _, first, grid = run(name)

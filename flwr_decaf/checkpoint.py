@@ -1,0 +1,132 @@
+"""Checkpoints: the mailbox after a complete round, on disk.
+
+::
+
+    checkpoint/round-00007/
+        posts.safetensors   every post that is still of use, once, named by its digest
+        mail.json           whose last post is which, and what mail each node was last sent
+        digest              of the two files above
+
+A checkpoint is filled under a temporary name and renamed, so it is there whole or not at all; one
+that has been damaged since is found out by its digest, and the one before is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.numpy
+from flwr.app import Array
+
+from flwr_decaf.messages import packed
+
+_log = logging.getLogger("flwr")
+_KEPT = 2  # the last, and the one before in case the last is damaged
+
+
+class Letter(NamedTuple):
+    """What a node was last sent to mix: its row of W, its own weight first, and the posts."""
+
+    weights: tuple[float, ...]
+    posts: Mapping[int, Array]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that decides how a run goes on after a round.
+
+    Attributes
+    ----------
+    server_round : int
+        The last complete round.
+    posts : mapping of int to Array
+        Each node's last post, packed.
+    mail : mapping of int to Letter
+        What each node was last sent.
+    """
+
+    server_round: int
+    posts: Mapping[int, Array]
+    mail: Mapping[int, Letter] = field(default_factory=dict)
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint into a folder of them, and remove those before the last two."""
+    blobs: dict[str, bytes] = {}
+
+    def name(post: Array) -> str:
+        digest = _digest(post.data)
+        blobs[digest] = post.data
+        return digest
+
+    content = {
+        "round": checkpoint.server_round,
+        "posts": {node: name(post) for node, post in checkpoint.posts.items()},
+        "mail": {
+            node: {
+                "weights": letter.weights,
+                "posts": {sender: name(post) for sender, post in letter.posts.items()},
+            }
+            for node, letter in checkpoint.mail.items()
+        },
+    }
+    tensors = {key: np.frombuffer(data, dtype=np.uint8) for key, data in blobs.items()}
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
+        filled = Path(temporary) / "filled"
+        filled.mkdir()
+        safetensors.numpy.save_file(tensors, filled / "posts.safetensors")
+        (filled / "mail.json").write_text(json.dumps(content), encoding="utf8")
+        (filled / "digest").write_text(_digest_of(filled), encoding="utf8")
+        filled.rename(folder / f"round-{checkpoint.server_round:05d}")
+    for old in sorted(folder.glob("round-*"))[:-_KEPT]:
+        shutil.rmtree(old)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """Read the last checkpoint that is whole, with a warning for each that is not.
+
+    Returns
+    -------
+    Checkpoint or None
+        None if there is none.
+    """
+    for place in sorted(folder.glob("round-*"), reverse=True):
+        try:
+            return _read(place)
+        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+            _log.warning("The checkpoint %s is damaged (%s); trying the one before", place, error)
+    return None
+
+
+def _read(place: Path) -> Checkpoint:
+    if (place / "digest").read_text("utf8") != _digest_of(place):
+        raise ValueError("its digest is another")
+    content: dict[str, Any] = json.loads((place / "mail.json").read_text("utf8"))
+    tensors = safetensors.numpy.load_file(place / "posts.safetensors")
+
+    def posts(names: Mapping[str, str]) -> dict[int, Array]:
+        return {int(node): packed(tensors[name].tobytes()) for node, name in names.items()}
+
+    mail = {
+        int(node): Letter(tuple(letter["weights"]), posts(letter["posts"]))
+        for node, letter in content["mail"].items()
+    }
+    return Checkpoint(int(content["round"]), posts(content["posts"]), mail)
+
+
+def _digest_of(place: Path) -> str:
+    return _digest(b"".join((place / f).read_bytes() for f in ("mail.json", "posts.safetensors")))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

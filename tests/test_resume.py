@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+
+from flwr_decaf.checkpoint import Checkpoint, save_checkpoint
+from flwr_decaf.comparison import runs_of
+from flwr_decaf.config import flatten, parse_config
+from flwr_decaf.messages import pack
+from flwr_decaf.resume import check_resumable, go_on
+from flwr_decaf.run_folder import RunFolder
+from tests.states import lora_state
+
+
+def begin(path, **settings):
+    runs = runs_of(parse_config(settings))
+    (config,) = runs.values()
+    return RunFolder.create(path, flatten(config)), runs
+
+
+def write_rounds(folder, last):
+    for t in range(last + 1):
+        folder.append([{"node": 0, "round": t, "phase": "evaluate", "elapsed": 10.0 * t}])
+
+
+def test_other_settings_are_refused_by_name(tmp_path):
+    begin(tmp_path, **{"lora.rank": 4})
+    check_resumable(tmp_path, runs_of(parse_config({"lora.rank": 4, "output-dir": "elsewhere"})))
+    other = runs_of(parse_config({"lora.rank": 8}))
+    with pytest.raises(ValueError, match=r"lora\.rank must be as when .* it was 4 and is 8"):
+        check_resumable(tmp_path, other)
+
+
+def test_a_folder_without_such_a_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"resume-from must be the folder of a run"):
+        check_resumable(tmp_path, runs_of(parse_config({})))
+
+
+def test_going_back_to_the_last_complete_round(tmp_path):
+    folder, _ = begin(tmp_path)
+    folder.update(network={"nodes": 2})
+    write_rounds(folder, last=5)
+    (tmp_path / "metrics.jsonl").open("a").write('{"node": 0, "rou')  # cut off by a kill
+    (tmp_path / "adapters" / "node-0").mkdir(parents=True)
+    save_checkpoint(folder.checkpoints, Checkpoint(3, {0: pack(lora_state(0))}))
+    folder.finish("failed", error="a cause")
+    with pytest.raises(ValueError, match=r"num-supernodes .* was 2 and is 3; give --nodes 2"):
+        go_on(folder, n=3)
+    assert go_on(folder, n=2).server_round == 3
+    assert [line["round"] for line in folder.metrics] == [0, 1, 2, 3]
+    assert not (tmp_path / "adapters").exists()
+    run = folder.run
+    assert (run["status"], run["resumed"][0]["after-round"]) == ("running", 3)
+    assert not {"error", "ended"} & run.keys()
+
+
+def test_without_a_checkpoint_it_starts_over(tmp_path):
+    folder, _ = begin(tmp_path)
+    write_rounds(folder, last=1)
+    assert go_on(folder, n=2) is None
+    assert folder.metrics == []
+
+
+def test_a_finished_run_keeps_no_checkpoint(tmp_path):
+    folder, _ = begin(tmp_path)
+    save_checkpoint(folder.checkpoints, Checkpoint(1, {0: pack(lora_state(0))}))
+    folder.finish("failed")
+    assert folder.checkpoints.exists()
+    folder.finish("finished")
+    assert not folder.checkpoints.exists()
