@@ -184,4 +184,4 @@ def _output(log: Path | None) -> contextlib.AbstractContextManager[IO[bytes] | N
     if log is None:
         return contextlib.nullcontext()
     log.parent.mkdir(parents=True, exist_ok=True)
-    return log.open("wb")
+    return log.open("ab")

@@ -110,6 +110,13 @@ def build_strategy(
     strategy = STRATEGIES[config.strategy]
     if issubclass(strategy, FedAvg):
         return strategy(num_rounds=config.num_server_rounds, **common)
+    common |= {
+        "retries": config.retries,
+        "max_failures": None if config.max_failures < 0 else config.max_failures,
+        "drop_probability": config.drop_probability,
+        "on_failure": folder.note_failure,
+        "seed": config.topology.seed,
+    }
     if config.strategy != "local-only":
         common |= network_options(config)
     if strategy is TADLoRA and config.tad.phase_length != "auto":

@@ -148,6 +148,11 @@ class RunFolder:
 
         return record
 
+    def note_failure(self, server_round: int, node: int, cause: str) -> None:
+        """Add a line that says who was missing in a round, and why."""
+        line = {"node": node, "round": server_round, "phase": "missing", "cause": cause[:500]}
+        self.append([line])
+
     def save(self, name: str, write: Callable[[Path], object]) -> None:
         """Let ``write`` fill a folder ``adapters/<name>`` that appears only when it is complete."""
         target = self.path / "adapters" / name

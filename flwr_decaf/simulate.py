@@ -18,6 +18,7 @@ from flwr_decaf.resume import check_resumable
 from flwr_decaf.run import check
 from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.run_settings import checked_settings, to_toml
+from flwr_decaf.strategies.attendance import DEAD_ACTOR
 
 
 def simulate(
@@ -69,17 +70,35 @@ def simulate(
     if values["resume-from"]:
         check_resumable(root, runs)
     _check(runs.values(), nodes)
-    paths = {name: folder_of(root, name, len(runs)) for name in runs}
+    folders = {name: RunFolder(folder_of(root, name, len(runs))) for name in runs}
+    paths = {name: folder.path for name, folder in folders.items()}
     rounds = {name: run.num_server_rounds for name, run in runs.items()}
-    with tempfile.TemporaryDirectory() as temporary:
-        settings = Path(temporary) / "run.toml"
-        settings.write_text(to_toml(values), encoding="utf8")
-        if console is None:
-            flwr_run(app, settings, engine)
-        else:
+
+    def run_engine(values: dict[str, Value]) -> None:
+        with tempfile.TemporaryDirectory() as temporary:
+            settings = Path(temporary) / "run.toml"
+            settings.write_text(to_toml(values), encoding="utf8")
+            if console is None:
+                flwr_run(app, settings, engine)
+                return
             with shown_progress(console, paths, rounds) as watch:
                 flwr_run(app, settings, engine, root / "log.txt", watch)
-    return [_finished(RunFolder(path), root) for path in paths.values()]
+
+    run_engine(values)
+    came = -1
+    # Flower cannot replace a Ray actor that died; a fresh engine can go on, as long as it gets on.
+    while _lost_an_actor(folders.values()) and _progress(folders.values()) > came:
+        came = _progress(folders.values())
+        run_engine(values | {"resume-from": str(root)})
+    return [_finished(folder, root) for folder in folders.values()]
+
+
+def _lost_an_actor(folders: Iterable[RunFolder]) -> bool:
+    return any(DEAD_ACTOR in str(folder.run.get("error")) for folder in folders)
+
+
+def _progress(folders: Iterable[RunFolder]) -> int:
+    return sum(len(folder.metrics) for folder in folders)
 
 
 def _root_of(values: dict[str, Value], conf: Path) -> Path:

@@ -11,21 +11,24 @@ from flwr_decaf import messages
 
 
 class Replies(NamedTuple):
-    """What came back from the nodes.
+    """What came back from the nodes that were asked.
 
     Attributes
     ----------
     contents : dict of int to RecordDict
-        Good replies, by position, in its order.
-    causes : dict of int to str
-        Why the others have none, by position.
+        Good replies, by position.
+    errors : dict of int to str
+        What nodes said who answered with an error.
     lost : list of int
-        Nodes among the others that have lost their model.
+        Nodes among these that have lost their model.
+    silence : str
+        Why those that are in neither have not answered, as far as is known.
     """
 
     contents: dict[int, RecordDict]
-    causes: dict[int, str]
+    errors: dict[int, str]
     lost: list[int]
+    silence: str
 
 
 def sort_replies(replies: Iterable[Message], nodes: Sequence[int]) -> Replies:
@@ -36,25 +39,19 @@ def sort_replies(replies: Iterable[Message], nodes: Sequence[int]) -> Replies:
     replies : iterable of Message
         At most one a node.
     nodes : sequence of int
-        The node ids asked, by position.
+        The nodes' ids, by position.
     """
     place = {node_id: node for node, node_id in enumerate(nodes)}
-    contents: dict[int, RecordDict] = {}
-    causes: dict[int, str] = {}
-    lost: list[int] = []
-    silent = "no reply in time"
+    sorted_ = Replies({}, {}, [], silence="no reply in time")
     for reply in replies:
         node = place.get(reply.metadata.src_node_id)
         if node is None:  # the SuperLink speaks for a node that is gone, without naming it
-            silent = str(reply.error.reason)
+            sorted_ = sorted_._replace(silence=str(reply.error.reason))
         elif reply.has_error():
-            causes[node] = str(reply.error.reason)
+            sorted_.errors[node] = str(reply.error.reason)
         elif messages.CALL in reply.content:
-            causes[node] = "it had lost its model; it gets back its last post"
-            lost.append(node)
+            sorted_.errors[node] = "it had lost its model; it gets back its last post"
+            sorted_.lost.append(node)
         else:
-            contents[node] = reply.content
-    missing = [node for node in place.values() if node not in contents]
-    return Replies(
-        dict(sorted(contents.items())), {node: causes.get(node, silent) for node in missing}, lost
-    )
+            sorted_.contents[node] = reply.content
+    return sorted_

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -38,8 +39,9 @@ from flwr_decaf.mixing_matrix import graph_of, lambda2, without_nodes
 from flwr_decaf.network import build_changing_network, rho
 from flwr_decaf.rules import RULES
 from flwr_decaf.schedules import Schedule, both, is_due
+from flwr_decaf.seeds import derive_seed
+from flwr_decaf.strategies.attendance import Attendance, OnFailure
 from flwr_decaf.strategies.mailbox import Mailbox
-from flwr_decaf.strategies.replies import sort_replies
 from flwr_decaf.strategies.resuming import Keep, counting_on, forget, scoring_on
 from flwr_decaf.strategies.roll_call import newcomers, roll_call
 from flwr_decaf.topology import Matrix, check_name
@@ -50,8 +52,8 @@ _log = logging.getLogger("flwr")
 _INSTEAD = {
     "fraction_train": "every node trains in every round; leave it out",
     "fraction_evaluate": "use evaluate_every",
-    "min_train_nodes": "use max_failed_share",
-    "min_evaluate_nodes": "use max_failed_share",
+    "min_train_nodes": "use max_failures",
+    "min_evaluate_nodes": "use max_failures",
     "min_available_nodes": "use num_nodes",
 }
 
@@ -78,8 +80,14 @@ class Router(Strategy):
         Nodes to wait for; by default what their ``num-partitions`` says.
     evaluate_every : int
         Evaluate in each round that it divides, and in the last; 0 evaluates in none.
-    max_failed_share : float
-        Share of nodes that may fail in a round before the run stops, in [0, 1].
+    max_failures : int, optional
+        Nodes that may fail in a round before the run stops; by default half of them.
+    retries : int
+        How often a node that answers with an error is asked again in a round.
+    drop_probability : float
+        Chance that a node takes no part in a round, for studies of nodes that come and go.
+    on_failure : callable
+        Called with round, node and cause for each node that failed.
     resume_from : Checkpoint, optional
         Where to go on; the initial arrays must be those of the run that made it.
     on_round : callable
@@ -103,7 +111,10 @@ evaluate_metrics_aggr_fn
         seed: int = 0,
         num_nodes: int | None = None,
         evaluate_every: int = 1,
-        max_failed_share: float = 0.5,
+        max_failures: int | None = None,
+        retries: int = 1,
+        drop_probability: float = 0.0,
+        on_failure: OnFailure = lambda server_round, node, cause: None,
         weighted_by_key: str = "num-examples",
         arrayrecord_key: str = "arrays",
         configrecord_key: str = "config",
@@ -124,7 +135,8 @@ evaluate_metrics_aggr_fn
         self.seed = seed
         self.num_nodes = num_nodes
         self.evaluate_every = evaluate_every
-        self.max_failed_share = max_failed_share
+        self.drop_probability = drop_probability
+        self._attendance = Attendance(retries, max_failures, on_failure)
         self.weighted_by_key = weighted_by_key
         self.arrayrecord_key = arrayrecord_key
         self.configrecord_key = configrecord_key
@@ -170,6 +182,7 @@ evaluate_metrics_aggr_fn
         if self.resume_from:
             self._mailbox.restore(self.resume_from)
         self._num_rounds = num_rounds
+        self._attendance.timeout = timeout
         self._averages_each_round = evaluate_fn is not None
         left, score = num_rounds - self.done, scoring_on(evaluate_fn, self.done)
         result = super().start(
@@ -200,14 +213,15 @@ evaluate_metrics_aggr_fn
         if server_round > self.done + 1:
             self.on_round(self._mailbox.checkpoint(server_round - 1))
         self._let_rejoin(grid)
-        return [self._message(node, MessageType.TRAIN, server_round, config) for node in self._all]
+        present = self._present_in(server_round)
+        return self._ask(grid, present, MessageType.TRAIN, server_round, config)
 
     @counting_on
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Take in the posts, drop the links of nodes that sent none, and address the rest."""
-        contents = self._sort(server_round, replies)
+        contents = self._gather(server_round, replies)
         posts = {node: self._post_of(content) for node, content in contents.items()}
         w = without_nodes(self.network.of_round(server_round), set(self._all) - posts.keys())
         self._mailbox.collect(posts, w)
@@ -228,8 +242,7 @@ evaluate_metrics_aggr_fn
         """Address an evaluate message, with the round's mail, to every node if it is due."""
         if not is_due(server_round, self.evaluate_every, self._num_rounds):
             return []
-        kind = MessageType.EVALUATE
-        return [self._message(node, kind, server_round, config) for node in self._all]
+        return self._ask(grid, self._all, MessageType.EVALUATE, server_round, config)
 
     @counting_on
     def aggregate_evaluate(
@@ -238,7 +251,7 @@ evaluate_metrics_aggr_fn
         """Average the metrics that the nodes report on what they hold after the mix."""
         if not is_due(server_round, self.evaluate_every, self._num_rounds):
             return None
-        contents = list(self._sort(server_round, replies).values())
+        contents = list(self._gather(server_round, replies).values())
         return self.evaluate_metrics_aggr_fn(contents, self.weighted_by_key)
 
     def collect(self, grid: Grid) -> dict[int, State]:
@@ -250,16 +263,31 @@ evaluate_metrics_aggr_fn
             By position in the graph. Nodes that do not answer are left out.
         """
         call = ConfigRecord({"ask": messages.COLLECT})
-        asked = [
-            self._message(node, MessageType.TRAIN, self._num_rounds, ConfigRecord(), call)
-            for node in self._all
-        ]
-        contents = self._sort(self._num_rounds, grid.send_and_receive(asked))
+        kind = MessageType.TRAIN
+        asked = self._ask(grid, self._all, kind, self._num_rounds, ConfigRecord(), call)
+        contents = self._gather(self._num_rounds, grid.send_and_receive(asked))
         return {node: messages.unpack(self._post_of(content)) for node, content in contents.items()}
 
     @property
     def _all(self) -> range:
         return range(len(self._nodes))
+
+    def _ask(
+        self,
+        grid: Grid,
+        nodes: Iterable[int],
+        kind: str,
+        server_round: int,
+        config: ConfigRecord,
+        call: ConfigRecord | None = None,
+    ) -> list[Message]:
+        def write(node: int) -> Message:
+            return self._message(node, kind, server_round, config, call)
+
+        return self._attendance.ask(grid, nodes, write)
+
+    def _gather(self, server_round: int, replies: Iterable[Message]) -> dict[int, RecordDict]:
+        return self._attendance.gather(server_round, replies, self._nodes, self._mailbox)
 
     def _message(
         self,
@@ -278,28 +306,14 @@ evaluate_metrics_aggr_fn
         self._mailbox.lay_into(content, node, phase.trains, phase.travels)
         return Message(content=content, message_type=kind, dst_node_id=self._nodes[node])
 
-    def _sort(self, server_round: int, replies: Iterable[Message]) -> dict[int, RecordDict]:
-        """Sort replies by position, strike delivered mail, and stop if too many failed."""
-        contents, causes, lost = sort_replies(replies, self._nodes)
-        for node in contents:
-            self._mailbox.delivered(node)
-        for node in lost:
-            self._mailbox.lost(node)
-        self._tolerate(server_round, causes)
-        return contents
-
-    def _tolerate(self, server_round: int, causes: Mapping[int, str]) -> None:
-        """Warn of the nodes that failed in a round, and stop if they are too many."""
-        n = len(self._nodes)
-        for node, cause in causes.items():
-            _log.warning("Round %d: node %d failed: %s", server_round, node, cause)
-        if len(causes) == n or len(causes) > self.max_failed_share * n:
-            first = min(causes)
-            raise RuntimeError(
-                f"round {server_round}: {len(causes)} of {n} nodes failed, more than the share of "
-                f"{self.max_failed_share} that may; mend the first cause, node {first}: "
-                f"{causes[first]}"
-            )
+    def _present_in(self, server_round: int) -> list[int]:
+        """Draw who takes part in a round; somebody always does."""
+        chance = {
+            node: random.Random(derive_seed(self.seed, "drop", server_round, node)).random()
+            for node in self._all
+        }
+        present = [node for node in self._all if chance[node] >= self.drop_probability]
+        return present or [max(self._all, key=lambda node: chance[node])]
 
     def _let_rejoin(self, grid: Grid) -> None:
         """Give nodes that registered anew (restarted SuperNodes) the place that their data has."""

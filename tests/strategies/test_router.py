@@ -10,6 +10,7 @@ from flwr_decaf.clients import peer_mixing
 from flwr_decaf.mixing_matrix import build_network, without_nodes
 from flwr_decaf.network import build_changing_network
 from flwr_decaf.strategies import DeCAF, DLoRA
+from flwr_decaf.strategies.attendance import check_failures
 from tests.apps.pure_mixing import app, make_app, start_value
 from tests.local_grid import LocalGrid
 
@@ -119,7 +120,7 @@ def test_a_node_that_misses_its_start_gets_it_later():
 
 def test_too_many_failures_stop_the_run_with_the_first_cause():
     grid = LocalGrid(app, 4)
-    strategy = DLoRA("ring", max_failed_share=0.25)
+    strategy = DLoRA("ring", max_failures=1)
     roll = strategy.configure_train
 
     def configure_and_break(*arguments):
@@ -179,9 +180,10 @@ def forget(grid, place):
 
 @pytest.mark.parametrize("kind", ["same id", "new id"])
 @pytest.mark.parametrize("every", [0, 1])
-def test_a_restarted_node_gets_back_what_it_had_posted(kind, every):
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_restarted_node_gets_back_what_it_had_posted(kind, every, retries):
     n, w, grid = 5, build_network("ring", 5), LocalGrid(app, 5)
-    strategy = DLoRA("ring", evaluate_every=every)
+    strategy = DLoRA("ring", evaluate_every=every, retries=retries)
     configure = strategy.configure_train
 
     def configure_and_restart(server_round, *rest):
@@ -196,11 +198,53 @@ def test_a_restarted_node_gets_back_what_it_had_posted(kind, every):
     strategy.configure_train = configure_and_restart
     held = held_after(strategy, n, rounds=4, grid=grid)
     expected = np.linalg.matrix_power(w, 4) @ starts(n)
-    if (
-        kind == "same id"
-    ):  # round 3 is spent finding out; node 2 mixes its mail of round 2 in round 4
+    if (kind, retries) == ("same id", 0):
+        # Round 3 is spent finding out; node 2 mixes its mail of round 2 in round 4.
         expected = w @ without_nodes(w, {2}) @ w @ w @ starts(n)
     np.testing.assert_allclose(held, expected, atol=1e-14)
+
+
+@pytest.mark.parametrize(("retries", "failed"), [(0, [(2, 1, "broken on purpose")]), (1, [])])
+def test_a_node_that_fails_once_is_asked_again(retries, failed):
+    grid, told = LocalGrid(app, 3), []
+    strategy = DLoRA(
+        "ring", evaluate_every=0, retries=retries, on_failure=lambda *what: told.append(what)
+    )
+    configure, send = strategy.configure_train, grid.send_and_receive
+
+    def configure_and_break(server_round, *rest):
+        grid.broken = {1} if server_round == 2 else set()
+        return configure(server_round, *rest)
+
+    def send_and_mend(*args, **options):
+        replies = send(*args, **options)
+        grid.broken = set()
+        return replies
+
+    strategy.configure_train, grid.send_and_receive = configure_and_break, send_and_mend
+    held_after(strategy, 3, rounds=3, grid=grid)
+    assert [(t, node, cause.split("'")[0].split(": ")[-1]) for t, node, cause in told] == failed
+
+
+def test_nodes_that_come_and_go_keep_the_mean_and_are_no_failures():
+    told = []
+    strategy = DLoRA(
+        "complete", drop_probability=0.6, max_failures=0, on_failure=lambda *what: told.append(what)
+    )
+    n, grid = 6, LocalGrid(app, 6)
+    strategy.start(grid, ArrayRecord(START), num_rounds=1)
+    trained = [m for m in grid.sent if m.metadata.message_type == "train" and "config" in m.content]
+    assert 1 <= len(trained) < n
+    assert not told
+
+
+def test_a_dead_actor_stops_the_run_whatever_may_fail():
+    causes = {2: "<class 'ray.exceptions.ActorDiedError'>:<'The actor died unexpectedly'>"}
+    with pytest.raises(RuntimeError, match=r"round 7: a Ray actor died .* resume-from"):
+        check_failures(7, causes, asked=5, tolerated=5)
+    check_failures(7, {2: "ValueError"}, asked=5, tolerated=1)
+    with pytest.raises(RuntimeError, match=r"2 of 5 nodes failed, more than the 1 .* node 2: x"):
+        check_failures(7, {2: "x", 4: "y"}, asked=5, tolerated=1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,133 @@
+"""Attendance: who was asked in a round, who is asked again, and whether too many are missing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from flwr_decaf.strategies.mailbox import Mailbox
+from flwr_decaf.strategies.replies import sort_replies
+
+_log = logging.getLogger("flwr")
+DEAD_ACTOR = "a Ray actor died"  # in the error of a run that a fresh engine can go on with
+
+OnFailure = Callable[[int, int, str], None]
+
+
+class Attendance:
+    """Asks nodes, asks those again that answer with an error, and stops a run that is too empty.
+
+    Parameters
+    ----------
+    retries : int
+        How often a node that answers with an error is asked again.
+    max_failures : int or None
+        Nodes that may fail in a round; None lets half of them.
+    on_failure : callable
+        Called with round, node and cause for each node that failed.
+
+    Attributes
+    ----------
+    timeout : float or None
+        Seconds to wait for those that are asked again.
+    """
+
+    def __init__(self, retries: int, max_failures: int | None, on_failure: OnFailure) -> None:
+        self.retries = retries
+        self.max_failures = max_failures
+        self.on_failure = on_failure
+        self.timeout: float | None = None
+
+    def ask(
+        self, grid: Grid, nodes: Iterable[int], write: Callable[[int], Message]
+    ) -> list[Message]:
+        """Write to nodes, and remember how."""
+        self._grid, self._write, self._asked = grid, write, sorted(nodes)
+        return [write(node) for node in self._asked]
+
+    def gather(
+        self,
+        server_round: int,
+        replies: Iterable[Message],
+        nodes: Sequence[int],
+        mailbox: Mailbox,
+    ) -> dict[int, RecordDict]:
+        """Sort replies, keep the mailbox up to date, and ask those again that failed.
+
+        A node that has not answered at all is not asked again: it may still be at work.
+
+        Returns
+        -------
+        dict of int to RecordDict
+            Good replies by position, in its order.
+
+        Raises
+        ------
+        RuntimeError
+            See ``check_failures``.
+        """
+        got = sort_replies(replies, nodes)
+        contents = self._note(got.contents, got.lost, mailbox)
+        for _ in range(self.retries):
+            if not got.errors:
+                break
+            again = [self._write(node) for node in got.errors]
+            got = sort_replies(self._grid.send_and_receive(again, timeout=self.timeout), nodes)
+            contents |= self._note(got.contents, got.lost, mailbox)
+        missing = [node for node in self._asked if node not in contents]
+        causes = {node: got.errors.get(node, got.silence) for node in missing}
+        for node, cause in causes.items():
+            self.on_failure(server_round, node, cause)
+        tolerated = len(nodes) // 2 if self.max_failures is None else self.max_failures
+        check_failures(server_round, causes, asked=len(self._asked), tolerated=tolerated)
+        return dict(sorted(contents.items()))
+
+    def _note(
+        self, contents: dict[int, RecordDict], lost: Iterable[int], mailbox: Mailbox
+    ) -> dict[int, RecordDict]:
+        for node in contents:
+            mailbox.delivered(node)
+        for node in lost:
+            mailbox.lost(node)
+        return contents
+
+
+def check_failures(
+    server_round: int, causes: Mapping[int, str], asked: int, tolerated: int
+) -> None:
+    """Warn of the nodes that failed in a round, and stop if they are too many.
+
+    Parameters
+    ----------
+    server_round : int
+        For the message.
+    causes : mapping of int to str
+        Failed node -> why.
+    asked : int
+        How many nodes were asked.
+    tolerated : int
+        How many may fail.
+
+    Raises
+    ------
+    RuntimeError
+        With the first cause; or, whatever the number, if a Ray actor has died: Flower puts it
+        back into its pool, where it would fail every message that it draws from then on.
+    """
+    for node, cause in causes.items():
+        _log.warning("Round %d: node %d failed: %s", server_round, node, cause)
+        if "ActorDied" in cause:
+            raise RuntimeError(
+                f"round {server_round}: {DEAD_ACTOR} and cannot be replaced (often memory ran "
+                "out); let fewer clients work at once (more --cpus for each) and go on with "
+                "resume-from"
+            )
+    if len(causes) == asked or len(causes) > tolerated:
+        first = min(causes)
+        raise RuntimeError(
+            f"round {server_round}: {len(causes)} of {asked} nodes failed, more than the "
+            f"{tolerated} that may; mend the first cause, node {first}: {causes[first]}"
+        )
