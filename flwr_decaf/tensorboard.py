@@ -48,7 +48,8 @@ def _means(lines: list[Mapping[str, Any]]) -> dict[str, tuple[int, float]]:
     if not lines:
         return {}
     first = lines[0]
-    metrics = [key for key in first if key not in _PLACE and all(key in line for line in lines)]
+    numbers = [key for key, value in first.items() if isinstance(value, int | float)]
+    metrics = [key for key in numbers if key not in _PLACE and all(key in line for line in lines)]
     return {
         f"{first['phase']}/{key}": (first["round"], statistics.fmean(line[key] for line in lines))
         for key in metrics

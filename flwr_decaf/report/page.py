@@ -123,6 +123,12 @@ def _html(folders: Sequence[RunFolder], summary: pd.DataFrame, figures: dict[str
         ],
         statuses=[(folder.path, folder.run.get("status")) for folder in folders],
         networks=networks,
+        missing=[
+            (folder.path.name, line)
+            for folder in folders
+            for line in folder.metrics
+            if line["phase"] == "missing"
+        ],
         commands=commands(folders),
         environment=folders[0].run.get("environment", {}),
         started=min(str(folder.run["started"]) for folder in folders),

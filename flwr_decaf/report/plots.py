@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from flwr_decaf.mixing_matrix import graph_of
 from flwr_decaf.report.runs import consensus_distance, labels_of, over_rounds, read_metrics
 from flwr_decaf.report.style import Look, looks
+from flwr_decaf.report.swept import accuracy_over_setting
 from flwr_decaf.run_folder import RunFolder
 
 _SIZE = (7.2, 3.6)  # inches
@@ -175,6 +176,7 @@ def time_split(folders: Sequence[RunFolder]) -> Figure | None:
 
 
 PLOTS: dict[str, tuple[str, Callable[[Sequence[RunFolder]], Figure | None]]] = {
+    "accuracy-over-setting": ("What the setting does", accuracy_over_setting),
     "accuracy-over-rounds": ("Accuracy over rounds", accuracy_over_rounds),
     "accuracy-over-bytes": ("Accuracy over traffic", accuracy_over_bytes),
     "consensus": ("Consensus distance and interference", consensus_and_interference),

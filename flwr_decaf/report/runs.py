@@ -39,22 +39,37 @@ def find_runs(paths: Iterable[Path]) -> list[RunFolder]:
     return found
 
 
+def varied(folders: Sequence[RunFolder]) -> dict[str, list[Any]]:
+    """List the settings in which runs differ, seeds and strategies aside.
+
+    Returns
+    -------
+    dict of str to list
+        Short name of the setting -> its value in each run, "nodes" among them.
+    """
+    settings = [folder.run["settings"] for folder in folders]
+    values = {key: [one.get(key) for one in settings] for key in settings[0]}
+    values["nodes"] = [folder.run.get("network", {}).get("nodes") for folder in folders]
+    differing = {
+        key: each
+        for key, each in values.items()
+        if key not in _NOT_IN_LABELS and len(set(map(str, each))) > 1
+    }
+    return {_short(key): each for key, each in differing.items()}
+
+
 def labels_of(folders: Sequence[RunFolder]) -> list[str]:
     """Name each run by its strategy and by the settings in which the runs differ, seeds aside."""
-    settings = [folder.run["settings"] for folder in folders]
-    keys = [
-        key
-        for key in settings[0]
-        if key not in _NOT_IN_LABELS and len({str(one.get(key)) for one in settings}) > 1
+    differences = varied(folders)
+    return [
+        ", ".join(
+            [
+                folder.run["settings"]["strategy"],
+                *(f"{key} {values[place]}" for key, values in differences.items()),
+            ]
+        )
+        for place, folder in enumerate(folders)
     ]
-    nodes = [folder.run.get("network", {}).get("nodes") for folder in folders]
-    labels = []
-    for one, n in zip(settings, nodes, strict=True):
-        varying = [f"{_short(key)} {one.get(key)}" for key in keys]
-        if len(set(nodes)) > 1:
-            varying.append(f"{n} nodes")
-        labels.append(", ".join([one["strategy"], *varying]))
-    return labels
 
 
 def evaluated(folders: Sequence[RunFolder]) -> list[RunFolder]:

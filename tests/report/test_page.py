@@ -84,3 +84,11 @@ def test_a_run_without_an_evaluation_is_left_out_and_spoils_nothing(tmp_path):
     html = write_report([failed, good], tmp_path / "report").read_text("utf8")
     assert "1 run, begun" in html
     assert "/no" not in html
+
+
+def test_missing_nodes_are_told_and_their_causes_escaped(tmp_path):
+    run = write_run(tmp_path / "r", "decaf")
+    assert "were missing" not in write_report([run], tmp_path / "report").read_text("utf8")
+    run.note_failure(2, 1, "<b>out of memory</b>")
+    html = write_report([run], tmp_path / "report").read_text("utf8")
+    assert "<td>2</td><td>1</td><td>&lt;b&gt;out of memory&lt;/b&gt;</td>" in html

@@ -29,7 +29,7 @@ def test_labels_name_what_differs_and_nothing_else(comparison, tmp_path):
     models = [write_run(tmp_path / m, "decaf", **{"model.name": m}) for m in ("a", "b")]
     assert labels_of(models) == ["decaf, model a", "decaf, model b"]
     ranked[1].update(network={"nodes": 5})
-    assert labels_of(ranked) == ["decaf, rank 1, 2 nodes", "decaf, rank 2, 5 nodes"]
+    assert labels_of(ranked) == ["decaf, rank 1, nodes 2", "decaf, rank 2, nodes 5"]
 
 
 def test_over_rounds(comparison):

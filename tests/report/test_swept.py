@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import pytest
+
+from flwr_decaf.report.runs import varied
+from flwr_decaf.report.swept import accuracy_over_setting
+from tests.report.conftest import write_run
+
+
+@pytest.fixture
+def ranks(tmp_path):
+    return [
+        write_run(tmp_path / f"{name}-{rank}-{seed}", name, seed, **{"lora.rank": rank})
+        for rank in (2, 16)
+        for seed in (0, 1)
+        for name in ("decaf", "fedavg")
+    ]
+
+
+def test_a_line_a_method_over_the_values(ranks):
+    assert varied(ranks) == {"rank": [2] * 4 + [16] * 4}
+    axes = accuracy_over_setting(ranks).axes
+    assert [tick.get_text() for tick in axes[0].get_xticklabels()] == ["2", "16"]
+    assert axes[0].get_xlabel() == "rank"
+    lines = {c.get_label(): c.lines[0].get_ydata().tolist() for c in axes[0].containers}
+    assert lines == {"decaf": pytest.approx([0.75, 0.75]), "fedavg": pytest.approx([0.55, 0.55])}
+
+
+def test_nothing_to_draw_where_nothing_or_more_was_swept(ranks, tmp_path):
+    assert accuracy_over_setting(ranks[:2]) is None
+    other = write_run(tmp_path / "o", "decaf", **{"lora.rank": 2, "lora.alpha": 1.0})
+    assert accuracy_over_setting([*ranks, other]) is None
