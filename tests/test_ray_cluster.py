@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,8 +48,11 @@ def test_actors_spread_over_the_nodes_of_an_existing_cluster(tmp_path):
     port = free_port()
     address = f"127.0.0.1:{port}"
     env = environment(tmp_path) | {"RAY_ADDRESS": address}
+    head_options = ("--head", f"--port={port}", "--include-dashboard=false")
     with (
-        ray_node(tmp_path, "head", "--head", f"--port={port}", "--include-dashboard=false") as head,
+        # A folder of its own: else Ray leaves a note of this cluster, and others try to join it.
+        tempfile.TemporaryDirectory(prefix="ray") as folder,  # short, for the names of sockets
+        ray_node(tmp_path, "head", *head_options, f"--temp-dir={folder}") as head,
         ray_node(tmp_path, "second", f"--address={address}") as second,
     ):
         wait_for_nodes(address, 2, env)
