@@ -10,6 +10,7 @@ record                 meaning
 ``decaf.posts``        to a node: its neighbours' posts, by position
 ``decaf.post``         from a node: its own post
 ``decaf.call``         to a node: roll call or collection, answered without the user's code
+``decaf.refused``      from a node: whose posts it could not use, and why
 ``decaf.own``          in ``Context.state``: the node's own state
 ====================  ==================================================================
 """
@@ -30,6 +31,7 @@ MAIL = "decaf.mail"
 POSTS = "decaf.posts"
 POST = "decaf.post"
 CALL = "decaf.call"
+REFUSED = "decaf.refused"
 OWN = "decaf.own"
 
 ROLL_CALL = "roll-call"

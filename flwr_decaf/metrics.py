@@ -42,6 +42,12 @@ def distances_to_mean(states: Sequence[State]) -> list[float]:
     return [math.sqrt(max(value, 0.0)) for value in squares.tolist()]
 
 
+def norms(states: Sequence[State]) -> list[float]:
+    """Measure the Frobenius norm of each state: of all products ``B @ A`` and dense tensors."""
+    inner = sum((_inner_products(part) for part in _parts(states)), torch.zeros(len(states), 1))
+    return [math.sqrt(max(value, 0.0)) for value in inner.diagonal().tolist()]
+
+
 def interference(states: Sequence[State], weights: Sequence[float], mixed: State) -> float:
     """Measure what mixing changed in the product that it should have kept.
 

@@ -40,7 +40,7 @@ def everything(processes):
 
 
 def server_app(processes):
-    return [p for p in processes if "serverapp" in command_of(p)]
+    return [p for p in processes if "flwr-simulation" in command_of(p)]  # it runs the ServerApp
 
 
 def actor(processes):

@@ -19,6 +19,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp.typing import ClientAppCallable
 
 from flwr_decaf import messages
+from flwr_decaf.inspection import read_posts, wild
 from flwr_decaf.lora import State, factor_of, select
 from flwr_decaf.messages import Mail
 from flwr_decaf.metrics import interference
@@ -43,14 +44,14 @@ def peer_mixing(msg: Message, context: Context, call_next: ClientAppCallable) ->
     -------
     Message
         The user's reply. After training its arrays are replaced by the node's post, and its
-        metrics tell of the mixing: ``mixing-seconds``, ``mixing-interference`` (Frobenius norm)
-        and ``mixing-neighbours``.
+        metrics tell of the mixing: ``mixing-seconds``, ``mixing-interference`` (Frobenius norm),
+         ``mixing-neighbours`` and ``mixing-refused``.
 
     Raises
     ------
     ValueError
-        If a post does not match the node's own model, or the user's train function returns other
-        arrays than it was given, or moves a factor that is frozen in this round.
+        If the user's train function returns other arrays than it was given, or moves a factor
+        that is frozen in this round.
     """
     call = cast(ConfigRecord, msg.content.get(messages.CALL, ConfigRecord()))
     if call.get("ask") == messages.ROLL_CALL:
@@ -61,7 +62,7 @@ def peer_mixing(msg: Message, context: Context, call_next: ClientAppCallable) ->
     own = _own_state(msg.content, context, mail)
     if own is None:  # a restarted SuperNode: the relay sends its last post with the next message
         return Message(RecordDict({messages.CALL: ConfigRecord({"lost": True})}), reply_to=msg)
-    held, metrics = mix(own, mail)
+    held, metrics, refused = mix(own, mail)
     context.state[messages.OWN] = messages.pack_record(held)
     if call.get("ask") == messages.COLLECT:
         return Message(RecordDict({messages.POST: messages.pack_record(held)}), reply_to=msg)
@@ -72,38 +73,48 @@ def peer_mixing(msg: Message, context: Context, call_next: ClientAppCallable) ->
     if reply.content.array_records:
         _keep_and_post(reply.content, context, held, mail)
     _report(reply.content, metrics)
+    if refused:
+        reply.content[messages.REFUSED] = ConfigRecord(
+            {"senders": list(refused), "causes": list(refused.values())}
+        )
     return reply
 
 
-def mix(own: State, mail: Mail) -> tuple[State, dict[str, float]]:
+def mix(own: State, mail: Mail) -> tuple[State, dict[str, float], dict[int, str]]:
     """Apply the mail's rule to the node's own state and its neighbours' posts.
 
     Tensors that did not travel stay as they are. A node without neighbours in this round keeps
-    its own state to the bit.
+    its own state to the bit. Posts that cannot be used are left out, and their weight goes to
+    the node's own.
 
     Returns
     -------
     state : State
         What the node now holds.
     metrics : dict of str to float
-        Seconds, interference and the number of neighbours.
+        Seconds, interference, and the number of neighbours mixed and refused.
+    refused : dict of int to str
+        Senders of posts that were not used, and why.
     """
     started = time.perf_counter()
-    if not mail.posts:
-        return own, {"mixing-seconds": 0.0, "mixing-interference": 0.0, "mixing-neighbours": 0.0}
-    posts = [messages.unpack(post) for post in mail.posts.values()]
-    travelled = {name: own[name] for name in own if name in posts[0]}
-    for sender, post in zip(mail.posts, posts, strict=True):
-        check_alike(travelled, post, who=f"the post of node {sender}")
+    posts, refused = read_posts(mail.posts, like=select(own, mail.travels))
+    senders = list(posts)
+    for place in wild(own, [own | post for post in posts.values()]):
+        posts.pop(senders[place])
+        refused[senders[place]] = "its norm is beyond a hundred times the typical one"
+    metrics = dict.fromkeys(("mixing-seconds", "mixing-interference"), 0.0)
+    metrics |= {"mixing-neighbours": float(len(posts)), "mixing-refused": float(len(refused))}
+    if not posts:
+        return own, metrics, refused
+    weight_of = dict(zip(mail.posts, mail.weights[1:], strict=True))
+    weights = [weight_of[sender] for sender in posts]
+    weights = [1.0 - sum(weights) if refused else mail.weights[0], *weights]
     with _one_thread():
-        held = own | RULES[mail.rule]([travelled, *posts], mail.weights)
-    seconds = time.perf_counter() - started
-    lost = interference([own, *(own | post for post in posts)], mail.weights, held)
-    return held, {
-        "mixing-seconds": seconds,
-        "mixing-interference": lost,
-        "mixing-neighbours": float(len(posts)),
-    }
+        held = own | RULES[mail.rule]([select(own, mail.travels), *posts.values()], weights)
+    metrics["mixing-seconds"] = time.perf_counter() - started
+    whole = [own, *(own | post for post in posts.values())]
+    metrics["mixing-interference"] = interference(whole, weights, held)
+    return held, metrics, refused
 
 
 @contextmanager

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
 
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from flwr_decaf import messages
 from flwr_decaf.strategies.mailbox import Mailbox
 from flwr_decaf.strategies.replies import sort_replies
 
@@ -79,11 +81,24 @@ class Attendance:
             contents |= self._note(got.contents, got.lost, mailbox)
         missing = [node for node in self._asked if node not in contents]
         causes = {node: got.errors.get(node, got.silence) for node in missing}
+        self.note_missing(server_round, causes, asked=len(self._asked))
+        for node, content in contents.items():
+            self._tell_refused(server_round, node, content)
+        return dict(sorted(contents.items()))
+
+    def note_missing(self, server_round: int, causes: Mapping[int, str], asked: int) -> None:
+        """Tell who is missing in a round, and stop if too many are: see ``check_failures``."""
         for node, cause in causes.items():
             self.on_failure(server_round, node, cause)
-        tolerated = len(nodes) // 2 if self.max_failures is None else self.max_failures
-        check_failures(server_round, causes, asked=len(self._asked), tolerated=tolerated)
-        return dict(sorted(contents.items()))
+        tolerated = asked // 2 if self.max_failures is None else self.max_failures
+        check_failures(server_round, causes, asked, tolerated)
+
+    def _tell_refused(self, server_round: int, node: int, content: RecordDict) -> None:
+        refused = cast(ConfigRecord, content.pop(messages.REFUSED, ConfigRecord()))
+        senders = cast(list[int], refused.get("senders", []))
+        for sender, cause in zip(senders, cast(list[str], refused.get("causes", [])), strict=True):
+            _log.warning("Round %d: node %d refused node %d: %s", server_round, node, sender, cause)
+            self.on_failure(server_round, sender, f"node {node} refused its post: {cause}")
 
     def _note(
         self, contents: dict[int, RecordDict], lost: Iterable[int], mailbox: Mailbox
@@ -125,7 +140,7 @@ def check_failures(
                 "out); let fewer clients work at once (more --cpus for each) and go on with "
                 "resume-from"
             )
-    if len(causes) == asked or len(causes) > tolerated:
+    if causes and (len(causes) == asked or len(causes) > tolerated):
         first = min(causes)
         raise RuntimeError(
             f"round {server_round}: {len(causes)} of {asked} nodes failed, more than the "

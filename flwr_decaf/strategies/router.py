@@ -32,7 +32,8 @@ from flwr.serverapp.strategy import Result, Strategy
 from flwr_decaf import messages
 from flwr_decaf.changing_graphs import check_dynamic
 from flwr_decaf.checkpoint import Checkpoint
-from flwr_decaf.lora import State, size_in_bytes
+from flwr_decaf.inspection import read_posts
+from flwr_decaf.lora import State, select, size_in_bytes
 from flwr_decaf.messages import Mail
 from flwr_decaf.metrics import distances_to_mean, mean_metrics
 from flwr_decaf.mixing_matrix import graph_of, lambda2, without_nodes
@@ -223,11 +224,14 @@ evaluate_metrics_aggr_fn
         """Take in the posts, drop the links of nodes that sent none, and address the rest."""
         contents = self._gather(server_round, replies)
         posts = {node: self._post_of(content) for node, content in contents.items()}
-        w = without_nodes(self.network.of_round(server_round), set(self._all) - posts.keys())
-        self._mailbox.collect(posts, w)
-        travelled = {node: messages.unpack(post) for node, post in posts.items()}
+        expected = select(self._initial, self.schedule(server_round).travels)
+        travelled, unusable = read_posts(posts, like=expected)
+        self._attendance.note_missing(server_round, unusable, asked=len(posts))
+        usable = {node: posts[node] for node in travelled}
+        w = without_nodes(self.network.of_round(server_round), set(self._all) - usable.keys())
+        self._mailbox.collect(usable, w)
         states = [self._initial | state for state in travelled.values()]
-        for node, distance in zip(posts, distances_to_mean(states), strict=True):
+        for node, distance in zip(usable, distances_to_mean(states), strict=True):
             metrics = next(iter(contents[node].metric_records.values()))
             metrics["distance-to-mean"] = distance
             metrics["bytes-sent"] = size_in_bytes(travelled[node]) * graph_of(w).degree(node)

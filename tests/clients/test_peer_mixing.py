@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -101,7 +103,7 @@ def test_a_factor_that_is_frozen_must_not_move():
 
 def test_without_neighbours_the_node_keeps_its_own_to_the_bit():
     half = lora_state(1, dtype=torch.float16)
-    held, metrics = mix(half, Mail("factorize", "AB", "AB"))
+    held, metrics, _ = mix(half, Mail("factorize", "AB", "AB"))
     assert all(torch.equal(held[name], x) for name, x in half.items())
     assert metrics["mixing-neighbours"] == 0
 
@@ -147,10 +149,44 @@ def test_a_train_function_must_return_one_array_record():
         peer_mixing(message(mail()), context(OWN), returning(more=ArrayRecord(OWN)))
 
 
-def test_a_post_that_does_not_fit_is_named():
-    strange = {**OTHER, "model.q.lora_A.weight": torch.zeros(2, 9, dtype=torch.float64)}
-    with pytest.raises(ValueError, match=r"the post of node 4: model.q.lora_A.weight must be"):
-        peer_mixing(message(mail(neighbour=strange)), context(OWN), returning())
+def damaged(kind):
+    name = "model.q.lora_A.weight"
+    return {
+        "shape": {**OTHER, name: torch.zeros(2, 9, dtype=torch.float64)},
+        "dtype": {**OTHER, name: OTHER[name].float()},
+        "keys": {k: x for k, x in OTHER.items() if k != name},
+        "NaN": {**OTHER, name: OTHER[name] * float("nan")},
+        "infinity": {**OTHER, name: OTHER[name] / 0},
+        "norm": {k: 1e4 * x for k, x in OTHER.items()},
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["shape", "dtype", "keys", "NaN", "infinity", "norm"])
+def test_a_post_that_cannot_be_used_is_left_out_and_named(kind):
+    held, metrics, refused = mix(OWN, mail(neighbour=damaged(kind)))
+    assert all(torch.equal(held[name], x) for name, x in OWN.items())  # all weight is its own
+    assert (metrics["mixing-neighbours"], metrics["mixing-refused"]) == (0, 1)
+    assert list(refused) == [4]
+    assert {"keys": "same tensors", "NaN": "NaN or inf", "infinity": "NaN or inf"}.get(
+        kind, "must be" if kind != "norm" else "hundred times"
+    ) in refused[4]
+    reply = peer_mixing(message(mail(neighbour=damaged(kind))), context(OWN), returning())
+    assert reply.content["decaf.refused"]["senders"] == [4]
+
+
+def test_the_weight_of_a_refused_post_goes_to_the_own():
+    third = (1 / 3, 1 / 3, 1 / 3)
+    posts = {4: pack(OTHER), 7: pack(damaged("NaN"))}
+    held, _, refused = mix(OWN, Mail("average", "AB", "AB", weights=third, posts=posts))
+    assert list(refused) == [7]
+    for name, x in OWN.items():
+        torch.testing.assert_close(held[name], x * 2 / 3 + OTHER[name] / 3)
+
+
+def test_bytes_that_are_no_post_are_refused():
+    posts = {4: replace(pack(OTHER), data=b"no safetensors at all")}
+    _, _, refused = mix(OWN, Mail("average", "AB", "AB", weights=(0.5, 0.5), posts=posts))
+    assert "cannot be read" in refused[4]
 
 
 def test_integer_buffers_survive():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 
+from flwr_decaf import messages
 from flwr_decaf.clients import peer_mixing
 from flwr_decaf.mixing_matrix import build_network, without_nodes
 from flwr_decaf.network import build_changing_network
@@ -224,6 +225,27 @@ def test_a_node_that_fails_once_is_asked_again(retries, failed):
     strategy.configure_train, grid.send_and_receive = configure_and_break, send_and_mend
     held_after(strategy, 3, rounds=3, grid=grid)
     assert [(t, node, cause.split("'")[0].split(": ")[-1]) for t, node, cause in told] == failed
+
+
+@pytest.mark.parametrize("harm", [lambda x: x * float("nan"), lambda x: x[:1]])
+def test_a_post_that_no_one_could_use_is_a_node_missing(harm):
+    """The relay drops the links on both sides, so that W stays doubly stochastic."""
+    n, w, told = 5, build_network("ring", 5), []
+    grid = LocalGrid(app, n)
+    strategy = DLoRA("ring", evaluate_every=0, on_failure=lambda *what: told.append(what))
+    gather = strategy._attendance.gather
+
+    def gather_and_harm(server_round, *rest):
+        contents = gather(server_round, *rest)
+        if server_round == 2 and messages.POST in contents[3]:
+            post = messages.unpack_record(contents[3][messages.POST])
+            contents[3][messages.POST] = messages.pack_record({"x": harm(post["x"])})
+        return contents
+
+    strategy._attendance.gather = gather_and_harm
+    held = held_after(strategy, n, rounds=2, grid=grid)
+    np.testing.assert_allclose(held, without_nodes(w, {3}) @ w @ starts(n), atol=1e-14)
+    assert [(t, node) for t, node, _ in told] == [(2, 3)]
 
 
 def test_nodes_that_come_and_go_keep_the_mean_and_are_no_failures():
