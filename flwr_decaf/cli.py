@@ -102,20 +102,37 @@ def topology(  # noqa: PLR0913 - an argument an option
     seed: Annotated[int, typer.Option(help="Decides the draw of random graphs.", min=0)] = 0,
     edge_probability: Annotated[float, typer.Option(help="Of random graphs.")] = 0.5,
     degree: Annotated[int, typer.Option(help="Of random regular graphs and small worlds.")] = 4,
+    dynamic: Annotated[str, typer.Option(help="How they change from round to round.")] = "static",
+    activation_probability: Annotated[float, typer.Option(help="Of edge-activation.")] = 0.5,
     adapter_mb: Annotated[float, typer.Option(help="Size of one post, in MB.")] = 1.0,
     output: Annotated[Path, typer.Option(help="Picture to draw.")] = Path("topology.png"),
 ) -> None:
     """Draw graphs, and say how fast they agree and what they cost."""
-    from flwr_decaf.mixing_matrix import build_network
+    from flwr_decaf.network import build_changing_network, phase_length, rho
     from flwr_decaf.report.topology import save_topologies, topology_table
 
-    options = {"edge_probability": edge_probability, "degree": degree}
+    options = {
+        "edge_probability": edge_probability,
+        "degree": degree,
+        "activation_probability": activation_probability,
+    }
     try:
-        networks = {name: build_network(name, nodes, weights, seed, options) for name in names}
-        save_topologies(networks, output)
+        networks = {
+            name: build_changing_network(name, nodes, weights, seed, options, dynamic)
+            for name in names
+        }
+        bases = {name: network.base for name, network in networks.items()}
+        save_topologies(bases, output)
+        told = [
+            f"{name}, {dynamic}: rho = {rho(network):.4f}, T of TAD-LoRA = {phase_length(network)}"
+            for name, network in networks.items()
+            if network.changes
+        ]
     except ValueError as error:
         _fail(str(error), code=2)
-    _console.print(topology_table(networks, adapter_mb * 1e6))
+    _console.print(topology_table(bases, adapter_mb * 1e6))
+    for line in told:
+        _console.print(line, highlight=False, soft_wrap=True)
     _console.print(f"Picture: {output}", highlight=False, soft_wrap=True)
 
 

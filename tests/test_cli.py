@@ -111,3 +111,9 @@ def test_a_topology_that_cannot_be_is_refused(tmp_path):
     result = call("topology", "random-regular", "--nodes", 5, "--degree", 3)
     assert result.exit_code == 2
     assert "n * degree even; got topology.degree=3 with n=5" in result.stderr
+
+
+def test_a_topology_that_changes_tells_rho_and_the_phase_length(tmp_path):
+    options = ("--dynamic", "one-peer-exponential", "--nodes", 2, "--output", tmp_path / "t.png")
+    result = call("topology", "complete", *options)
+    assert "complete, one-peer-exponential: rho = 0.0000, T of TAD-LoRA = 1" in result.stdout
