@@ -113,6 +113,8 @@ class Data:
     """The data set, its columns, and how it is split over the nodes."""
 
     name: str = setting("20newsgroups")
+    subset: str = setting("")
+    test_split: str = setting("")
     text_column: str = setting("text")
     label_column: str = setting("label")
     classes: str = setting("")

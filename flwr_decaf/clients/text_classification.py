@@ -56,7 +56,8 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
 
     def encode(rows: Dataset) -> Dataset:
         def tokenize(batch: dict[str, list[Any]]) -> dict[str, Any]:
-            encoded = tokenizer(batch["text"], truncation=True, max_length=data.max_length)
+            texts = (batch[column] for column in ("text", "text_pair") if column in batch)
+            encoded = tokenizer(*texts, truncation=True, max_length=data.max_length)
             return {**encoded, "label": batch["label"]}
 
         # The fingerprint names the result, so that all actors and later runs find it on disk.

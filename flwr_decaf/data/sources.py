@@ -69,7 +69,9 @@ def load_texts(data: config.Data, seed: int) -> DatasetDict:
     ----------
     data : config.Data
         ``name`` is a demo set, a hub id, a folder that ``datasets.load_dataset`` takes, or a file
-        (.csv, .tsv, .json, .jsonl, .parquet).
+        (.csv, .tsv, .json, .jsonl, .parquet), ``subset`` a configuration of a hub set;
+        ``text_column`` may name two columns, whose texts are encoded as a pair; ``test_split``
+        is "test" or else "validation" unless given.
     seed : int
         Decides the sample if ``max_train_samples`` or ``max_test_samples`` asks for one, and the
         test split (a fifth) if the set has none.
@@ -77,15 +79,16 @@ def load_texts(data: config.Data, seed: int) -> DatasetDict:
     Returns
     -------
     DatasetDict
-        Splits "train" and "test", columns "text" and "label" (a ``ClassLabel``).
+        Splits "train" and "test", columns "text" (and "text_pair") and "label", a ``ClassLabel``.
 
     Raises
     ------
     ValueError
         In one line, if the set cannot be found or lacks the columns or classes.
     """
-    splits = _with_test(_read(data.name), seed)
-    names = {data.text_column: "text", data.label_column: "label"}
+    splits = _with_test(_read(data.name, data.subset), data.test_split, seed)
+    texts = zip(split_list(data.text_column), ("text", "text_pair"), strict=False)
+    names = {**dict(texts), data.label_column: "label"}
     for column in names:
         if column not in splits["train"].column_names:
             raise ValueError(
@@ -109,7 +112,7 @@ def sample(rows: Dataset, size: int, seed: int) -> Dataset:
     return rows.shuffle(seed=seed).select(range(size)) if 0 < size < len(rows) else rows
 
 
-def _read(name: str) -> DatasetDict:
+def _read(name: str, subset: str) -> DatasetDict:
     try:
         if name in DEMO_SETS:
             return DEMO_SETS[name]()
@@ -119,7 +122,7 @@ def _read(name: str) -> DatasetDict:
         if file.is_file():
             options = {"delimiter": "\t"} if file.suffix == ".tsv" else {}
             return load_dataset(_READERS[file.suffix], data_files=str(file), **options)
-        return load_dataset(str(file) if file.is_dir() else name)
+        return load_dataset(str(file) if file.is_dir() else name, subset or None)
     except (OSError, ValueError, KeyError, ConnectionError) as error:
         raise ValueError(
             f"data.name must be one of {', '.join(DEMO_SETS)}, a hub id, a folder, or a file ending"
@@ -128,9 +131,15 @@ def _read(name: str) -> DatasetDict:
         ) from error
 
 
-def _with_test(splits: DatasetDict, seed: int) -> DatasetDict:
+def _with_test(splits: DatasetDict, wanted: str, seed: int) -> DatasetDict:
     train = splits["train"]
-    held_out = next((splits[name] for name in ("test", "validation") if name in splits), None)
+    if wanted and wanted not in splits:
+        raise ValueError(
+            f"data.test-split must be a split of the data; got {wanted!r}; it has "
+            f"{', '.join(splits)}"
+        )
+    candidates = [wanted] if wanted else ["test", "validation"]
+    held_out = next((splits[name] for name in candidates if name in splits), None)
     if held_out is not None:
         return DatasetDict({"train": train, "test": held_out})
     return train.train_test_split(test_size=0.2, seed=derive_seed(seed, "test split"))

@@ -113,3 +113,15 @@ def test_only_some_classes(tmp_path):
 def test_an_unknown_class_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"data\.classes .* got 'chess'; it has art, food, sport"):
         load_texts(Data(name=str(write("csv", tmp_path)), classes="chess", **COLUMNS), seed=0)
+
+
+def test_pairs_of_texts_and_a_test_split_of_your_choice(tmp_path):
+    rows = [{"first": f"a{i}", "second": f"b{i}", "label": i % 2} for i in range(8)]
+    for split in ("train", "validation", "test"):
+        Dataset.from_list(rows if split == "train" else rows[:3]).to_csv(tmp_path / f"{split}.csv")
+    data = Data(name=str(tmp_path), text_column="first, second", test_split="validation")
+    splits = load_texts(data, seed=0)
+    assert list(splits["test"]["text_pair"]) == ["b0", "b1", "b2"]
+    assert splits["train"].column_names == ["text", "text_pair", "label"]
+    with pytest.raises(ValueError, match=r"data\.test-split must be a split .*got 'dev'; it has"):
+        load_texts(Data(name=str(tmp_path), text_column="first", test_split="dev"), seed=0)
