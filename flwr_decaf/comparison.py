@@ -6,6 +6,8 @@ same nodes and in the same simulation, so that the engine starts and the base mo
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
@@ -47,7 +49,7 @@ def runs_of(config: Config) -> dict[str, Config]:
         parts = [str(strategy), *(f"{key.split('.')[-1]}-{value}" for key, value in chosen.items())]
         if len(seeds) > 1:
             parts.append(f"s{seed}")
-        runs["-".join(parts)] = parse_config(flatten(config) | chosen | alone)
+        runs[_unused("-".join(parts), runs)] = parse_config(flatten(config) | chosen | alone)
     return runs
 
 
@@ -60,6 +62,12 @@ def difference(config: Config, base: Config) -> dict[str, Value]:
     """List the settings in which a run differs from the configuration that asked for it."""
     common = flatten(base)
     return {key: value for key, value in flatten(config).items() if value != common[key]}
+
+
+def _unused(text: str, taken: Mapping[str, Config]) -> str:
+    """Make a name for a folder from a text; values may be paths, which must not lead elsewhere."""
+    name = re.sub(r"[^\w.-]+", "_", text).replace("..", "_")
+    return name if name not in taken else f"{name}-{len(taken)}"
 
 
 def _sweep(config: Config) -> dict[str, list[Value]]:

@@ -71,6 +71,6 @@ def _root_of(config: Config, names: list[str]) -> Path:
         return Path(config.resume_from).resolve()
     label = names[0] if len(names) == 1 else "comparison"
     name = config.run_name or f"{datetime.now():%Y%m%d-%H%M%S}-{label}"
-    if Path(name).name != name:
+    if Path(name).name != name or name == "..":
         raise ValueError(f"run-name must be a plain name; got {name!r}; leave out slashes and dots")
     return Path(config.output_dir).resolve() / name
