@@ -51,12 +51,15 @@ class Checkpoint:
     posts : mapping of int to Array
         Each node's last post, packed.
     mail : mapping of int to Letter
-        What each node was last sent.
+        What each node was last sent, or is to be sent next.
+    pending : frozenset of int
+        Nodes that have not had their mail yet.
     """
 
     server_round: int
     posts: Mapping[int, Array]
     mail: Mapping[int, Letter] = field(default_factory=dict)
+    pending: frozenset[int] = frozenset()
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -71,6 +74,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     content = {
         "round": checkpoint.server_round,
         "posts": {node: name(post) for node, post in checkpoint.posts.items()},
+        "pending": sorted(checkpoint.pending),
         "mail": {
             node: {
                 "weights": letter.weights,
@@ -121,7 +125,8 @@ def _read(place: Path) -> Checkpoint:
         int(node): Letter(tuple(letter["weights"]), posts(letter["posts"]))
         for node, letter in content["mail"].items()
     }
-    return Checkpoint(int(content["round"]), posts(content["posts"]), mail)
+    pending = frozenset(content["pending"])
+    return Checkpoint(int(content["round"]), posts(content["posts"]), mail, pending)
 
 
 def _digest_of(place: Path) -> str:

@@ -57,6 +57,8 @@ class Mail:
         Factors ("AB", "A", "B") that the next training moves, and that it posts.
     arrays_key : str
         Name of the record in which the user's functions expect and return the arrays.
+    repeated : bool
+        Whether the node has mixed this mail before, and told of it, but lost the result.
     """
 
     rule: str
@@ -65,6 +67,7 @@ class Mail:
     arrays_key: str = "arrays"
     weights: tuple[float, ...] = (1.0,)
     posts: Mapping[int, Array] = field(default_factory=dict)
+    repeated: bool = False
 
 
 def put_mail(content: RecordDict, mail: Mail) -> None:
@@ -77,6 +80,7 @@ def put_mail(content: RecordDict, mail: Mail) -> None:
             "trains": mail.trains,
             "travels": mail.travels,
             "arrays-key": mail.arrays_key,
+            "repeated": mail.repeated,
         }
     )
     if mail.posts:
@@ -96,6 +100,7 @@ def take_mail(content: RecordDict) -> Mail | None:
         trains=str(head["trains"]),
         travels=str(head["travels"]),
         arrays_key=str(head["arrays-key"]),
+        repeated=bool(head["repeated"]),
     )
 
 

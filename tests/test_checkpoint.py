@@ -15,7 +15,7 @@ def checkpoint(server_round=3):
         0: Letter((0.5, 0.25, 0.25), {1: posts[1], 2: posts[2]}),
         2: Letter((0.75, 0.25), {0: older}),
     }
-    return Checkpoint(server_round, posts, mail)
+    return Checkpoint(server_round, posts, mail, pending=frozenset({2}))
 
 
 def same(first, second):
@@ -31,6 +31,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     assert back.server_round == 3
     assert same(back.posts, saved.posts)
     assert back.mail.keys() == saved.mail.keys()
+    assert back.pending == {2}
     for node, letter in saved.mail.items():
         assert back.mail[node].weights == letter.weights
         assert same(back.mail[node].posts, letter.posts)

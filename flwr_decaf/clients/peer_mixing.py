@@ -72,7 +72,7 @@ def peer_mixing(msg: Message, context: Context, call_next: ClientAppCallable) ->
         return reply
     if reply.content.array_records:
         _keep_and_post(reply.content, context, held, mail)
-    _report(reply.content, metrics)
+    _report(reply.content, dict.fromkeys(metrics, 0.0) if mail.repeated else metrics)
     if refused:
         reply.content[messages.REFUSED] = ConfigRecord(
             {"senders": list(refused), "causes": list(refused.values())}

@@ -35,6 +35,7 @@ class Mailbox:
         self._initial = initial
         self._mail: dict[int, Mail] = {}
         self._undelivered: set[int] = set()
+        self._repeated: set[int] = set()  # whose mail goes out a second time
         self._without_state = set(range(n))
         self.posts: dict[int, Array] = {}
 
@@ -46,12 +47,14 @@ class Mailbox:
         if node in self._without_state:
             content[self._blank.arrays_key] = ArrayRecord(self.state_of(node))
         mail = self._mail.get(node, self._blank) if node in self._undelivered else self._blank
-        put_mail(content, replace(mail, trains=trains, travels=travels))
+        repeated = node in self._repeated
+        put_mail(content, replace(mail, trains=trains, travels=travels, repeated=repeated))
 
     def delivered(self, node: int) -> None:
         """Strike out a node's mail: its reply came back, so it holds the mix."""
         self._without_state.discard(node)
         self._undelivered.discard(node)
+        self._repeated.discard(node)
 
     def lost(self, node: int) -> None:
         """Note that a node has lost its state: it is to get back what it posted, and its last mail.
@@ -59,8 +62,9 @@ class Mailbox:
         From these it mixes again what it held. What it trained since its last post is gone.
         """
         self._without_state.add(node)
-        if node in self._mail:
+        if node in self._mail and node not in self._undelivered:
             self._undelivered.add(node)
+            self._repeated.add(node)
 
     def collect(self, posts: Mapping[int, Array], w: Matrix) -> None:
         """Take in a round's posts and address them to the neighbours under W.
@@ -70,6 +74,7 @@ class Mailbox:
         """
         self.posts |= posts
         self._undelivered |= posts.keys()
+        self._repeated -= posts.keys()
         for node in posts:
             neighbours = [int(j) for j in np.flatnonzero(w[node]) if j != node]
             self._mail[node] = replace(
@@ -81,7 +86,8 @@ class Mailbox:
     def checkpoint(self, server_round: int) -> Checkpoint:
         """Hand out all that decides what comes after a complete round."""
         mail = {node: Letter(mail.weights, mail.posts) for node, mail in self._mail.items()}
-        return Checkpoint(server_round, dict(self.posts), mail)
+        pending = frozenset(self._undelivered - self._repeated)
+        return Checkpoint(server_round, dict(self.posts), mail, pending)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over a checkpoint: every node is to get back what it posted, and its last mail."""
@@ -91,6 +97,7 @@ class Mailbox:
             for node, letter in checkpoint.mail.items()
         }
         self._undelivered = set(self._mail)
+        self._repeated = self._undelivered - checkpoint.pending
 
     def state_of(self, node: int) -> State:
         """Rebuild a node's state at its last post; what never travels is as it was at the start."""
