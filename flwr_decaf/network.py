@@ -124,3 +124,14 @@ def phase_length(network: Network) -> int:
             "(in pieces, whatever the round); connect the graph, or give the length as a number"
         )
     return max(1, round(1 / math.sqrt(1 - value)))
+
+
+def describe(network: Network) -> list[str]:
+    """Say in a few words how many edges a network has, and how fast it agrees."""
+    graph = graph_of(network.base)
+    degrees = sorted({degree for _, degree in graph.degree})
+    lines = [
+        f"Nodes: {len(graph)}, edges: {len(graph.edges)}, degree: {degrees[0]} to {degrees[-1]}",
+        f"lambda2: {lambda2(network.base):.4f}",
+    ]
+    return [*lines, f"rho: {rho(network):.4f}"] if network.changes else lines

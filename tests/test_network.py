@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flwr_decaf.mixing_matrix import build_network, lambda2
-from flwr_decaf.network import build_changing_network, phase_length, rho
+from flwr_decaf.network import build_changing_network, describe, phase_length, rho
 
 
 def test_a_graph_that_stays():
@@ -72,3 +72,11 @@ def test_what_cannot_change_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"topology\.dynamic draws from a graph; got 'token-walk'"):
         build_changing_network(np.eye(3), 3, dynamic="token-walk")
     assert build_changing_network(nx.path_graph(3), 3, dynamic="token-walk").changes
+
+
+def test_a_network_in_words():
+    assert describe(build_changing_network("ring", 10)) == [
+        "Nodes: 10, edges: 10, degree: 2 to 2",
+        "lambda2: 0.8727",
+    ]
+    assert describe(build_changing_network("star", 2, dynamic="token-walk"))[-1] == "rho: 0.0000"

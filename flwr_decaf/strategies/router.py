@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -36,27 +35,19 @@ from flwr_decaf.inspection import read_posts
 from flwr_decaf.lora import State, select, size_in_bytes
 from flwr_decaf.messages import Mail
 from flwr_decaf.metrics import distances_to_mean, mean_metrics
-from flwr_decaf.mixing_matrix import graph_of, lambda2, without_nodes
-from flwr_decaf.network import build_changing_network, rho
+from flwr_decaf.mixing_matrix import graph_of, without_nodes
+from flwr_decaf.network import build_changing_network, describe
 from flwr_decaf.rules import RULES
 from flwr_decaf.schedules import Schedule, both, is_due
 from flwr_decaf.seeds import derive_seed
-from flwr_decaf.strategies.attendance import Attendance, OnFailure
+from flwr_decaf.strategies.arguments import refuse
+from flwr_decaf.strategies.attendance import Attendance, OnFailure, draw_present
 from flwr_decaf.strategies.mailbox import Mailbox
 from flwr_decaf.strategies.resuming import Keep, counting_on, forget, scoring_on
 from flwr_decaf.strategies.roll_call import newcomers, roll_call
 from flwr_decaf.topology import Matrix, check_name
 
 _log = logging.getLogger("flwr")
-
-# Arguments of Flower's FedAvg that make no sense on a graph, and what to use instead.
-_INSTEAD = {
-    "fraction_train": "every node trains in every round; leave it out",
-    "fraction_evaluate": "use evaluate_every",
-    "min_train_nodes": "use max_failures",
-    "min_evaluate_nodes": "use max_failures",
-    "min_available_nodes": "use num_nodes",
-}
 
 Aggregate = Callable[[list[RecordDict], str], MetricRecord]
 
@@ -125,7 +116,7 @@ evaluate_metrics_aggr_fn
         evaluate_metrics_aggr_fn: Aggregate = mean_metrics,
         **of_fedavg: object,
     ) -> None:
-        _refuse(of_fedavg)
+        refuse(of_fedavg, inspect.signature(Router.__init__))
         if isinstance(topology, str) and not topology.endswith(".json"):
             check_name(topology)
         check_dynamic(dynamic)
@@ -194,16 +185,12 @@ evaluate_metrics_aggr_fn
 
     def summary(self) -> None:
         """Log the method and the network as a drawn tree."""
-        graph = graph_of(self.network.base)
-        degrees = [degree for _, degree in graph.degree]
         name = self.topology if isinstance(self.topology, str) else "given"
         _log.info("\t├──> Mixing: rule %r at the nodes; the ServerApp only relays", self.rule)
-        _log.info("\t├──> Topology: %s, %d nodes, %d edges", name, len(graph), len(graph.edges))
-        _log.info("\t│\t├── Degree: %d to %d", min(degrees), max(degrees))
-        _log.info("\t│\t├── Weights: %s", self.weights)
-        if self.network.changes:
-            _log.info("\t│\t├── Changing: %s, rho %.4f", self.dynamic, rho(self.network))
-        _log.info("\t│\t└── lambda2: %.4f", lambda2(self.network.base))
+        _log.info("\t├──> Topology: %s, %s", name, self.dynamic)
+        for line in describe(self.network):
+            _log.info("\t│\t├── %s", line)
+        _log.info("\t│\t└── Weights: %s", self.weights)
         _log.info("\t└──> Evaluation: every %d rounds", self.evaluate_every)
 
     @counting_on
@@ -214,7 +201,8 @@ evaluate_metrics_aggr_fn
         if server_round > self.done + 1:
             self.on_round(self._mailbox.checkpoint(server_round - 1))
         self._let_rejoin(grid)
-        present = self._present_in(server_round)
+        seed = derive_seed(self.seed, "drop", server_round)
+        present = draw_present(len(self._nodes), self.drop_probability, seed)
         return self._ask(grid, present, MessageType.TRAIN, server_round, config)
 
     @counting_on
@@ -310,15 +298,6 @@ evaluate_metrics_aggr_fn
         self._mailbox.lay_into(content, node, phase.trains, phase.travels)
         return Message(content=content, message_type=kind, dst_node_id=self._nodes[node])
 
-    def _present_in(self, server_round: int) -> list[int]:
-        """Draw who takes part in a round; somebody always does."""
-        chance = {
-            node: random.Random(derive_seed(self.seed, "drop", server_round, node)).random()
-            for node in self._all
-        }
-        present = [node for node in self._all if chance[node] >= self.drop_probability]
-        return present or [max(self._all, key=lambda node: chance[node])]
-
     def _let_rejoin(self, grid: Grid) -> None:
         """Give nodes that registered anew (restarted SuperNodes) the place that their data has."""
         for node_id, node in newcomers(grid, self._nodes).items():
@@ -338,13 +317,3 @@ evaluate_metrics_aggr_fn
     def _average(self, states: list[State]) -> ArrayRecord:
         share = 1.0 / len(states)
         return ArrayRecord(RULES[self.rule](states, [share] * len(states)))
-
-
-def _refuse(of_fedavg: Mapping[str, object]) -> None:
-    for name in of_fedavg:
-        remedy = _INSTEAD.get(name, f"known are {', '.join(_known_arguments())}")
-        raise TypeError(f"a decentralized strategy takes no argument {name!r}; {remedy}")
-
-
-def _known_arguments() -> list[str]:
-    return [name for name in inspect.signature(Router.__init__).parameters if name != "self"][:-1]
