@@ -84,14 +84,16 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         },
     }
     tensors = {key: np.frombuffer(data, dtype=np.uint8) for key, data in blobs.items()}
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
         filled = Path(temporary) / "filled"
         filled.mkdir()
         safetensors.numpy.save_file(tensors, filled / "posts.safetensors")
         (filled / "mail.json").write_text(json.dumps(content), encoding="utf8")
         (filled / "digest").write_text(_digest_of(filled), encoding="utf8")
-        filled.rename(folder / f"round-{checkpoint.server_round:05d}")
+        target = folder / f"round-{checkpoint.server_round:05d}"
+        shutil.rmtree(target, ignore_errors=True)  # a damaged one of a run that went on from before
+        filled.rename(target)
     for old in sorted(folder.glob("round-*"))[:-_KEPT]:
         shutil.rmtree(old)
 

@@ -67,6 +67,14 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog, file
     assert "round-00002 is damaged" in caplog.text
 
 
+def test_a_damaged_checkpoint_is_replaced_when_its_round_comes_again(tmp_path):
+    save_checkpoint(tmp_path, checkpoint(2))
+    (tmp_path / "round-00002" / "mail.json").write_text("{")
+    assert load_checkpoint(tmp_path) is None
+    save_checkpoint(tmp_path, checkpoint(2))
+    assert load_checkpoint(tmp_path).server_round == 2
+
+
 def test_no_checkpoint(tmp_path):
     assert load_checkpoint(tmp_path) is None
     (tmp_path / ".saving-x").mkdir()  # what a kill in the middle of writing leaves
