@@ -184,6 +184,7 @@ class Config:
     checkpoint_every: int = setting(1, at_least(0, "0 keeps no checkpoint to resume from"))
     retries: int = setting(1, at_least(0, "0 gives a failed node up for the round at once"))
     max_failures: int = setting(-1, at_least(-1, "-1 lets half of the nodes fail"))
+    round_timeout: float = setting(3600.0, above(0, "seconds to wait for the nodes in a round"))
     drop_probability: float = setting(0.0, share("0 lets every node take part in every round"))
     tensorboard: bool = setting(False)
     topology: Topology = field(default_factory=Topology)

@@ -81,6 +81,7 @@ def run_once(
         grid=grid,
         initial_arrays=ArrayRecord(initial),
         num_rounds=config.num_server_rounds,
+        timeout=config.round_timeout,
         train_config=settings,
         evaluate_config=settings,
         evaluate_fn=_average_scorer(task, config, folder) if config.evaluate_average else None,
