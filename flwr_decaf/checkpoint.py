@@ -30,7 +30,6 @@ from flwr.app import Array
 from flwr_decaf.messages import packed
 
 _log = logging.getLogger("flwr")
-_KEPT = 2  # the last, and the one before in case the last is damaged
 
 
 class Letter(NamedTuple):
@@ -63,7 +62,7 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint into a folder of them, and remove those before the last two."""
+    """Write a checkpoint into a folder of them, and keep the one before in case it is damaged."""
     blobs: dict[str, bytes] = {}
 
     def name(post: Array) -> str:
@@ -94,8 +93,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         target = folder / f"round-{checkpoint.server_round:05d}"
         shutil.rmtree(target, ignore_errors=True)  # a damaged one of a run that went on from before
         filled.rename(target)
-    for old in sorted(folder.glob("round-*"))[:-_KEPT]:
-        shutil.rmtree(old)
+    before = sorted(place for place in folder.glob("round-*") if place < target)[-1:]
+    for other in folder.glob("round-*"):  # older ones, and damaged ones of rounds to come
+        if other not in (target, *before):
+            shutil.rmtree(other)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:

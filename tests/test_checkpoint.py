@@ -75,6 +75,15 @@ def test_a_damaged_checkpoint_is_replaced_when_its_round_comes_again(tmp_path):
     assert load_checkpoint(tmp_path).server_round == 2
 
 
+def test_damaged_checkpoints_of_later_rounds_do_not_crowd_out_good_ones(tmp_path):
+    for server_round in (7, 8):
+        save_checkpoint(tmp_path, checkpoint(server_round))
+        (tmp_path / f"round-{server_round:05d}" / "digest").write_text("")
+    save_checkpoint(tmp_path, checkpoint(1))
+    save_checkpoint(tmp_path, checkpoint(2))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["round-00001", "round-00002"]
+
+
 def test_no_checkpoint(tmp_path):
     assert load_checkpoint(tmp_path) is None
     (tmp_path / ".saving-x").mkdir()  # what a kill in the middle of writing leaves

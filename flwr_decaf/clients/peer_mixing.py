@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -62,6 +63,7 @@ def peer_mixing(msg: Message, context: Context, call_next: ClientAppCallable) ->
     own = _own_state(msg.content, context, mail)
     if own is None:  # a restarted SuperNode: the relay sends its last post with the next message
         return Message(RecordDict({messages.CALL: ConfigRecord({"lost": True})}), reply_to=msg)
+    mail = _once(mail, context)
     held, metrics, refused = mix(own, mail)
     context.state[messages.OWN] = messages.pack_record(held)
     if call.get("ask") == messages.COLLECT:
@@ -139,10 +141,20 @@ def _presence(context: Context) -> ConfigRecord:
 def _own_state(content: RecordDict, context: Context, mail: Mail) -> State | None:
     # Arrays beside mail set the node's own anew: at the start of a run, and after a loss.
     if mail.arrays_key in content:
+        context.state.pop(messages.MIXED, None)
         return dict(cast(ArrayRecord, content[mail.arrays_key]).to_torch_state_dict())
     if messages.OWN not in context.state:
         return None
     return messages.unpack_record(cast(ArrayRecord, context.state[messages.OWN]))
+
+
+def _once(mail: Mail, context: Context) -> Mail:
+    """Empty mail that the node has mixed before: its reply came too late, so it was sent again."""
+    if not mail.posts:
+        return mail
+    last = cast(ConfigRecord, context.state.get(messages.MIXED, ConfigRecord()))
+    context.state[messages.MIXED] = ConfigRecord({"number": mail.number})
+    return replace(mail, posts={}, weights=(1.0,)) if last.get("number") == mail.number else mail
 
 
 def _keep_and_post(content: RecordDict, context: Context, held: State, mail: Mail) -> None:

@@ -248,6 +248,28 @@ def test_a_post_that_no_one_could_use_is_a_node_missing(harm):
     assert [(t, node) for t, node, _ in told] == [(2, 3)]
 
 
+@pytest.mark.parametrize("every", [0, 1])
+def test_a_reply_that_comes_too_late_does_not_mix_mail_twice(every):
+    """The node has mixed and trained; the relay has heard nothing, and sends the mail again."""
+    n, w = 5, build_network("ring", 5)
+    grid = LocalGrid(app, n)
+    strategy = DLoRA("ring", evaluate_every=every, retries=0)
+    send = grid.send_and_receive
+
+    def send_and_lose(messages, **options):
+        asked = list(messages)
+        replies = send(asked, **options)
+        lost = grid._ids[2]
+        late = [m for m in asked if m.content.get("config", {}).get("server-round") == 3]
+        if late and late[0].metadata.message_type == "train":
+            return [reply for reply in replies if reply.metadata.src_node_id != lost]
+        return replies
+
+    grid.send_and_receive = send_and_lose
+    held = held_after(strategy, n, rounds=3, grid=grid)
+    np.testing.assert_allclose(held, without_nodes(w, {2}) @ w @ w @ starts(n), atol=1e-14)
+
+
 def test_nodes_that_come_and_go_keep_the_mean_and_are_no_failures():
     told = []
     strategy = DLoRA(
