@@ -41,7 +41,7 @@ def runs_of(config: Config) -> dict[str, Config]:
     ['decaf-s0', 'dlora-s0', 'decaf-s1', 'dlora-s1']
     """
     swept = _sweep(config)
-    seeds = [int(seed) for seed in split_list(config.seeds)] or [config.seed]
+    seeds = list(dict.fromkeys(map(int, split_list(config.seeds)))) or [config.seed]
     runs: dict[str, Config] = {}
     for *values, seed, strategy in product(*swept.values(), seeds, split_list(config.strategy)):
         chosen = dict(zip(swept, values, strict=True))

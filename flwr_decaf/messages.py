@@ -11,7 +11,6 @@ record                 meaning
 ``decaf.post``         from a node: its own post
 ``decaf.call``         to a node: roll call or collection, answered without the user's code
 ``decaf.refused``      from a node: whose posts it could not use, and why
-``decaf.mixed``        in ``Context.state``: the number of the mail that was mixed last
 ``decaf.own``          in ``Context.state``: the node's own state
 ====================  ==================================================================
 """
@@ -33,7 +32,6 @@ POSTS = "decaf.posts"
 POST = "decaf.post"
 CALL = "decaf.call"
 REFUSED = "decaf.refused"
-MIXED = "decaf.mixed"
 OWN = "decaf.own"
 
 ROLL_CALL = "roll-call"
@@ -59,8 +57,6 @@ class Mail:
         Factors ("AB", "A", "B") that the next training moves, and that it posts.
     arrays_key : str
         Name of the record in which the user's functions expect and return the arrays.
-    number : int
-        Of these posts: a node mixes them once, however often they come.
     repeated : bool
         Whether the node has mixed this mail before, and told of it, but lost the result.
     """
@@ -71,7 +67,6 @@ class Mail:
     arrays_key: str = "arrays"
     weights: tuple[float, ...] = (1.0,)
     posts: Mapping[int, Array] = field(default_factory=dict)
-    number: int = 0
     repeated: bool = False
 
 
@@ -85,7 +80,6 @@ def put_mail(content: RecordDict, mail: Mail) -> None:
             "trains": mail.trains,
             "travels": mail.travels,
             "arrays-key": mail.arrays_key,
-            "number": mail.number,
             "repeated": mail.repeated,
         }
     )
@@ -106,7 +100,6 @@ def take_mail(content: RecordDict) -> Mail | None:
         trains=str(head["trains"]),
         travels=str(head["travels"]),
         arrays_key=str(head["arrays-key"]),
-        number=int(cast(int, head["number"])),
         repeated=bool(head["repeated"]),
     )
 
@@ -140,7 +133,7 @@ def unpack(array: Array) -> State:
         tensors = safetensors.torch.load(array.data)
         header = json.loads(array.data[8 : 8 + int.from_bytes(array.data[:8], "little")])
         return {name: tensors[name] for name in json.loads(header["__metadata__"][_ORDER])}
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"a packed state cannot be read: {error}") from error
 
 

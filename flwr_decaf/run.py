@@ -23,6 +23,7 @@ from flwr_decaf.network import Network, build_changing_network, phase_length, rh
 from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.schedules import is_due
 from flwr_decaf.strategies import STRATEGIES, FedAvg, Router, TADLoRA
+from flwr_decaf.strategies.attendance import check_failures
 from flwr_decaf.tensorboard import event_writer
 
 _log = logging.getLogger("flwr")
@@ -37,6 +38,11 @@ def check(config: Config, n: int) -> None:
         In one line: a model, data set or partition that cannot be had on n nodes, LoRA targets
         that match nothing, a graph that does not exist.
     """
+    if config.drop_probability and issubclass(STRATEGIES[config.strategy], FedAvg):
+        raise ValueError(
+            f"drop-probability must be 0 with strategy {config.strategy}; got "
+            f"{config.drop_probability}; it is for nodes on a graph"
+        )
     load_task(config.model, config.lora, config.data)
     partition_rows(config.data, n, config.seed)
     _network(config, n)
@@ -76,7 +82,7 @@ def run_once(
     folder.update(labels=task.labels, network=_describe_network(config, strategy, len(nodes)))
     if checkpoint is None:
         asked = nodes[:1] if config.strategy == "centralized" else nodes
-        _evaluate_start(grid, asked, initial, settings, folder)
+        _evaluate_start(grid, asked, initial, settings, folder, config.round_timeout)
     result = strategy.start(
         grid=grid,
         initial_arrays=ArrayRecord(initial),
@@ -86,7 +92,13 @@ def run_once(
         evaluate_config=settings,
         evaluate_fn=_average_scorer(task, config, folder) if config.evaluate_average else None,
     )
-    for name, state in _final_adapters(strategy, grid, result).items():
+    adapters = _final_adapters(strategy, grid, result)
+    if isinstance(strategy, Router) and len(adapters) < len(nodes):
+        raise RuntimeError(
+            f"{len(nodes) - len(adapters)} nodes did not hand over their adapter at the end; go on "
+            "with resume-from, which asks them again"
+        )
+    for name, state in adapters.items():
         set_adapter(task.model, state)
         folder.save(name, task.model.save_pretrained)
     _check_complete(config, folder)
@@ -108,14 +120,16 @@ def build_strategy(
         "train_metrics_aggr_fn": folder.recorder("train"),
         "evaluate_metrics_aggr_fn": folder.recorder("evaluate"),
     }
+    common |= {
+        "max_failures": None if config.max_failures < 0 else config.max_failures,
+        "on_failure": folder.note_failure,
+    }
     strategy = STRATEGIES[config.strategy]
     if issubclass(strategy, FedAvg):
         return strategy(num_rounds=config.num_server_rounds, **common)
     common |= {
         "retries": config.retries,
-        "max_failures": None if config.max_failures < 0 else config.max_failures,
         "drop_probability": config.drop_probability,
-        "on_failure": folder.note_failure,
         "seed": config.topology.seed,
     }
     if config.strategy != "local-only":
@@ -165,20 +179,24 @@ def _describe_network(config: Config, strategy: Strategy, n: int) -> dict[str, A
 
 
 def _evaluate_start(
-    grid: Grid, nodes: list[int], initial: State, settings: ConfigRecord, folder: RunFolder
+    grid: Grid,
+    nodes: list[int],
+    initial: State,
+    settings: ConfigRecord,
+    folder: RunFolder,
+    timeout: float,
 ) -> None:
     """Score the initial adapter on every node, as round 0, whatever the strategy."""
     config = ConfigRecord({**settings, "server-round": 0})
     content = RecordDict({"arrays": ArrayRecord(initial), "config": config})
     kind = MessageType.EVALUATE
-    replies = list(
-        grid.send_and_receive(
-            [Message(content=content, message_type=kind, dst_node_id=node) for node in nodes]
-        )
-    )
-    for reply in replies:
-        if reply.has_error():
-            raise RuntimeError(f"a node could not be evaluated at the start: {reply.error.reason}")
+    asked = [Message(content=content, message_type=kind, dst_node_id=node) for node in nodes]
+    replies = list(grid.send_and_receive(asked, timeout=timeout))
+    errors = [reply for reply in replies if reply.has_error()]
+    causes = {reply.metadata.src_node_id: str(reply.error.reason) for reply in errors}
+    if len(replies) < len(nodes):
+        causes[0] = f"{len(nodes) - len(replies)} nodes gave no reply in time"
+    check_failures(0, causes, asked=len(nodes), tolerated=0)
     folder.recorder("evaluate")([reply.content for reply in replies], "num-examples")
 
 

@@ -41,7 +41,7 @@ def main(grid: Grid, context: Context) -> None:
         if not begun:
             folder = RunFolder.create(folder.path, flatten(run))
         with _status_told(folder):
-            nodes = nodes or _ready_nodes(grid, runs.values())
+            nodes = roll_call(grid) if nodes else _ready_nodes(grid, runs.values())
             checkpoint = go_on(folder, len(nodes)) if begun else None
             run_once(grid, nodes, run, difference(run, config), folder, checkpoint)
     _log.info("Run folder: %s", root)

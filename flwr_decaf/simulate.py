@@ -109,7 +109,7 @@ def _root_of(values: dict[str, Value], conf: Path) -> Path:
         return root
     values["run-name"] = values["run-name"] or f"{datetime.now():%Y%m%d-%H%M%S}-{conf.stem}"
     root = Path(str(values["output-dir"])) / str(values["run-name"])
-    if root.exists():
+    if any(root.glob("run.json")) or any(root.glob("*/run.json")):
         raise ValueError(
             f"run-name must name a new run; {root} is there; choose another name, or go on with "
             "that one by resume-from"

@@ -27,6 +27,7 @@ class LocalGrid(Grid):
         self._arrivals = list(arrivals)  # how many nodes the first looks see
         self.sent: list[Message] = []
         self.broken: set[int] = set()  # partitions whose next calls fail
+        self.keeps_state_of_failed_calls = False  # as SuperNodes do
         self.gone: set[int] = set()  # partitions for which the SuperLink answers: no such node
         configure = node_config or (lambda place: {"partition-id": place, "num-partitions": n})
         self.contexts = {
@@ -53,6 +54,8 @@ class LocalGrid(Grid):
                 raise RuntimeError("broken on purpose")
             reply = self.app(arriving, context)
         except Exception as error:
+            if self.keeps_state_of_failed_calls:
+                self.contexts[node_id] = context
             return Message(Error(code=2, reason=str(error)), reply_to=message)
         if context.node_config.get("partition-id") in self.gone:
             reply = Message(Error(code=3, reason="node unavailable"), reply_to=message)

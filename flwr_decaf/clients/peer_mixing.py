@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import cast
 
 import torch
@@ -36,8 +35,8 @@ def peer_mixing(msg: Message, context: Context, call_next: ClientAppCallable) ->
     msg : Message
         From a strategy of this package, or any other (then it is passed on as it is).
     context : Context
-        ``context.state`` keeps the node's own model between messages. Flower keeps the old state
-        if this call raises, so that mail which was not digested can be delivered again.
+        ``context.state`` keeps the node's own model between messages. It changes only when the
+        call succeeds, so that mail which was not digested can be delivered again.
     call_next : callable
         The next mod, or the user's function.
 
@@ -63,19 +62,21 @@ def peer_mixing(msg: Message, context: Context, call_next: ClientAppCallable) ->
     own = _own_state(msg.content, context, mail)
     if own is None:  # a restarted SuperNode: the relay sends its last post with the next message
         return Message(RecordDict({messages.CALL: ConfigRecord({"lost": True})}), reply_to=msg)
-    mail = _once(mail, context)
     held, metrics, refused = mix(own, mail)
-    context.state[messages.OWN] = messages.pack_record(held)
     if call.get("ask") == messages.COLLECT:
+        context.state[messages.OWN] = messages.pack_record(held)
         return Message(RecordDict({messages.POST: messages.pack_record(held)}), reply_to=msg)
     msg.content[mail.arrays_key] = ArrayRecord(held)
     reply = call_next(msg, context)
     if reply.has_error():
         return reply
+    # Kept only now: SuperNodes store the state of a call that fails, too, and get its mail again.
     if reply.content.array_records:
         _keep_and_post(reply.content, context, held, mail)
+    else:
+        context.state[messages.OWN] = messages.pack_record(held)
     _report(reply.content, dict.fromkeys(metrics, 0.0) if mail.repeated else metrics)
-    if refused:
+    if refused and not mail.repeated:
         reply.content[messages.REFUSED] = ConfigRecord(
             {"senders": list(refused), "causes": list(refused.values())}
         )
@@ -141,20 +142,10 @@ def _presence(context: Context) -> ConfigRecord:
 def _own_state(content: RecordDict, context: Context, mail: Mail) -> State | None:
     # Arrays beside mail set the node's own anew: at the start of a run, and after a loss.
     if mail.arrays_key in content:
-        context.state.pop(messages.MIXED, None)
         return dict(cast(ArrayRecord, content[mail.arrays_key]).to_torch_state_dict())
     if messages.OWN not in context.state:
         return None
     return messages.unpack_record(cast(ArrayRecord, context.state[messages.OWN]))
-
-
-def _once(mail: Mail, context: Context) -> Mail:
-    """Empty mail that the node has mixed before: its reply came too late, so it was sent again."""
-    if not mail.posts:
-        return mail
-    last = cast(ConfigRecord, context.state.get(messages.MIXED, ConfigRecord()))
-    context.state[messages.MIXED] = ConfigRecord({"number": mail.number})
-    return replace(mail, posts={}, weights=(1.0,)) if last.get("number") == mail.number else mail
 
 
 def _keep_and_post(content: RecordDict, context: Context, held: State, mail: Mail) -> None:

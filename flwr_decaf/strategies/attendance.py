@@ -82,16 +82,21 @@ class Attendance:
             contents |= self._note(got.contents, got.lost, mailbox)
         missing = [node for node in self._asked if node not in contents]
         causes = {node: got.errors.get(node, got.silence) for node in missing}
-        self.note_missing(server_round, causes, asked=len(self._asked))
+        for node in missing:
+            if node not in got.errors:  # whatever it still does, it goes on from its last post
+                mailbox.lost(node)
+        self.note_missing(server_round, causes, asked=len(self._asked), n=len(nodes))
         for node, content in contents.items():
             self._tell_refused(server_round, node, content)
         return dict(sorted(contents.items()))
 
-    def note_missing(self, server_round: int, causes: Mapping[int, str], asked: int) -> None:
+    def note_missing(
+        self, server_round: int, causes: Mapping[int, str], asked: int, n: int
+    ) -> None:
         """Tell who is missing in a round, and stop if too many are: see ``check_failures``."""
         for node, cause in causes.items():
             self.on_failure(server_round, node, cause)
-        tolerated = asked // 2 if self.max_failures is None else self.max_failures
+        tolerated = n // 2 if self.max_failures is None else self.max_failures
         check_failures(server_round, causes, asked, tolerated)
 
     def _tell_refused(self, server_round: int, node: int, content: RecordDict) -> None:

@@ -1,4 +1,4 @@
-"""Centralized: all data in one place, the upper reference."""
+"""Centralized: all data in one place, a reference."""
 
 from typing import Any
 

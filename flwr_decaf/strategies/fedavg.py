@@ -12,6 +12,7 @@ from flwr_decaf.checkpoint import Checkpoint
 from flwr_decaf.lora import size_in_bytes
 from flwr_decaf.messages import pack, unpack
 from flwr_decaf.schedules import is_due
+from flwr_decaf.strategies.attendance import OnFailure, check_failures
 from flwr_decaf.strategies.resuming import Keep, Score, counting_on, forget, scoring_on
 
 _GLOBAL = 0  # whose post the global model is, in a checkpoint
@@ -34,6 +35,8 @@ class FedAvg(flwr_strategy.FedAvg):
         Where to go on; its only post is the global model.
     on_round : callable
         Called with a ``Checkpoint`` after each complete round.
+    max_failures, on_failure
+        As in ``Router``; nodes that failed are known by their Flower ids here.
     **options
         Flower's own; the minimum numbers of nodes are 1 here.
     """
@@ -44,6 +47,8 @@ class FedAvg(flwr_strategy.FedAvg):
         num_rounds: int,
         resume_from: Checkpoint | None = None,
         on_round: Keep = forget,
+        max_failures: int | None = None,
+        on_failure: OnFailure = lambda server_round, node, cause: None,
         **options: Any,
     ) -> None:
         one = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
@@ -53,6 +58,8 @@ class FedAvg(flwr_strategy.FedAvg):
         self.resume_from = resume_from
         self.done = resume_from.server_round if resume_from else 0
         self.on_round = on_round
+        self.max_failures = max_failures
+        self.on_failure = on_failure
 
     def start(  # noqa: PLR0913 - Flower's signature
         self,
@@ -89,7 +96,7 @@ class FedAvg(flwr_strategy.FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Aggregate as Flower does, in the order of the partitions: else bits vary."""
-        received = sorted(replies, key=_partition)
+        received = self._checked(server_round, replies)
         for reply in received:
             if not reply.has_error():
                 arrays = next(iter(reply.content.array_records.values()))
@@ -110,8 +117,30 @@ class FedAvg(flwr_strategy.FedAvg):
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Aggregate as Flower does."""
-        return super().aggregate_evaluate(server_round, replies)
+        """Aggregate as Flower does, in the rounds that are due."""
+        if not is_due(server_round, self.evaluate_every, self.num_rounds):
+            return None
+        return super().aggregate_evaluate(server_round, self._checked(server_round, replies))
+
+    def _checked(self, server_round: int, replies: Iterable[Message]) -> list[Message]:
+        """Put replies into the order of the partitions, and stop if too many failed.
+
+        Flower's own goes on with whoever is left, and ends successfully with nobody.
+        """
+        received = sorted(replies, key=_partition)
+        causes = {
+            reply.metadata.src_node_id: str(reply.error.reason)
+            for reply in received
+            if reply.has_error()
+        }
+        for node_id, cause in causes.items():
+            self.on_failure(server_round, node_id, cause)
+        asked = max(len(received), 1)
+        tolerated = asked // 2 if self.max_failures is None else self.max_failures
+        if not received:
+            causes[0] = "no reply in time"
+        check_failures(server_round, causes, asked, tolerated)
+        return received
 
     def _keep(self, server_round: int, arrays: ArrayRecord) -> None:
         self.on_round(Checkpoint(server_round, {_GLOBAL: pack(arrays.to_torch_state_dict())}))

@@ -34,7 +34,6 @@ class Mailbox:
         self._blank = blank
         self._initial = initial
         self._mail: dict[int, Mail] = {}
-        self._collected = 0
         self._undelivered: set[int] = set()
         self._repeated: set[int] = set()  # whose mail goes out a second time
         self._without_state = set(range(n))
@@ -73,7 +72,6 @@ class Mailbox:
         A node without a post in ``posts`` must have no links in ``w``; mail that it has not had
         yet stays pending.
         """
-        self._collected += 1
         self.posts |= posts
         self._undelivered |= posts.keys()
         self._repeated -= posts.keys()
@@ -83,7 +81,6 @@ class Mailbox:
                 self._blank,
                 weights=tuple(float(w[node, j]) for j in (node, *neighbours)),
                 posts={j: posts[j] for j in neighbours},
-                number=self._collected,
             )
 
     def checkpoint(self, server_round: int) -> Checkpoint:

@@ -11,6 +11,7 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from flwr.app import ArrayRecord, MetricRecord
+from flwr.serverapp.strategy import Result
 
 from flwr_decaf.checkpoint import Checkpoint
 
@@ -34,6 +35,31 @@ def scoring_on(score: Score | None, done: int) -> Score | None:
     if score is None or done == 0:
         return score
     return lambda server_round, arrays: score(done + server_round, arrays) if server_round else None
+
+
+def rounds_left(num_rounds: int, done: int) -> int:
+    """Count the rounds that are left.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint is of a later round than the last.
+    """
+    if num_rounds < done:
+        raise ValueError(
+            f"num_rounds must be at least the round of the checkpoint, {done}; got {num_rounds}; "
+            "resume with the number of rounds of the whole run"
+        )
+    return num_rounds - done
+
+
+def count_results_on(result: Result, done: int) -> None:
+    """Give a result's metrics the numbers that their rounds have in the whole run."""
+    for kind in ("train", "evaluate"):
+        name = f"{kind}_metrics_clientapp"
+        setattr(result, name, {done + t: record for t, record in getattr(result, name).items()})
+    scored = result.evaluate_metrics_serverapp
+    result.evaluate_metrics_serverapp = {done + t: record for t, record in scored.items()}
 
 
 def forget(checkpoint: Checkpoint) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import cast
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
@@ -68,31 +68,38 @@ def roll_call(grid: Grid, num_nodes: int | None = None, patience: float = _PATIE
     return _in_order(answers)
 
 
-def newcomers(grid: Grid, nodes: list[int]) -> dict[int, int]:
-    """Ask nodes that are not among the known ones which place they have.
+def newcomers(grid: Grid, seen: Collection[int]) -> dict[int, int]:
+    """Ask nodes that have not been seen before which place they have.
 
     Returns
     -------
     dict of int to int
-        Node id -> place, for those that name a place in ``nodes``. Without a partition-id a
-        newcomer cannot be told from a stranger and is left out.
+        Node id -> place; -1 for one without a partition-id, which cannot be told from a stranger.
+        A node that answers with an error is left out: it may be starting, or have gone again.
     """
-    unknown = set(grid.get_node_ids()) - set(nodes)
-    answers = _ask(grid, sorted(unknown)) if unknown else {}
-    places = {
-        node_id: cast(int, answer.get("partition-id", -1)) for node_id, answer in answers.items()
-    }
-    return {node_id: place for node_id, place in places.items() if place in range(len(nodes))}
+    unknown = sorted(set(grid.get_node_ids()) - set(seen))
+    replies = grid.send_and_receive(_questions(unknown), timeout=_PATIENCE) if unknown else []
+    places: dict[int, int] = {}
+    for reply in replies:
+        node_id = reply.metadata.src_node_id
+        if node_id not in unknown or reply.has_error():
+            _log.warning("A node that is new did not answer the roll call; it will be asked again")
+        else:
+            answer = cast(ConfigRecord, reply.content.get(messages.CALL, ConfigRecord()))
+            places[node_id] = cast(int, answer.get("partition-id", -1))
+    return places
+
+
+def _questions(node_ids: list[int]) -> list[Message]:
+    question = RecordDict({messages.CALL: ConfigRecord({"ask": messages.ROLL_CALL})})
+    return [
+        Message(content=question, message_type=MessageType.TRAIN, dst_node_id=node_id)
+        for node_id in node_ids
+    ]
 
 
 def _ask(grid: Grid, node_ids: list[int]) -> Answers:
-    question = RecordDict({messages.CALL: ConfigRecord({"ask": messages.ROLL_CALL})})
-    replies = grid.send_and_receive(
-        [
-            Message(content=question, message_type=MessageType.TRAIN, dst_node_id=node_id)
-            for node_id in node_ids
-        ]
-    )
+    replies = grid.send_and_receive(_questions(node_ids), timeout=_PATIENCE)
     answers: Answers = {}
     for reply in replies:
         if reply.has_error() or messages.CALL not in reply.content:

@@ -43,7 +43,14 @@ from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies.arguments import refuse
 from flwr_decaf.strategies.attendance import Attendance, OnFailure, draw_present
 from flwr_decaf.strategies.mailbox import Mailbox
-from flwr_decaf.strategies.resuming import Keep, counting_on, forget, scoring_on
+from flwr_decaf.strategies.resuming import (
+    Keep,
+    count_results_on,
+    counting_on,
+    forget,
+    rounds_left,
+    scoring_on,
+)
 from flwr_decaf.strategies.roll_call import newcomers, roll_call
 from flwr_decaf.topology import Matrix, check_name
 
@@ -163,6 +170,7 @@ evaluate_metrics_aggr_fn
             initial arrays.
         """
         self._nodes = roll_call(grid, self.num_nodes)
+        self._seen = set(self._nodes)
         n = len(self._nodes)
         self.network = build_changing_network(
             self.topology, n, self.weights, self.seed, self.topology_options, self.dynamic
@@ -174,12 +182,15 @@ evaluate_metrics_aggr_fn
         if self.resume_from:
             self._mailbox.restore(self.resume_from)
         self._num_rounds = num_rounds
-        self._attendance.timeout = timeout
+        self._timeout = self._attendance.timeout = timeout
         self._averages_each_round = evaluate_fn is not None
-        left, score = num_rounds - self.done, scoring_on(evaluate_fn, self.done)
+        left, score = rounds_left(num_rounds, self.done), scoring_on(evaluate_fn, self.done)
         result = super().start(
             grid, initial_arrays, left, timeout, train_config, evaluate_config, score
         )
+        count_results_on(result, self.done)
+        if not left:
+            result.arrays = self._average([self._mailbox.state_of(node) for node in self._all])
         self.on_round(self._mailbox.checkpoint(num_rounds))
         return result
 
@@ -214,7 +225,10 @@ evaluate_metrics_aggr_fn
         posts = {node: self._post_of(content) for node, content in contents.items()}
         expected = select(self._initial, self.schedule(server_round).travels)
         travelled, unusable = read_posts(posts, like=expected)
-        self._attendance.note_missing(server_round, unusable, asked=len(posts))
+        for node in unusable:
+            self._mailbox.lost(node)
+        n = len(self._nodes)
+        self._attendance.note_missing(server_round, unusable, asked=len(posts), n=n)
         usable = {node: posts[node] for node in travelled}
         w = without_nodes(self.network.of_round(server_round), set(self._all) - usable.keys())
         self._mailbox.collect(usable, w)
@@ -257,7 +271,9 @@ evaluate_metrics_aggr_fn
         call = ConfigRecord({"ask": messages.COLLECT})
         kind = MessageType.TRAIN
         asked = self._ask(grid, self._all, kind, self._num_rounds, ConfigRecord(), call)
-        contents = self._gather(self._num_rounds, grid.send_and_receive(asked))
+        contents = self._gather(
+            self._num_rounds, grid.send_and_receive(asked, timeout=self._timeout)
+        )
         return {node: messages.unpack(self._post_of(content)) for node, content in contents.items()}
 
     @property
@@ -300,10 +316,13 @@ evaluate_metrics_aggr_fn
 
     def _let_rejoin(self, grid: Grid) -> None:
         """Give nodes that registered anew (restarted SuperNodes) the place that their data has."""
-        for node_id, node in newcomers(grid, self._nodes).items():
-            _log.warning("Node %d is back under a new node id", node)
-            self._nodes[node] = node_id
-            self._mailbox.lost(node)
+        answers = newcomers(grid, self._seen)
+        self._seen |= answers.keys()
+        for node_id, node in answers.items():
+            if node in self._all:
+                _log.warning("Node %d is back under a new node id", node)
+                self._nodes[node] = node_id
+                self._mailbox.lost(node)
 
     def _post_of(self, content: RecordDict) -> Array:
         record = content.pop(messages.POST, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from flwr_decaf.clients import peer_mixing
@@ -122,8 +122,8 @@ class TestEveryStrategy:
         again, resumed, grid = run(name, rounds=4, resume_from=kept[stop])
         assert all(equal(whole[node], resumed[node]) for node in whole)
         for metrics in ("train_metrics_clientapp", "evaluate_metrics_clientapp"):
-            for t, record in getattr(again, metrics).items():  # counted from 1 by Flower
-                assert told(record) == told(getattr(once, metrics)[stop + t])
+            for t, record in getattr(again, metrics).items():
+                assert told(record) == told(getattr(once, metrics)[t])
         rounds = [m.content["config"]["server-round"] for m in grid.sent if "config" in m.content]
         assert min(rounds) == min(stop + 1, 4)
 
@@ -181,3 +181,21 @@ def test_on_a_complete_graph_decaf_makes_all_products_equal():
     for other in products[1:]:
         for layer, product in other.items():
             np.testing.assert_allclose(product, products[0][layer], atol=1e-12)
+
+
+@pytest.mark.parametrize(("broken", "tolerated"), [({1, 2, 3}, None), ({1}, 0), ({0, 1, 2, 3}, 4)])
+def test_fedavg_stops_when_too_many_fail(broken, tolerated):
+    app, told = ClientApp(mods=[peer_mixing]), []
+    app.train()(train)
+    grid = LocalGrid(app, 4)
+    grid.broken = broken
+    strategy = STRATEGIES["fedavg"](
+        evaluate_every=0,
+        num_rounds=2,
+        max_failures=tolerated,
+        on_failure=lambda *what: told.append(what),
+    )
+    both = ConfigRecord({"trainable-factors": "AB"})
+    with pytest.raises(RuntimeError, match=rf"round 1: {len(broken)} of 4 nodes failed"):
+        strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=2, train_config=both)
+    assert len(told) == len(broken)

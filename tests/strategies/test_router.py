@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.clientapp import ClientApp
 
 from flwr_decaf import messages
 from flwr_decaf.clients import peer_mixing
@@ -12,7 +13,7 @@ from flwr_decaf.mixing_matrix import build_network, without_nodes
 from flwr_decaf.network import build_changing_network
 from flwr_decaf.strategies import DeCAF, DLoRA
 from flwr_decaf.strategies.attendance import check_failures
-from tests.apps.pure_mixing import app, make_app, start_value
+from tests.apps.pure_mixing import app, make_app, start_value, train_by_nothing
 from tests.local_grid import LocalGrid
 
 START = {"x": torch.zeros(2, dtype=torch.float64)}
@@ -259,15 +260,52 @@ def test_a_reply_that_comes_too_late_does_not_mix_mail_twice(every):
     def send_and_lose(messages, **options):
         asked = list(messages)
         replies = send(asked, **options)
-        lost = grid._ids[2]
-        late = [m for m in asked if m.content.get("config", {}).get("server-round") == 3]
-        if late and late[0].metadata.message_type == "train":
-            return [reply for reply in replies if reply.metadata.src_node_id != lost]
+        if any(m.metadata.message_type == "train" and is_round(m, 3) for m in asked):
+            return [reply for reply in replies if reply.metadata.src_node_id != grid._ids[2]]
         return replies
 
     grid.send_and_receive = send_and_lose
-    held = held_after(strategy, n, rounds=3, grid=grid)
-    np.testing.assert_allclose(held, without_nodes(w, {2}) @ w @ w @ starts(n), atol=1e-14)
+    held = held_after(strategy, n, rounds=4, grid=grid)
+    np.testing.assert_allclose(held, w @ without_nodes(w, {2}) @ w @ w @ starts(n), atol=1e-14)
+
+
+def is_round(message, server_round):
+    return message.content.get("config", {}).get("server-round") == server_round
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_call_that_fails_does_not_mix_mail_twice_where_its_state_is_kept(retries):
+    n, w, failed = 5, build_network("ring", 5), []
+
+    def train(msg, context):
+        if is_round(msg, 3) and context.node_config["partition-id"] == 2 and not failed:
+            failed.append(3)
+            raise ValueError("once")
+        return train_by_nothing(msg, context)
+
+    client = ClientApp(mods=[peer_mixing])
+    client.train()(train)
+    grid = LocalGrid(client, n)
+    grid.keeps_state_of_failed_calls = True
+    held = held_after(DLoRA("ring", evaluate_every=0, retries=retries), n, rounds=4, grid=grid)
+    third = w if retries else without_nodes(w, {2})
+    np.testing.assert_allclose(held, w @ third @ w @ w @ starts(n), atol=1e-14)
+
+
+def test_a_node_whose_post_was_not_finite_goes_on_from_its_last_good_one():
+    def train(msg, context):
+        reply = train_by_nothing(msg, context)
+        if is_round(msg, 2) and context.node_config["partition-id"] == 2:
+            reply.content["arrays"] = ArrayRecord({"x": torch.full((2,), float("nan")).double()})
+        return reply
+
+    n, w, told = 5, build_network("ring", 5), []
+    client = ClientApp(mods=[peer_mixing])
+    client.train()(train)
+    strategy = DLoRA("ring", evaluate_every=0, on_failure=lambda *what: told.append(what[:2]))
+    held = held_after(strategy, n, rounds=3, grid=LocalGrid(client, n))
+    np.testing.assert_allclose(held, w @ without_nodes(w, {2}) @ w @ starts(n), atol=1e-14)
+    assert told == [(2, 2)]
 
 
 def test_nodes_that_come_and_go_keep_the_mean_and_are_no_failures():
