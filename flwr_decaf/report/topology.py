@@ -58,6 +58,7 @@ def topology_figure(networks: Mapping[str, Matrix]) -> Figure:
 
 def save_topologies(networks: Mapping[str, Matrix], file: Path) -> None:
     """Draw networks into a file; its ending (.png, .svg, .pdf) decides the format."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     topology_figure(networks).savefig(file, dpi=150)
 
 

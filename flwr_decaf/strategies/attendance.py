@@ -162,7 +162,8 @@ def check_failures(
             )
     if causes and (len(causes) == asked or len(causes) > tolerated):
         first = min(causes)
+        excess = f"more than the {tolerated} that may" if len(causes) > tolerated else "all"
         raise RuntimeError(
-            f"round {server_round}: {len(causes)} of {asked} nodes failed, more than the "
-            f"{tolerated} that may; mend the first cause, node {first}: {causes[first]}"
+            f"round {server_round}: {len(causes)} of {asked} nodes failed, {excess}; mend the "
+            f"first cause, node {first}: {causes[first]}"
         )
