@@ -149,10 +149,13 @@ def test_one_simulation_runs_several_strategies_without_leaking(comparison, deca
     for name, state in alone.items():  # in third place it ends as if it had been alone
         assert all(torch.equal(x, among[name][key]) for key, x in state.items())
     starts = {
-        tuple(m["loss"] for m in folder.metrics if m["round"] == 0 and m["phase"] == "evaluate")
+        name: [m["loss"] for m in folder.metrics if (m["round"], m["phase"]) == (0, "evaluate")]
         for name, folder in folders.items()
     }
-    assert len(starts) == 1  # the same adapter on the same data
+    # The same adapter on the same data; centralized has one node.
+    assert {len(losses) for name, losses in starts.items() if name != "centralized"} == {NODES}
+    assert len(starts["centralized"]) == 1
+    assert len({loss for losses in starts.values() for loss in losses}) == 1
     assert "run 6 of 6, centralized: round 2 of 2" in log
     assert all(f"\n{name}" in log for name in folders)
 
