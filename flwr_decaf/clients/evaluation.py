@@ -24,8 +24,8 @@ def evaluate_node(task: Task, data: NodeData, train: Train) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        ``accuracy`` and ``loss`` on the common test, ``local-accuracy`` and ``local-loss`` on the
-        node's own (if it holds rows out), ``evaluate-seconds``.
+        The task's scores on the common test, and as ``local-...`` on the node's own (if it holds
+        rows out); ``evaluate-seconds``.
     """
     started = time.perf_counter()
     digest = hashlib.blake2b(digest_size=16)

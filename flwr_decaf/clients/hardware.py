@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
+from torch import Tensor
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS: dict[str, torch.dtype] = {
@@ -36,6 +37,11 @@ def choose_device(name: str) -> torch.device:
             "none; give clients GPUs (--gpus), or set train.device to auto or cpu"
         )
     return torch.device(name)
+
+
+def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Move a batch."""
+    return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

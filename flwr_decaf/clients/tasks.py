@@ -6,22 +6,26 @@ line in ``TASKS``.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor
 
+from flwr_decaf.clients.scores import Sums
 from flwr_decaf.data.partitions import NodeData, node_data
-from flwr_decaf.data.sources import load_texts
+from flwr_decaf.data.sources import load_rows
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Data, Lora, Model
 
 Batch = dict[str, Tensor]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,17 +42,20 @@ class Task:
         A list of encoded rows -> one batch, padded.
     length : callable
         Encoded rows -> a number for each, by which to sort them into batches of like length.
-    score : callable
-        (logits or other output, batch) -> number of rows that the model got right.
+    tally : callable
+        (model, some encoded rows, device) -> sums over these rows, to be added up over all.
+    scores : callable
+        Such sums -> scores by name; ``accuracy`` or ``perplexity`` among them.
     labels : tuple of str
         Names of the classes, by number; empty where there are none.
     """
 
     model: PeftModel
     encode: Callable[[Dataset], Dataset]
-    collate: Callable[[list[dict[str, Any]]], Batch]
+    collate: Callable[[list[Row]], Batch]
     length: Callable[[Dataset], list[int]]
-    score: Callable[[Any, Batch], int]
+    tally: Callable[[PeftModel, list[Row], torch.device], Sums]
+    scores: Callable[[Sums], dict[str, float]]
     labels: tuple[str, ...] = ()
 
 
@@ -59,9 +66,39 @@ def _text_classification(model: Model, lora: Lora, data: Data) -> Task:
     return build(model, lora, data)
 
 
+def _causal_lm(model: Model, lora: Lora, data: Data) -> Task:
+    from flwr_decaf.clients.causal_lm import build
+
+    return build(model, lora, data)
+
+
 TASKS: dict[str, Callable[[Model, Lora, Data], Task]] = {
     "text-classification": _text_classification,
+    "causal-lm": _causal_lm,
 }
+
+
+def encoded(
+    rows: Dataset, encode: Callable[[dict[str, list[Any]]], dict[str, Any]], *settings: object
+) -> Dataset:
+    """Encode rows in batches, once on this disk for all actors and later runs.
+
+    Parameters
+    ----------
+    rows : Dataset
+        As loaded; its columns give way to the encoded ones.
+    encode : callable
+        Columns of a batch -> encoded columns.
+    *settings
+        All that decides what ``encode`` makes of the rows.
+    """
+    name = repr((rows._fingerprint, settings)).encode()
+    return rows.map(
+        encode,
+        batched=True,
+        remove_columns=rows.column_names,
+        new_fingerprint=hashlib.blake2b(name, digest_size=8).hexdigest(),
+    )
 
 
 @lru_cache(maxsize=2)
@@ -93,4 +130,4 @@ def load_node_data(model: Model, lora: Lora, data: Data, seed: int, node: int, n
 @lru_cache(maxsize=2)
 def load_test(model: Model, lora: Lora, data: Data, seed: int) -> Dataset:
     """Load and encode the test rows common to all nodes."""
-    return load_task(model, lora, data).encode(load_texts(data, seed)["test"])
+    return load_task(model, lora, data).encode(load_rows(data, seed)["test"])

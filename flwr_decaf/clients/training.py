@@ -10,7 +10,8 @@ from datasets import Dataset
 from torch.utils.data import DataLoader, RandomSampler
 
 from flwr_decaf.clients.adapter import freeze_factors
-from flwr_decaf.clients.hardware import autocast, loss_scaler
+from flwr_decaf.clients.hardware import autocast, loss_scaler, to_device
+from flwr_decaf.clients.scores import Sums, add_up
 from flwr_decaf.clients.tasks import Batch, Task
 from flwr_decaf.seeds import derive_seed
 
@@ -57,7 +58,7 @@ def train_locally(
     scaler = loss_scaler(device, train.precision)
     for batch in _training_batches(task, rows, train, seed):
         with autocast(device, train.precision):
-            loss = task.model(**_to(batch, device)).loss
+            loss = task.model(**to_device(batch, device)).loss
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
@@ -77,22 +78,19 @@ def evaluate_rows(task: Task, rows: Dataset, train: Train) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        ``accuracy`` and ``loss``, means over the rows; empty for no rows.
+        The task's scores over all rows; empty for no rows.
     """
     if not len(rows):
         return {}
     task.model.eval()
     device = next(task.model.parameters()).device
-    right, loss = 0, 0.0
+    parts: list[Sums] = []
     order = torch.tensor(task.length(rows)).argsort(stable=True).tolist()
     for start in range(0, len(order), train.batch_size):
         chosen = order[start : start + train.batch_size]
-        batch = _to(task.collate([rows[i] for i in chosen]), device)
         with autocast(device, train.precision):
-            output = task.model(**batch)
-        right += task.score(output, batch)
-        loss += output.loss.item() * len(chosen)
-    return {"accuracy": right / len(rows), "loss": loss / len(rows)}
+            parts.append(task.tally(task.model, [rows[i] for i in chosen], device))
+    return task.scores(add_up(parts))
 
 
 def _training_batches(task: Task, rows: Dataset, train: Train, seed: int) -> DataLoader[Batch]:
@@ -101,7 +99,3 @@ def _training_batches(task: Task, rows: Dataset, train: Train, seed: int) -> Dat
     generator = torch.Generator().manual_seed(derive_seed(seed, "batches"))
     sampler = RandomSampler(rows, num_samples=drawn, generator=generator)
     return DataLoader(rows, batch_size=size, sampler=sampler, collate_fn=task.collate)
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    return {name: tensor.to(device) for name, tensor in batch.items()}

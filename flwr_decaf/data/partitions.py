@@ -21,7 +21,7 @@ from flwr_datasets.partitioner import (
     PathologicalPartitioner,
 )
 
-from flwr_decaf.data.sources import load_texts, sample
+from flwr_decaf.data.sources import load_rows, sample
 from flwr_decaf.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -110,11 +110,16 @@ def partition_rows(data: config.Data, n: int, seed: int) -> Partitioner:
     ValueError
         In one line, if a node would go without rows.
     """
-    rows = load_texts(data, seed)["train"]
+    rows = load_rows(data, seed)["train"]
     if n > len(rows):
         raise ValueError(
             f"num-supernodes must be <= the number of training rows; got {n} nodes and {len(rows)} "
             "rows of data.name; use fewer nodes or more data"
+        )
+    if data.partitioner != "iid" and not data.label_column:
+        raise ValueError(
+            f"data.partitioner must be iid where data.label-column is empty; got "
+            f"{data.partitioner!r}; name a column of classes, or take iid"
         )
     partitioner = PARTITIONERS[data.partitioner](rows, n, data, derive_seed(seed, "partition"))
     try:
@@ -150,7 +155,7 @@ def node_data(data: config.Data, node: int, n: int, seed: int) -> NodeData:
     return NodeData(
         train=rows.select(order[held_out:]),
         local_test=sample(local_test, data.max_local_test_samples, seed=0),
-        test=load_texts(data, seed)["test"],
+        test=load_rows(data, seed)["test"],
     )
 
 

@@ -1,13 +1,14 @@
 """Data sets by name: a hub id, a local folder or file, or a demo set from an installed package.
 
-Whatever the source, what comes out is the same: a train and a test split with the columns "text"
-and "label", labels as class numbers.
+Whatever the source, what comes out is the same: a train and a test split with the source's own
+columns, and the class numbers in a column "label" if the rows have classes. Which of the columns a
+model reads is its task's affair.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,15 +63,15 @@ DEMO_SETS: dict[str, Callable[[], DatasetDict]] = {"20newsgroups": newsgroups}
 
 
 @lru_cache(maxsize=4)
-def load_texts(data: config.Data, seed: int) -> DatasetDict:
-    """Load a data set of texts and labels.
+def load_rows(data: config.Data, seed: int) -> DatasetDict:
+    """Load a data set.
 
     Parameters
     ----------
     data : config.Data
         ``name`` is a demo set, a hub id, a folder that ``datasets.load_dataset`` takes, or a file
         (.csv, .tsv, .json, .jsonl, .parquet), ``subset`` a configuration of a hub set;
-        ``text_column`` may name two columns, whose texts are encoded as a pair; ``test_split``
+        ``label_column`` names the classes, or is empty where there are none; ``test_split``
         is "test" or else "validation" unless given.
     seed : int
         Decides the sample if ``max_train_samples`` or ``max_test_samples`` asks for one, and the
@@ -79,25 +80,19 @@ def load_texts(data: config.Data, seed: int) -> DatasetDict:
     Returns
     -------
     DatasetDict
-        Splits "train" and "test", columns "text" (and "text_pair") and "label", a ``ClassLabel``.
+        Splits "train" and "test", all columns of the set; its label column is called "label", a
+        ``ClassLabel``.
 
     Raises
     ------
     ValueError
-        In one line, if the set cannot be found or lacks the columns or classes.
+        In one line, if the set cannot be found or lacks the label column or classes.
     """
     splits = _with_test(_read(data.name, data.subset), data.test_split, seed)
-    texts = zip(split_list(data.text_column), ("text", "text_pair"), strict=False)
-    names = {**dict(texts), data.label_column: "label"}
-    for column in names:
-        if column not in splits["train"].column_names:
-            raise ValueError(
-                f"data.text-column and data.label-column must name columns of {data.name!r}; got "
-                f"{column!r}; it has {', '.join(splits['train'].column_names)}"
-            )
-    wanted = {old: new for old, new in names.items() if old != new}
-    splits = splits.select_columns(list(names)).rename_columns(wanted)
-    splits = _only_classes(_with_class_labels(splits), split_list(data.classes))
+    if data.label_column:
+        require_columns("data.label-column", [data.label_column], splits["train"], data)
+        splits = _with_class_labels(_named_label(splits, data.label_column))
+        splits = _only_classes(splits, split_list(data.classes))
     sizes = {"train": data.max_train_samples, "test": data.max_test_samples}
     return DatasetDict(
         {
@@ -105,6 +100,23 @@ def load_texts(data: config.Data, seed: int) -> DatasetDict:
             for split, size in sizes.items()
         }
     )
+
+
+def require_columns(key: str, columns: Iterable[str], rows: Dataset, data: config.Data) -> None:
+    """Require columns that a setting names.
+
+    Raises
+    ------
+    ValueError
+        In one line, with the columns that are there.
+    """
+    for column in columns:
+        if column not in rows.column_names:
+            there = (data.label_column if name == "label" else name for name in rows.column_names)
+            raise ValueError(
+                f"{key} must name columns of {data.name!r}; got {column!r}; it has "
+                f"{', '.join(there)}"
+            )
 
 
 def sample(rows: Dataset, size: int, seed: int) -> Dataset:
@@ -143,6 +155,14 @@ def _with_test(splits: DatasetDict, wanted: str, seed: int) -> DatasetDict:
     if held_out is not None:
         return DatasetDict({"train": train, "test": held_out})
     return train.train_test_split(test_size=0.2, seed=derive_seed(seed, "test split"))
+
+
+def _named_label(splits: DatasetDict, column: str) -> DatasetDict:
+    if column == "label":
+        return splits
+    if "label" in splits["train"].column_names:
+        splits = splits.remove_columns("label")
+    return splits.rename_column(column, "label")
 
 
 def _with_class_labels(splits: DatasetDict) -> DatasetDict:

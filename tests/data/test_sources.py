@@ -6,7 +6,7 @@ import pytest
 from datasets import ClassLabel, Dataset
 
 from flwr_decaf.config import Data
-from flwr_decaf.data.sources import load_texts, resolve_path
+from flwr_decaf.data.sources import load_rows, resolve_path
 
 ROWS = [{"body": f"text {i}", "topic": ("sport", "art", "food")[i % 3]} for i in range(30)]
 COLUMNS = {"text_column": "body", "label_column": "topic"}
@@ -26,7 +26,7 @@ def write(kind, folder):
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl", "parquet"])
 def test_a_file_of_text_and_label_columns(kind, tmp_path):
-    splits = load_texts(Data(name=str(write(kind, tmp_path)), **COLUMNS), seed=0)
+    splits = load_rows(Data(name=str(write(kind, tmp_path)), **COLUMNS), seed=0)
     assert {split: len(rows) for split, rows in splits.items()} == {"train": 24, "test": 6}
     assert splits["train"].column_names == ["text", "label"]
     feature = splits["train"].features["label"]
@@ -41,14 +41,14 @@ def test_a_file_of_text_and_label_columns(kind, tmp_path):
 def test_a_folder_with_its_own_test_split(tmp_path):
     Dataset.from_list(ROWS[:20]).to_csv(tmp_path / "train.csv")
     Dataset.from_list(ROWS[20:]).to_csv(tmp_path / "test.csv")
-    splits = load_texts(Data(name=str(tmp_path), **COLUMNS), seed=0)
+    splits = load_rows(Data(name=str(tmp_path), **COLUMNS), seed=0)
     assert sorted(splits["test"]["text"]) == sorted(row["body"] for row in ROWS[20:])
 
 
 def test_sizes_are_samples_that_the_seed_decides(tmp_path):
     file = str(write("csv", tmp_path))
     data = Data(name=file, max_train_samples=7, max_test_samples=3, **COLUMNS)
-    first, again, other = (load_texts(data, seed=seed)["train"]["text"] for seed in (1, 1, 2))
+    first, again, other = (load_rows(data, seed=seed)["train"]["text"] for seed in (1, 1, 2))
     assert len(first) == 7
     assert list(first) == list(again) != list(other)
 
@@ -57,13 +57,13 @@ def test_numbers_as_labels(tmp_path):
     Dataset.from_list([{"text": str(i), "label": i % 2} for i in range(10)]).to_csv(
         tmp_path / "train.csv"
     )
-    splits = load_texts(Data(name=str(tmp_path)), seed=0)
+    splits = load_rows(Data(name=str(tmp_path)), seed=0)
     assert splits["train"].features["label"].names == ["0", "1"]
     assert all(row["label"] == int(row["text"]) % 2 for row in splits["train"])
 
 
 def test_20_newsgroups():
-    splits = load_texts(Data(max_test_samples=0), seed=0)
+    splits = load_rows(Data(max_test_samples=0), seed=0)
     assert {split: len(rows) for split, rows in splits.items()} == {"train": 11293, "test": 7528}
     names = splits["train"].features["label"].names
     assert len(names) == 20
@@ -75,7 +75,7 @@ def test_20_newsgroups():
 @pytest.mark.parametrize("name", ["no/such.csv", "package:no_such_package/x.csv", "no such set"])
 def test_what_is_not_there_is_refused_in_one_line(name):
     with pytest.raises(ValueError, match="data.name must be one of 20newsgroups, a hub id") as info:
-        load_texts(Data(name=name), seed=0)
+        load_rows(Data(name=name), seed=0)
     assert name in str(info.value)
     assert "\n" not in str(info.value)
 
@@ -84,12 +84,12 @@ def test_an_unknown_ending_is_refused(tmp_path):
     file = tmp_path / "rows.xls"
     file.write_text("")
     with pytest.raises(ValueError, match=r"a file ending in .csv.*rows.xls"):
-        load_texts(Data(name=str(file)), seed=0)
+        load_rows(Data(name=str(file)), seed=0)
 
 
 def test_a_missing_column_is_named_with_those_that_are_there(tmp_path):
     with pytest.raises(ValueError, match="got 'text'; it has body, topic"):
-        load_texts(Data(name=str(write("csv", tmp_path))), seed=0)
+        load_rows(Data(name=str(write("csv", tmp_path))), seed=0)
 
 
 def test_paths_into_packages():
@@ -101,7 +101,7 @@ def test_paths_into_packages():
 
 def test_only_some_classes(tmp_path):
     file = str(write("csv", tmp_path))
-    splits = load_texts(Data(name=file, classes="sport, art", **COLUMNS), seed=0)
+    splits = load_rows(Data(name=file, classes="sport, art", **COLUMNS), seed=0)
     assert splits["train"].features["label"].names == ["sport", "art"]
     topic_of = {row["body"]: row["topic"] for row in ROWS}
     kept = [row for split in splits.values() for row in split]
@@ -112,7 +112,7 @@ def test_only_some_classes(tmp_path):
 
 def test_an_unknown_class_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"data\.classes .* got 'chess'; it has art, food, sport"):
-        load_texts(Data(name=str(write("csv", tmp_path)), classes="chess", **COLUMNS), seed=0)
+        load_rows(Data(name=str(write("csv", tmp_path)), classes="chess", **COLUMNS), seed=0)
 
 
 def test_pairs_of_texts_and_a_test_split_of_your_choice(tmp_path):
@@ -120,8 +120,8 @@ def test_pairs_of_texts_and_a_test_split_of_your_choice(tmp_path):
     for split in ("train", "validation", "test"):
         Dataset.from_list(rows if split == "train" else rows[:3]).to_csv(tmp_path / f"{split}.csv")
     data = Data(name=str(tmp_path), text_column="first, second", test_split="validation")
-    splits = load_texts(data, seed=0)
+    splits = load_rows(data, seed=0)
     assert list(splits["test"]["text_pair"]) == ["b0", "b1", "b2"]
     assert splits["train"].column_names == ["text", "text_pair", "label"]
     with pytest.raises(ValueError, match=r"data\.test-split must be a split .*got 'dev'; it has"):
-        load_texts(Data(name=str(tmp_path), text_column="first", test_split="dev"), seed=0)
+        load_rows(Data(name=str(tmp_path), text_column="first", test_split="dev"), seed=0)

@@ -1,0 +1,61 @@
+"""GGUF files as a folder that ``from_pretrained`` takes, converted once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from huggingface_hub import cached_assets_path
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+
+def converted(file: Path) -> Path:
+    """Convert a GGUF file to a folder with weights in safetensors, config and tokenizer.
+
+    transformers reads GGUF, but slowly, into a model that it takes for quantized and will not
+    save. The folder lies among the hub's cached assets (``HF_HOME``), by the file's content.
+
+    Parameters
+    ----------
+    file : Path
+        Of a causal language model; the package gguf must be installed to read it.
+
+    Returns
+    -------
+    Path
+        Of the folder. Weights take 4 bytes each in it.
+
+    Raises
+    ------
+    OSError
+        If there is no such file.
+    """
+    digest = hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
+    folder = cached_assets_path("flwr-decaf", namespace="gguf") / f"{file.stem}-{digest}"
+    if not folder.exists():
+        # Under another name until it is whole: another process may be looking for it.
+        unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
+        try:
+            _convert(file, unfinished)
+            os.replace(unfinished, folder)
+        except OSError:
+            if not folder.exists():  # else another process was first
+                raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def _convert(file: Path, folder: Path) -> None:
+    origin, name = str(file.parent), file.name
+    read = AutoModelForCausalLM.from_pretrained(origin, gguf_file=name, dtype=torch.float32)
+    config = AutoConfig.from_pretrained(origin, gguf_file=name)
+    # A model of the same weights that knows nothing of where they came from.
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(read.state_dict())
+    plain.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(origin, gguf_file=name).save_pretrained(folder)

@@ -1,0 +1,138 @@
+"""The frozen base from a hub, a folder or a package, quantized on request, and LoRA on it."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model, prepare_model_for_kbit_training
+from transformers import AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
+
+from flwr_decaf.data.sources import resolve_path
+from flwr_decaf.text import first_line, split_list
+
+if TYPE_CHECKING:
+    from flwr_decaf.config import Lora, Model
+
+transformers_logging.set_verbosity_error()  # "newly initialized: classifier" is meant here
+transformers_logging.disable_progress_bar()
+
+# A head is trained and saved whole, so it must not be quantized; nor must what feeds it, in BERT.
+_HEADS = ["classifier", "pre_classifier", "pooler", "score", "lm_head"]
+
+
+def load_pretrained(model: Model, auto_class: Any, **options: Any) -> tuple[Any, Any, str]:
+    """Load a tokenizer and a base model.
+
+    Parameters
+    ----------
+    model : config.Model
+        ``name``: a hub id, a folder, a GGUF file, or ``package:IMPORT_NAME/FOLDER``;
+        ``quantization``: see ``quantization_config``.
+    auto_class : type
+        One of transformers' AutoModelFor... classes.
+    **options
+        For its ``from_pretrained``.
+
+    Returns
+    -------
+    tuple
+        Tokenizer, model, and the folder or hub id that they came from.
+
+    Raises
+    ------
+    ValueError
+        In one line, if they cannot be loaded.
+    """
+    quantization = quantization_config(model.quantization)
+    try:
+        folder = resolve_path(model.name)
+        if folder.endswith(".gguf"):
+            # Imported on demand: most models come as safetensors.
+            from flwr_decaf.clients.gguf import converted
+
+            folder = str(converted(Path(folder)))
+        if folder.startswith(("/", ".", "~")) and not Path(folder).is_dir():
+            raise FileNotFoundError(f"no such folder: {folder}")
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        base = auto_class.from_pretrained(folder, quantization_config=quantization, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise ValueError(
+            "model.name must be a hub id, a folder of a transformers model, a GGUF file, or "
+            f"package:NAME/FOLDER; got {model.name!r}, which cannot be loaded "
+            f"({first_line(error)}); check the spelling and the network"
+        ) from error
+    if quantization is not None:
+        # Norms and heads to full precision; checkpointing is of use to nobody with a small base.
+        base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
+    return tokenizer, base, folder
+
+
+def quantization_config(name: str) -> BitsAndBytesConfig | None:
+    """Say how bitsandbytes is to quantize a base: its linear layers, without heads.
+
+    Parameters
+    ----------
+    name : str
+        "none"; "8bit", LLM.int8() (arXiv 2208.07339); "4bit", NF4 with double quantization as in
+        QLoRA (arXiv 2305.14314), computing in bfloat16.
+
+    Raises
+    ------
+    ValueError
+        If bitsandbytes is not installed.
+    """
+    if name == "none":
+        return None
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError(
+            f"model.quantization = {name} must have bitsandbytes to do it; it is not installed; "
+            "pip install 'flwr-decaf[quantization]', or set model.quantization to none"
+        )
+    if name == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_HEADS)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=_HEADS,
+    )
+
+
+def add_adapter(base: torch.nn.Module, lora: Lora, task_type: TaskType) -> PeftModel:
+    """Inject LoRA into a base.
+
+    Raises
+    ------
+    ValueError
+        If no layer of the base is called one of ``lora.target-modules``.
+    """
+    targets = split_list(lora.target_modules)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT still asks for a renamed property
+            return get_peft_model(
+                base,
+                LoraConfig(
+                    task_type=task_type,
+                    r=lora.rank,
+                    lora_alpha=lora.alpha,
+                    lora_dropout=lora.dropout,
+                    target_modules=targets or None,
+                ),
+            )
+    except ValueError as error:
+        leaves = {
+            name.rsplit(".", 1)[-1]
+            for name, module in base.named_modules()
+            if isinstance(module, torch.nn.Linear)
+        }
+        raise ValueError(
+            f"lora.target-modules must name layers of the model; got {lora.target_modules!r}; "
+            f"take some of its linear layers: {', '.join(sorted(leaves - {''}))}"
+        ) from error

@@ -1,0 +1,34 @@
+"""Templates of prompts and responses: text with columns in braces, and nothing else.
+
+``str.format`` would follow attributes and indices from a name in braces; a settings file must not
+be able to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_NAME = re.compile(r"\{([^{}\n]+)\}")
+
+
+def columns_of(template: str) -> list[str]:
+    """List the columns that a template names.
+
+    Examples
+    --------
+    >>> columns_of("Is {word} the same in: {first} / {second}?")
+    ['word', 'first', 'second']
+    """
+    return _NAME.findall(template)
+
+
+def fill(template: str, row: Mapping[str, object]) -> str:
+    """Put a row's values into a template; a value that has braces itself is left as it is.
+
+    Examples
+    --------
+    >>> fill("{question} Yes or no?", {"question": "Is {x} a name?"})
+    'Is {x} a name? Yes or no?'
+    """
+    return _NAME.sub(lambda name: str(row[name[1]]), template)
