@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.score import score_of
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Standing:
         Its place, from 1, among how many.
     server_round, rounds : int
         Rounds trained, of how many.
-    accuracy : float or None
-        Mean over the nodes, in the last evaluation.
+    score : str
+        Mean over the nodes in the last evaluation, with its name; empty before it.
     evaluated : int
         Round of that evaluation.
     share : float
@@ -40,16 +42,14 @@ class Standing:
     count: int
     server_round: int
     rounds: int
-    accuracy: float | None
+    score: str
     evaluated: int
     share: float
 
     def __str__(self) -> str:
-        accuracy = ""
-        if self.accuracy is not None:
-            accuracy = f", mean accuracy {self.accuracy:.3f} after round {self.evaluated}"
+        score = f", mean {self.score} after round {self.evaluated}" if self.score else ""
         run = f"run {self.number} of {self.count}, " if self.count > 1 else ""
-        return f"{run}{self.name}: round {self.server_round} of {self.rounds}{accuracy}"
+        return f"{run}{self.name}: round {self.server_round} of {self.rounds}{score}"
 
 
 def standing(paths: Mapping[str, Path], rounds: Mapping[str, int]) -> Standing:
@@ -66,9 +66,7 @@ def standing(paths: Mapping[str, Path], rounds: Mapping[str, int]) -> Standing:
     name = begun[-1] if begun else next(iter(paths))
     lines = RunFolder(paths[name]).metrics
     trained = max((line["round"] for line in lines if line["phase"] == "train"), default=0)
-    scored = [line for line in lines if "accuracy" in line]
-    last = max((line["round"] for line in scored), default=0)
-    accuracies = [line["accuracy"] for line in scored if line["round"] == last]
+    last, score = _last_score(lines)
     before = sum(rounds[earlier] for earlier in begun[:-1])
     return Standing(
         name=name,
@@ -76,10 +74,20 @@ def standing(paths: Mapping[str, Path], rounds: Mapping[str, int]) -> Standing:
         count=len(paths),
         server_round=trained,
         rounds=rounds[name],
-        accuracy=statistics.fmean(accuracies) if accuracies else None,
+        score=score,
         evaluated=last,
         share=(before + trained) / sum(rounds.values()),
     )
+
+
+def _last_score(lines: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
+    score = score_of(lines)
+    if score is None:
+        return 0, ""
+    scored = [line for line in lines if score.name in line]
+    last = max(line["round"] for line in scored)
+    mean = statistics.fmean(line[score.name] for line in scored if line["round"] == last)
+    return last, f"{score.name} {mean:.3f}"
 
 
 @contextmanager

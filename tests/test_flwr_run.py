@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -109,7 +110,7 @@ def test_every_adapter_loads_with_peft_and_scores_as_reported(decaf):
         path = folder.path / "adapters" / f"node-{node}"
         model = PeftModel.from_pretrained(base, path)
         rows = load_node_data(config.model, config.lora, config.data, config.seed, node, NODES)
-        loaded = type(task)(model, task.encode, task.collate, task.length, task.score)
+        loaded = replace(task, model=model)
         for part, prefix in ((rows.test, ""), (rows.local_test, "local-")):
             scores = evaluate_rows(loaded, part, config.train)
             assert scores["accuracy"] == reported[node][f"{prefix}accuracy"]

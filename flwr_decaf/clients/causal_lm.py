@@ -40,7 +40,7 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
         data lack the columns.
     """
     rows = load_rows(data, seed=0)["train"]
-    labels = rows.features["label"].names if "label" in rows.features else []
+    labels = rows.features["label"].names if data.label_column else []
     tokenizer, base, folder = load_pretrained(model, AutoModelForCausalLM)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     dialogue = Dialogue(tokenizer, data, labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,10 +67,7 @@ def load_pretrained(model: Model, auto_class: Any, **options: Any) -> tuple[Any,
             f"package:NAME/FOLDER; got {model.name!r}, which cannot be loaded "
             f"({first_line(error)}); check the spelling and the network"
         ) from error
-    if quantization is not None:
-        # Norms and heads to full precision; checkpointing is of use to nobody with a small base.
-        base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
-    return tokenizer, base, folder
+    return tokenizer, _prepared(base) if quantization else base, folder
 
 
 def quantization_config(name: str) -> BitsAndBytesConfig | None:
@@ -88,6 +86,7 @@ def quantization_config(name: str) -> BitsAndBytesConfig | None:
     """
     if name == "none":
         return None
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of casts at every step
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ValueError(
             f"model.quantization = {name} must have bitsandbytes to do it; it is not installed; "
@@ -102,6 +101,18 @@ def quantization_config(name: str) -> BitsAndBytesConfig | None:
         bnb_4bit_compute_dtype=torch.bfloat16,
         llm_int8_skip_modules=_HEADS,
     )
+
+
+def _prepared(base: Any) -> Any:
+    """Put norms and heads into full precision, and keep 4-bit layers trainable once scored."""
+    for module in base.modules():
+        # On CPUs with AVX512-BF16 bitsandbytes (0.50) packs a layer for inference when it is first
+        # evaluated, and what is packed passes no gradient on, silently if the layer has no bias.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT still asks for a renamed property
+        return prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
 
 
 def add_adapter(base: torch.nn.Module, lora: Lora, task_type: TaskType) -> PeftModel:

@@ -34,7 +34,7 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
     rows = load_rows(data, seed=0)["train"]
     columns = split_list(data.text_column)
     require_columns("data.text-column", columns, rows, data)
-    if "label" not in rows.features:
+    if not data.label_column:
         raise ValueError(
             "data.label-column must name the classes with model.task = text-classification; got "
             "''; name a column"

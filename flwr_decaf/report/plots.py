@@ -17,10 +17,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from flwr_decaf.mixing_matrix import graph_of
-from flwr_decaf.report.runs import consensus_distance, labels_of, over_rounds, read_metrics
+from flwr_decaf.report.runs import (
+    consensus_distance,
+    labels_of,
+    over_rounds,
+    read_metrics,
+    score_in,
+)
 from flwr_decaf.report.style import Look, looks
-from flwr_decaf.report.swept import accuracy_over_setting
+from flwr_decaf.report.swept import score_over_setting
 from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.score import score_of
 
 _SIZE = (7.2, 3.6)  # inches
 _ROUNDING = 1e-5  # fp32 factors: less than this is no interference
@@ -41,22 +48,21 @@ def draw(name: str, folders: Sequence[RunFolder]) -> Figure | None:
         return PLOTS[name][1](folders)
 
 
-def accuracy_over_rounds(folders: Sequence[RunFolder]) -> Figure:
+def score_over_rounds(folders: Sequence[RunFolder]) -> Figure:
     """Draw mean and worst node over the rounds; the band is the range over seeds.
 
     A run alone shows its nodes as thin lines.
     """
     figure = _mean_and_worst(folders, "round", "round")
     if len(folders) == 1:
-        scores = read_metrics(folders).dropna(subset=["accuracy"])
-        for _, rows in scores.groupby("node"):
-            figure.axes[0].plot(
-                rows["round"], rows["accuracy"], color="#999999", linewidth=0.7, zorder=1
-            )
+        metrics = read_metrics(folders)
+        name = score_in(metrics).name
+        for _, rows in metrics.dropna(subset=[name]).groupby("node"):
+            figure.axes[0].plot(rows["round"], rows[name], color="#999999", linewidth=0.7, zorder=1)
     return figure
 
 
-def accuracy_over_bytes(folders: Sequence[RunFolder]) -> Figure | None:
+def score_over_bytes(folders: Sequence[RunFolder]) -> Figure | None:
     """Draw the same over what a node has sent; None if nothing was sent at all."""
     rows = over_rounds(read_metrics(folders))
     rows = rows[rows.groupby("run")["megabytes"].transform("max") > 0]
@@ -64,11 +70,12 @@ def accuracy_over_bytes(folders: Sequence[RunFolder]) -> Figure | None:
 
 
 def spread_over_nodes(folders: Sequence[RunFolder]) -> Figure:
-    """Draw the standard deviation of the accuracy over the nodes."""
-    rows = over_rounds(read_metrics(folders))
+    """Draw the standard deviation of the score over the nodes."""
+    metrics = read_metrics(folders)
+    rows = over_rounds(metrics)
     figure, axes = _figure(1)
     _lines(axes[0], rows, "round", "spread")
-    axes[0].set(xlabel="round", ylabel="std of accuracy over nodes")
+    axes[0].set(xlabel="round", ylabel=f"std of {score_in(metrics).name} over nodes")
     _legend(figure, axes[0])
     return figure
 
@@ -94,19 +101,20 @@ def consensus_and_interference(folders: Sequence[RunFolder]) -> Figure | None:
     return figure
 
 
-def graph_by_accuracy(folders: Sequence[RunFolder]) -> Figure | None:
-    """Draw each method's graph with its nodes coloured by their last accuracy (first seed)."""
+def graph_by_score(folders: Sequence[RunFolder]) -> Figure | None:
+    """Draw each method's graph with its nodes coloured by their last score (first seed)."""
     labels = labels_of(folders)
     firsts = dict(reversed(list(zip(labels, folders, strict=True))))
     drawn = {
         label: folder
         for label in dict.fromkeys(labels)
         if "mixing-matrix" in (folder := firsts[label]).run.get("network", {})
-        and _last_scores(folder)
+        and _last_scores(folder)[1]
     }
     if not drawn:
         return None
-    scores = {label: _last_scores(folder) for label, folder in drawn.items()}
+    names, each = zip(*map(_last_scores, drawn.values()), strict=True)
+    scores = dict(zip(drawn, each, strict=True))
     everything = [value for nodes in scores.values() for value in nodes.values()]
     scale = ScalarMappable(Normalize(min(everything), max(everything)), "cividis")
     columns = min(len(drawn), 3)
@@ -123,7 +131,7 @@ def graph_by_accuracy(folders: Sequence[RunFolder]) -> Figure | None:
             scale.to_rgba(np.array([scores[label].get(i, 0.0) for i in range(len(w))])),
         )
         axes.set_title(textwrap.fill(label, 26), fontsize=10)
-    figure.colorbar(scale, ax=list(grid), label="accuracy of the node", shrink=0.8)
+    figure.colorbar(scale, ax=list(grid), label=f"{names[0]} of the node", shrink=0.8)
     return figure
 
 
@@ -176,12 +184,12 @@ def time_split(folders: Sequence[RunFolder]) -> Figure | None:
 
 
 PLOTS: dict[str, tuple[str, Callable[[Sequence[RunFolder]], Figure | None]]] = {
-    "accuracy-over-setting": ("What the setting does", accuracy_over_setting),
-    "accuracy-over-rounds": ("Accuracy over rounds", accuracy_over_rounds),
-    "accuracy-over-bytes": ("Accuracy over traffic", accuracy_over_bytes),
+    "over-setting": ("What the setting does", score_over_setting),
+    "over-rounds": ("Over the rounds", score_over_rounds),
+    "over-bytes": ("Over the traffic", score_over_bytes),
     "consensus": ("Consensus distance and interference", consensus_and_interference),
-    "spread": ("Spread of the accuracy over the nodes", spread_over_nodes),
-    "graph": ("The graph, and how well each node does", graph_by_accuracy),
+    "spread": ("Spread over the nodes", spread_over_nodes),
+    "graph": ("The graph, and how well each node does", graph_by_score),
     "time": ("Where the time went", time_split),
 }
 
@@ -189,12 +197,14 @@ PLOTS: dict[str, tuple[str, Callable[[Sequence[RunFolder]], Figure | None]]] = {
 def _mean_and_worst(
     folders: Sequence[RunFolder], x: str, name: str, rows: pd.DataFrame | None = None
 ) -> Figure:
-    rows = over_rounds(read_metrics(folders)) if rows is None else rows
+    metrics = read_metrics(folders)
+    rows = over_rounds(metrics) if rows is None else rows
+    score = score_in(metrics).name
     figure, axes = _figure(2, sharey=True)
-    for panel, y in zip(axes, ("accuracy", "worst"), strict=True):
+    for panel, y in zip(axes, (score, "worst"), strict=True):
         _lines(panel, rows, x, y)
         panel.set(xlabel=name)
-    axes[0].set(ylabel="accuracy, common test", title="mean of the nodes")
+    axes[0].set(ylabel=f"{score}, common test", title="mean of the nodes")
     axes[1].set(title="worst node")
     _legend(figure, axes[0])
     return figure
@@ -228,10 +238,13 @@ def _legend(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=max(columns, 1), frameon=False)
 
 
-def _last_scores(folder: RunFolder) -> dict[int, float]:
-    scored = [line for line in folder.metrics if "accuracy" in line]
+def _last_scores(folder: RunFolder) -> tuple[str, dict[int, float]]:
+    """Get the score's name, and every node's in the last evaluation."""
+    score = score_of(folder.metrics)
+    name = score.name if score else ""
+    scored = [line for line in folder.metrics if name in line]
     last = max((line["round"] for line in scored), default=0)
-    return {line["node"]: line["accuracy"] for line in scored if line["round"] == last}
+    return name, {line["node"]: line[name] for line in scored if line["round"] == last}
 
 
 def _seconds(rows: pd.DataFrame) -> dict[str, float]:

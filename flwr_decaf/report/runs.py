@@ -13,6 +13,7 @@ from typing import Any, cast
 import pandas as pd
 
 from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.score import Score, score_of
 
 # Settings in which runs differ without being different methods.
 _NOT_IN_LABELS = {"strategy", "seed", "run-name", "output-dir", "seeds", "sweep"}
@@ -78,9 +79,16 @@ def evaluated(folders: Sequence[RunFolder]) -> list[RunFolder]:
     Raises
     ------
     ValueError
-        If none has.
+        If none has, or if they are scored in different ways.
     """
-    kept = [folder for folder in folders if any("accuracy" in line for line in folder.metrics)]
+    scores = {folder.path: score_of(folder.metrics) for folder in folders}
+    kept = [folder for folder in folders if scores[folder.path]]
+    first_of = {scores[folder.path]: folder.path for folder in reversed(kept)}
+    if len(first_of) > 1:
+        ways = ", ".join(f"{path} by {score.name}" for score, path in first_of.items() if score)
+        raise ValueError(
+            f"FOLDERS must hold runs scored in one way; got {ways}; report them one by one"
+        )
     if not kept:
         status = folders[0].run.get("status")
         raise ValueError(
@@ -105,7 +113,7 @@ def read_metrics(folders: Sequence[RunFolder]) -> pd.DataFrame:
         settings = folder.run["settings"]
         named = {"run": place, "label": label, "strategy": settings["strategy"]}
         tables.append(table.assign(**named, seed=settings["seed"]))
-    columns = {"phase": "", "round": 0, "node": 0, "accuracy": float("nan")}
+    columns = {"phase": "", "round": 0, "node": 0}
     everything = pd.concat(tables, ignore_index=True)
     return everything.assign(**{k: v for k, v in columns.items() if k not in everything})
 
@@ -116,21 +124,29 @@ def over_rounds(metrics: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``run``, ``label``, ``strategy``, ``seed``, ``round``; over the nodes the mean ``accuracy``,
-        the ``worst``, the ``spread`` (standard deviation), the mean ``local-accuracy``; and
-        ``megabytes``, sent per node from the start on.
+        ``run``, ``label``, ``strategy``, ``seed``, ``round``; over the nodes the mean ``accuracy``
+        (or ``perplexity``), the ``worst``, the ``spread`` (standard deviation), the mean
+        ``local-accuracy``; and ``megabytes``, sent per node from the start on.
+
+    Raises
+    ------
+    ValueError
+        If there is no evaluation.
     """
-    scores = metrics[metrics["phase"] == "evaluate"].dropna(subset=["accuracy"])
+    score = score_in(metrics)
+    name, local = score.name, f"local-{score.name}"
+    scores = metrics[metrics["phase"] == "evaluate"].dropna(subset=[name])
     by = ["run", "label", "strategy", "seed", "round"]
-    if "local-accuracy" not in scores:
-        scores = scores.assign(**{"local-accuracy": float("nan")})
-    rows = scores.groupby(by, sort=False).agg(
-        accuracy=("accuracy", "mean"),
-        worst=("accuracy", "min"),
-        spread=("accuracy", lambda values: values.std(ddof=0)),
-        local=("local-accuracy", "mean"),
-    )
-    rows = rows.rename(columns={"local": "local-accuracy"}).reset_index()
+    if local not in scores:
+        scores = scores.assign(**{local: float("nan")})
+    grouped = scores.groupby(by, sort=False)
+    columns = {
+        name: grouped[name].mean(),
+        "worst": grouped[name].agg(score.worst),
+        "spread": grouped[name].std(ddof=0),
+        local: grouped[local].mean(),
+    }
+    rows = pd.DataFrame(columns).reset_index()
     sent = _megabytes_until(metrics)
     rows["megabytes"] = [
         float(sent.get((run, when), 0.0))
@@ -146,9 +162,10 @@ def summarize(folders: Sequence[RunFolder]) -> pd.DataFrame:
     -------
     DataFrame
         Indexed by label, in the order of the runs: ``seeds`` (number of runs), mean over the seeds
-        of ``accuracy``, ``worst``, ``spread``, ``local-accuracy``, ``megabytes`` per node,
-        ``average-accuracy`` (of the average model, where it was scored), ``consensus-distance``,
-        ``minutes``, and ``accuracy-sd``, their standard deviation.
+        of ``accuracy`` (or ``perplexity``), ``worst``, ``spread``, ``local-accuracy``,
+        ``megabytes`` per node, ``average-accuracy`` (of the average model, where it was scored),
+        ``consensus-distance``, ``minutes``; and ``accuracy-sd``, its standard deviation over the
+        seeds.
 
     Raises
     ------
@@ -157,16 +174,17 @@ def summarize(folders: Sequence[RunFolder]) -> pd.DataFrame:
     """
     folders = evaluated(folders)
     metrics = read_metrics(folders)
+    name = score_in(metrics).name
     rows = over_rounds(metrics)
     last = rows.sort_values("round", kind="stable").groupby("run").tail(1).set_index("run")
     last["consensus-distance"] = consensus_distance(metrics).groupby("run")["distance"].last()
-    last["average-accuracy"] = _average_model(metrics)
+    last[f"average-{name}"] = _average_model(metrics, f"average-{name}")
     last["minutes"] = pd.Series({i: _minutes(folder.run) for i, folder in enumerate(folders)})
     grouped = last.sort_index().groupby("label", sort=False)
-    wanted = ["accuracy", "worst", "spread", "local-accuracy", "megabytes"]
-    table = grouped[[*wanted, "average-accuracy", "consensus-distance", "minutes"]].mean()
+    wanted = [name, "worst", "spread", f"local-{name}", "megabytes"]
+    table = grouped[[*wanted, f"average-{name}", "consensus-distance", "minutes"]].mean()
     table.insert(0, "seeds", grouped.size())
-    table["accuracy-sd"] = grouped["accuracy"].std(ddof=1)
+    table[f"{name}-sd"] = grouped[name].std(ddof=1)
     return table
 
 
@@ -181,12 +199,26 @@ def consensus_distance(metrics: pd.DataFrame) -> pd.DataFrame:
     return mean.assign(distance=mean["distance"] ** 0.5)
 
 
-def _average_model(metrics: pd.DataFrame) -> pd.Series[float]:
-    """Last accuracy of the average over the nodes' models, by run; empty if it was never scored."""
-    if "average-accuracy" not in metrics:
+def score_in(metrics: pd.DataFrame) -> Score:
+    """Find the score that a table of metrics has.
+
+    Raises
+    ------
+    ValueError
+        If there is no evaluation in it.
+    """
+    score = score_of([dict.fromkeys(metrics.columns)])
+    if score is None:
+        raise ValueError("metrics must hold an evaluation; got none; see evaluate-every")
+    return score
+
+
+def _average_model(metrics: pd.DataFrame, name: str) -> pd.Series[float]:
+    """Last score of the average over the nodes' models, by run; empty if it was never scored."""
+    if name not in metrics:
         return pd.Series(dtype=float)
-    known = metrics.dropna(subset=["average-accuracy"])
-    return cast("pd.Series[float]", known.groupby("run")["average-accuracy"].last())
+    known = metrics.dropna(subset=[name])
+    return cast("pd.Series[float]", known.groupby("run")[name].last())
 
 
 def _short(key: str) -> str:

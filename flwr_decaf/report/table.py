@@ -11,16 +11,17 @@ from rich.table import Table
 
 from flwr_decaf.report.runs import evaluated, summarize
 from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.score import SCORES, score_of
 
 Line = Mapping[str, Any]
 
 HEADINGS = {
     "seeds": "seeds",
-    "accuracy": "accuracy",
+    **{score.name: score.name for score in SCORES},
     "worst": "worst node",
     "spread": "spread",
-    "local-accuracy": "local test",
-    "average-accuracy": "average model",
+    **{f"local-{score.name}": "local test" for score in SCORES},
+    **{f"average-{score.name}": "average model" for score in SCORES},
     "consensus-distance": "consensus distance",
     "megabytes": "MB per node",
     "minutes": "minutes",
@@ -45,13 +46,13 @@ def run_table(folder: RunFolder) -> Table:
     ValueError
         If the run has not been evaluated yet.
     """
-    evaluated([folder])
+    score = score_of(evaluated([folder])[0].metrics) or SCORES[0]
     scores = [line for line in folder.metrics if line["phase"] == "evaluate"]
     rounds = min(line["round"] for line in scores), max(line["round"] for line in scores)
     sent = _mean_bytes(folder.metrics)
-    table = _headings(folder, last=rounds[1])
+    table = _headings(folder, score.name, last=rounds[1])
     rows = {
-        node: [*_accuracies(node, scores, rounds), sent.get(node)]
+        node: [*_scores(node, scores, score.name, rounds), sent.get(node)]
         for node in sorted({line["node"] for line in scores})
     }
     for node, row in rows.items():
@@ -60,7 +61,7 @@ def run_table(folder: RunFolder) -> Table:
     columns = list(zip(*rows.values(), strict=True))
     for name, summary in (
         ("mean", statistics.fmean),
-        ("worst", min),
+        ("worst", score.worst),
         ("spread", statistics.pstdev),
     ):
         # The bytes have a mean, but no worst and no spread that would say anything.
@@ -69,10 +70,10 @@ def run_table(folder: RunFolder) -> Table:
     return table
 
 
-def _headings(folder: RunFolder, last: int) -> Table:
+def _headings(folder: RunFolder, score: str, last: int) -> Table:
     settings = folder.run["settings"]
     table = Table(
-        title=f"{settings['strategy']} · {settings['topology.name']} · accuracy after round {last}"
+        title=f"{settings['strategy']} · {settings['topology.name']} · {score} after round {last}"
     )
     table.add_column("node", justify="right")
     for heading in ("common test", "local test"):
@@ -82,9 +83,11 @@ def _headings(folder: RunFolder, last: int) -> Table:
     return table
 
 
-def _accuracies(node: int, scores: Sequence[Line], rounds: tuple[int, int]) -> list[float | None]:
-    at = {line["round"]: line for line in scores if line["node"] == node}
-    names = ("accuracy", "local-accuracy")
+def _scores(
+    node: int, lines: Sequence[Line], score: str, rounds: tuple[int, int]
+) -> list[float | None]:
+    at = {line["round"]: line for line in lines if line["node"] == node}
+    names = (score, f"local-{score}")
     return [at.get(when, {}).get(name) for name in names for when in rounds]
 
 
@@ -115,7 +118,8 @@ def comparison_table(folders: Sequence[RunFolder]) -> Table:
         If none of the runs has been evaluated yet.
     """
     summary = summarize(folders)
-    title = "accuracy in the last evaluation, mean over nodes and seeds"
+    score = next(score.name for score in SCORES if score.name in summary)
+    title = f"{score} in the last evaluation, mean over nodes and seeds"
     table = Table(title=title, box=None, padding=(0, 1, 0, 0))
     table.add_column("method", no_wrap=True)
     for heading in headings(summary).values():
@@ -127,15 +131,18 @@ def comparison_table(folders: Sequence[RunFolder]) -> Table:
 
 def headings(summary: pd.DataFrame) -> dict[str, str]:
     """List the columns of a summary that say something, with their headings."""
-    return {key: name for key, name in HEADINGS.items() if summary[key].notna().any()}
+    return {
+        key: name for key, name in HEADINGS.items() if key in summary and summary[key].notna().any()
+    }
 
 
 def comparison_cells(row: Any, columns: Iterable[str]) -> list[str]:
     """Format some columns of a row of ``summarize`` for reading."""
-    deviation = "" if pd.isna(row["accuracy-sd"]) else f" ± {row['accuracy-sd']:.3f}"
+    score = next(score.name for score in SCORES if score.name in row)
+    deviation = "" if pd.isna(row[f"{score}-sd"]) else f" ± {row[f'{score}-sd']:.3f}"
     digits = {"seeds": 0, "megabytes": 2, "minutes": 1}
     cells = {key: _number(row[key], digits.get(key, 3)) for key in columns}
-    cells["accuracy"] += deviation
+    cells[score] += deviation
     return list(cells.values())
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from datasets import Dataset
 
 from flwr_decaf.clients.adapter import get_adapter, initialize_adapter
 from flwr_decaf.clients.tasks import load_task
@@ -61,7 +62,10 @@ def test_rows_become_batches_that_the_model_takes(task, rows):
     assert batch["input_ids"].shape[1] <= 24
     output = task.model(**batch)
     assert output.logits.shape == (5, 20)
-    assert task.score(output, {"labels": output.logits.argmax(-1)}) == 5
+    sums = task.tally(task.model, [rows.train[i] for i in range(5)], torch.device("cpu"))
+    assert sums["loss"] == pytest.approx(5 * output.loss.item(), rel=1e-5)
+    right = output.logits.argmax(-1) == batch["labels"]
+    assert task.scores(sums)["accuracy"] == right.float().mean().item()
 
 
 def test_no_targets_leaves_the_choice_to_peft():
@@ -81,9 +85,21 @@ def test_no_targets_leaves_the_choice_to_peft():
         ({"model": Model(name="package:no_such/model")}, "run 'make setup'"),
         ({"lora": Lora(target_modules="qery")}, "must name layers.*'qery'.*classifier, dense, key"),
         ({"data": Data(name="no such set")}, "data.name must be "),
+        ({"data": Data(text_column="body")}, "data.text-column must name .*'body'; it has label"),
+        ({"data": Data(label_column="")}, "data.label-column must name the classes"),
+        ({"model": Model(quantization="4bit")}, "have bitsandbytes.*install 'flwr-decaf.quant"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused_in_one_line(changes, complaint):
     with pytest.raises(ValueError, match=complaint) as info:
         build(**changes)
     assert "\n" not in str(info.value)
+
+
+def test_two_columns_are_encoded_as_a_pair(tmp_path):
+    rows = [{"first": "one", "second": f"two {i}", "label": i % 2} for i in range(10)]
+    Dataset.from_list(rows).to_csv(tmp_path / "train.csv")
+    pairs = build(data=Data(name=str(tmp_path), text_column="first, second"))
+    encoded = pairs.encode(Dataset.from_list(rows[:1]))[0]
+    # [CLS] one [SEP] two 0 [SEP], the second with type 1
+    assert encoded["token_type_ids"] == [0, 0, 0, 1, 1, 1]

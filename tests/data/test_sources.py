@@ -28,27 +28,27 @@ def write(kind, folder):
 def test_a_file_of_text_and_label_columns(kind, tmp_path):
     splits = load_rows(Data(name=str(write(kind, tmp_path)), **COLUMNS), seed=0)
     assert {split: len(rows) for split, rows in splits.items()} == {"train": 24, "test": 6}
-    assert splits["train"].column_names == ["text", "label"]
+    assert splits["train"].column_names == ["body", "label"]
     feature = splits["train"].features["label"]
     assert isinstance(feature, ClassLabel)
     assert feature.names == ["art", "food", "sport"]
     topic_of = {row["body"]: row["topic"] for row in ROWS}
     for split in splits.values():
         for row in split:
-            assert feature.int2str(row["label"]) == topic_of[row["text"]]
+            assert feature.int2str(row["label"]) == topic_of[row["body"]]
 
 
 def test_a_folder_with_its_own_test_split(tmp_path):
     Dataset.from_list(ROWS[:20]).to_csv(tmp_path / "train.csv")
     Dataset.from_list(ROWS[20:]).to_csv(tmp_path / "test.csv")
     splits = load_rows(Data(name=str(tmp_path), **COLUMNS), seed=0)
-    assert sorted(splits["test"]["text"]) == sorted(row["body"] for row in ROWS[20:])
+    assert sorted(splits["test"]["body"]) == sorted(row["body"] for row in ROWS[20:])
 
 
 def test_sizes_are_samples_that_the_seed_decides(tmp_path):
     file = str(write("csv", tmp_path))
     data = Data(name=file, max_train_samples=7, max_test_samples=3, **COLUMNS)
-    first, again, other = (load_rows(data, seed=seed)["train"]["text"] for seed in (1, 1, 2))
+    first, again, other = (load_rows(data, seed=seed)["train"]["body"] for seed in (1, 1, 2))
     assert len(first) == 7
     assert list(first) == list(again) != list(other)
 
@@ -88,8 +88,22 @@ def test_an_unknown_ending_is_refused(tmp_path):
 
 
 def test_a_missing_column_is_named_with_those_that_are_there(tmp_path):
-    with pytest.raises(ValueError, match="got 'text'; it has body, topic"):
+    with pytest.raises(ValueError, match=r"data.label-column must .*'label'; it has body, topic"):
         load_rows(Data(name=str(write("csv", tmp_path))), seed=0)
+
+
+def test_other_columns_stay_and_another_label_column_gives_way(tmp_path):
+    rows = [{"label": "old", "answer": i % 2 == 0, "n": i} for i in range(10)]
+    Dataset.from_list(rows).to_json(tmp_path / "train.jsonl")
+    splits = load_rows(Data(name=str(tmp_path / "train.jsonl"), label_column="answer"), seed=0)
+    assert splits["train"].features["label"].names == ["False", "True"]
+    assert sorted(splits["train"].column_names) == ["label", "n"]
+    assert all(row["label"] == (row["n"] % 2 == 0) for row in splits["train"])
+
+
+def test_rows_without_classes(tmp_path):
+    Dataset.from_list([{"text": str(i)} for i in range(10)]).to_csv(tmp_path / "train.csv")
+    assert load_rows(Data(name=str(tmp_path), label_column=""), 0)["train"].column_names == ["text"]
 
 
 def test_paths_into_packages():
@@ -107,7 +121,7 @@ def test_only_some_classes(tmp_path):
     kept = [row for split in splits.values() for row in split]
     assert len(kept) == 20
     for row in kept:
-        assert topic_of[row["text"]] == ["sport", "art"][row["label"]]
+        assert topic_of[row["body"]] == ["sport", "art"][row["label"]]
 
 
 def test_an_unknown_class_is_refused(tmp_path):
@@ -115,13 +129,11 @@ def test_an_unknown_class_is_refused(tmp_path):
         load_rows(Data(name=str(write("csv", tmp_path)), classes="chess", **COLUMNS), seed=0)
 
 
-def test_pairs_of_texts_and_a_test_split_of_your_choice(tmp_path):
-    rows = [{"first": f"a{i}", "second": f"b{i}", "label": i % 2} for i in range(8)]
+def test_a_test_split_of_your_choice(tmp_path):
+    rows = [{"text": f"b{i}", "label": i % 2} for i in range(8)]
     for split in ("train", "validation", "test"):
         Dataset.from_list(rows if split == "train" else rows[:3]).to_csv(tmp_path / f"{split}.csv")
-    data = Data(name=str(tmp_path), text_column="first, second", test_split="validation")
-    splits = load_rows(data, seed=0)
-    assert list(splits["test"]["text_pair"]) == ["b0", "b1", "b2"]
-    assert splits["train"].column_names == ["text", "text_pair", "label"]
+    splits = load_rows(Data(name=str(tmp_path), test_split="validation"), seed=0)
+    assert list(splits["test"]["text"]) == ["b0", "b1", "b2"]
     with pytest.raises(ValueError, match=r"data\.test-split must be a split .*got 'dev'; it has"):
-        load_rows(Data(name=str(tmp_path), text_column="first", test_split="dev"), seed=0)
+        load_rows(Data(name=str(tmp_path), test_split="dev"), seed=0)

@@ -36,7 +36,7 @@ def test_tables_and_plots_lie_beside_it(comparison, tmp_path):
     assert markdown[2].startswith("| decaf | 2 | 0.750 ± 0.071 |")
     plots = sorted(path.name for path in (tmp_path / "report" / "plots").iterdir())
     assert len(plots) == 12
-    assert "accuracy-over-rounds.png" in plots
+    assert "over-rounds.png" in plots
 
 
 def test_a_run_that_is_not_finished_is_said_so(tmp_path):

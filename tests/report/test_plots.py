@@ -15,7 +15,7 @@ def line(figure, panel, label):
 
 
 def test_accuracy_is_the_mean_over_seeds_for_mean_and_worst_node(comparison):
-    figure = draw("accuracy-over-rounds", comparison)
+    figure = draw("over-rounds", comparison)
     mean, worst = line(figure, 0, "decaf"), line(figure, 1, "decaf")
     np.testing.assert_allclose(mean.get_xdata(), [0, 1, 2])
     np.testing.assert_allclose(mean.get_ydata(), [0.15, 0.45, 0.75])
@@ -25,13 +25,13 @@ def test_accuracy_is_the_mean_over_seeds_for_mean_and_worst_node(comparison):
 
 
 def test_a_run_alone_shows_its_nodes(comparison):
-    lines = draw("accuracy-over-rounds", comparison[:1]).axes[0].get_lines()
+    lines = draw("over-rounds", comparison[:1]).axes[0].get_lines()
     drawn = sorted(tuple(line.get_ydata()) for line in lines)
     np.testing.assert_allclose(drawn, [(0.1, 0.3, 0.6), (0.1, 0.4, 0.7), (0.1, 0.5, 0.8)])
 
 
 def test_traffic_adds_up(comparison):
-    figure = draw("accuracy-over-bytes", comparison)
+    figure = draw("over-bytes", comparison)
     np.testing.assert_allclose(line(figure, 0, "fedavg").get_xdata(), [0, 4, 8])
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from flwr_decaf.report.runs import varied
-from flwr_decaf.report.swept import accuracy_over_setting
+from flwr_decaf.report.swept import score_over_setting
 from tests.report.conftest import write_run
 
 
@@ -19,7 +19,7 @@ def ranks(tmp_path):
 
 def test_a_line_a_method_over_the_values(ranks):
     assert varied(ranks) == {"rank": [2] * 4 + [16] * 4}
-    axes = accuracy_over_setting(ranks).axes
+    axes = score_over_setting(ranks).axes
     assert [tick.get_text() for tick in axes[0].get_xticklabels()] == ["2", "16"]
     assert axes[0].get_xlabel() == "rank"
     lines = {c.get_label(): c.lines[0].get_ydata().tolist() for c in axes[0].containers}
@@ -27,6 +27,23 @@ def test_a_line_a_method_over_the_values(ranks):
 
 
 def test_nothing_to_draw_where_nothing_or_more_was_swept(ranks, tmp_path):
-    assert accuracy_over_setting(ranks[:2]) is None
-    other = write_run(tmp_path / "o", "decaf", **{"lora.rank": 2, "lora.alpha": 1.0})
-    assert accuracy_over_setting([*ranks, other]) is None
+    assert score_over_setting(ranks[:2]) is None
+    others = [
+        write_run(tmp_path / name, name, **{"lora.rank": 2, "lora.alpha": 1.0})
+        for name in ("decaf", "fedavg")
+    ]
+    assert score_over_setting([*ranks, *others]) is None
+
+
+def test_what_differs_within_one_strategy_alone_makes_methods_of_it(ranks, tmp_path):
+    others = [
+        write_run(tmp_path / f"alpha-{rank}", "decaf", **{"lora.rank": rank, "lora.alpha": 1.0})
+        for rank in (2, 16)
+    ]
+    axes = score_over_setting([*ranks, *others]).axes
+    lines = {c.get_label(): c.lines[0].get_ydata().tolist() for c in axes[0].containers}
+    assert lines == {
+        "decaf, alpha 16.0": pytest.approx([0.75, 0.75]),
+        "decaf, alpha 1.0": pytest.approx([0.7, 0.7]),
+        "fedavg": pytest.approx([0.55, 0.55]),
+    }
