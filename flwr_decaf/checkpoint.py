@@ -33,10 +33,11 @@ _log = logging.getLogger("flwr")
 
 
 class Letter(NamedTuple):
-    """What a node was last sent to mix: its row of W, its own weight first, and the posts."""
+    """What a node was last sent to mix: its row of W, its own weight first, posts, and factors."""
 
     weights: tuple[float, ...]
     posts: Mapping[int, Array]
+    mixes: str = "AB"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             node: {
                 "weights": letter.weights,
                 "posts": {sender: name(post) for sender, post in letter.posts.items()},
+                "mixes": letter.mixes,
             }
             for node, letter in checkpoint.mail.items()
         },
@@ -125,7 +127,7 @@ def _read(place: Path) -> Checkpoint:
         return {int(node): packed(tensors[name].tobytes()) for node, name in names.items()}
 
     mail = {
-        int(node): Letter(tuple(letter["weights"]), posts(letter["posts"]))
+        int(node): Letter(tuple(letter["weights"]), posts(letter["posts"]), letter["mixes"])
         for node, letter in content["mail"].items()
     }
     pending = frozenset(content["pending"])

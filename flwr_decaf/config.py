@@ -144,6 +144,7 @@ class Tad:
             '"auto" derives it from the network',
         ),
     )
+    mixes: str = setting("both", one_of(["both", "active"]))
 
 
 @dataclass(frozen=True)

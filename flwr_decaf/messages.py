@@ -54,11 +54,13 @@ class Mail:
     posts : mapping of int to Array
         Packed states of the neighbours, by their position in the graph.
     trains, travels : str
-        Factors ("AB", "A", "B") that the next training moves, and that it posts.
+        Factors ("AB", "A", "B") that the next training moves, and that nodes post.
     arrays_key : str
         Name of the record in which the user's functions expect and return the arrays.
     repeated : bool
         Whether the node has mixed this mail before, and told of it, but lost the result.
+    mixes : str
+        Factors of the posts that are mixed.
     """
 
     rule: str
@@ -68,6 +70,7 @@ class Mail:
     weights: tuple[float, ...] = (1.0,)
     posts: Mapping[int, Array] = field(default_factory=dict)
     repeated: bool = False
+    mixes: str = "AB"
 
 
 def put_mail(content: RecordDict, mail: Mail) -> None:
@@ -79,6 +82,7 @@ def put_mail(content: RecordDict, mail: Mail) -> None:
             "senders": list(mail.posts),
             "trains": mail.trains,
             "travels": mail.travels,
+            "mixes": mail.mixes,
             "arrays-key": mail.arrays_key,
             "repeated": mail.repeated,
         }
@@ -99,6 +103,7 @@ def take_mail(content: RecordDict) -> Mail | None:
         posts={node: arrays[str(node)] for node in cast(list[int], head["senders"])},
         trains=str(head["trains"]),
         travels=str(head["travels"]),
+        mixes=str(head["mixes"]),
         arrays_key=str(head["arrays-key"]),
         repeated=bool(head["repeated"]),
     )

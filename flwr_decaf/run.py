@@ -134,8 +134,10 @@ def build_strategy(
     }
     if config.strategy != "local-only":
         common |= network_options(config)
-    if strategy is TADLoRA and config.tad.phase_length != "auto":
-        common["phase_length"] = int(config.tad.phase_length)
+    if strategy is TADLoRA:
+        length = config.tad.phase_length
+        common["phase_length"] = length if length == "auto" else int(length)
+        common["mixes"] = config.tad.mixes
     return strategy(**common)
 
 

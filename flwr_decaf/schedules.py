@@ -11,10 +11,15 @@ from typing import NamedTuple
 
 
 class Phase(NamedTuple):
-    """The factors that train and those that are exchanged in a round: "AB", "A" or "B"."""
+    """The factors that train, are exchanged, and are mixed in a round: "AB", "A" or "B".
+
+    What is exchanged is the same in all rounds of a schedule: a node that lost its state is given
+    its own last post.
+    """
 
     trains: str
     travels: str
+    mixes: str
 
 
 Schedule = Callable[[int], Phase]
@@ -22,23 +27,26 @@ Schedule = Callable[[int], Phase]
 
 def both(server_round: int) -> Phase:
     """Train A and B, exchange A and B: DLoRA, DeCAF, Dec-LoRA."""
-    return Phase(trains="AB", travels="AB")
+    return Phase(trains="AB", travels="AB", mixes="AB")
 
 
 def only_b(server_round: int) -> Phase:
     """Train B, exchange B, A frozen: DLoRA-FA."""
-    return Phase(trains="B", travels="B")
+    return Phase(trains="B", travels="B", mixes="B")
 
 
-def alternating(server_round: int, length: int) -> Phase:
-    """Train A for ``length`` rounds, then B for as many, by turns; exchange both: TAD-LoRA.
+def alternating(server_round: int, length: int, mixes: str = "both") -> Phase:
+    """Train A for ``length`` rounds, then B for as many, by turns: TAD-LoRA.
+
+    Both factors are mixed, or with ``mixes="active"`` the one that trained alone: RoLoRA.
 
     Examples
     --------
     >>> "".join(alternating(t, length=2).trains for t in range(1, 7))
     'AABBAA'
     """
-    return Phase(trains="AB"[(server_round - 1) // length % 2], travels="AB")
+    active = "AB"[(server_round - 1) // length % 2]
+    return Phase(trains=active, travels="AB", mixes=active if mixes == "active" else "AB")
 
 
 def is_due(server_round: int, every: int, last: int) -> bool:

@@ -112,11 +112,13 @@ def mix(own: State, mail: Mail) -> tuple[State, dict[str, float], dict[int, str]
     weight_of = dict(zip(mail.posts, mail.weights[1:], strict=True))
     weights = [weight_of[sender] for sender in posts]
     weights = [1.0 - sum(weights) if refused else mail.weights[0], *weights]
+    # A factor that did not travel is not mixed, whatever the mail says.
+    mixed = "".join(factor for factor in mail.mixes if factor in mail.travels)
     with _one_thread():
-        held = own | RULES[mail.rule]([select(own, mail.travels), *posts.values()], weights)
+        states = [select(state, mixed) for state in (own, *posts.values())]
+        held = own | RULES[mail.rule](states, weights)
     metrics["mixing-seconds"] = time.perf_counter() - started
-    whole = [own, *(own | post for post in posts.values())]
-    metrics["mixing-interference"] = interference(whole, weights, held)
+    metrics["mixing-interference"] = interference([own | x for x in states], weights, held)
     return held, metrics, refused
 
 

@@ -66,8 +66,8 @@ class Mailbox:
             self._undelivered.add(node)
             self._repeated.add(node)
 
-    def collect(self, posts: Mapping[int, Array], w: Matrix) -> None:
-        """Take in a round's posts and address them to the neighbours under W.
+    def collect(self, posts: Mapping[int, Array], w: Matrix, mixes: str = "AB") -> None:
+        """Take in a round's posts and address them to the neighbours under W, to mix some factors.
 
         A node without a post in ``posts`` must have no links in ``w``; mail that it has not had
         yet stays pending.
@@ -81,11 +81,14 @@ class Mailbox:
                 self._blank,
                 weights=tuple(float(w[node, j]) for j in (node, *neighbours)),
                 posts={j: posts[j] for j in neighbours},
+                mixes=mixes,
             )
 
     def checkpoint(self, server_round: int) -> Checkpoint:
         """Hand out all that decides what comes after a complete round."""
-        mail = {node: Letter(mail.weights, mail.posts) for node, mail in self._mail.items()}
+        mail = {
+            node: Letter(mail.weights, mail.posts, mail.mixes) for node, mail in self._mail.items()
+        }
         pending = frozenset(self._undelivered - self._repeated)
         return Checkpoint(server_round, dict(self.posts), mail, pending)
 
@@ -93,7 +96,7 @@ class Mailbox:
         """Take over a checkpoint: every node is to get back what it posted, and its last mail."""
         self.posts = dict(checkpoint.posts)
         self._mail = {
-            node: replace(self._blank, weights=letter.weights, posts=letter.posts)
+            node: replace(self._blank, **letter._asdict())
             for node, letter in checkpoint.mail.items()
         }
         self._undelivered = set(self._mail)

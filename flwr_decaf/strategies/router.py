@@ -223,7 +223,8 @@ evaluate_metrics_aggr_fn
         """Take in the posts, drop the links of nodes that sent none, and address the rest."""
         contents = self._gather(server_round, replies)
         posts = {node: self._post_of(content) for node, content in contents.items()}
-        expected = select(self._initial, self.schedule(server_round).travels)
+        phase = self.schedule(server_round)
+        expected = select(self._initial, phase.travels)
         travelled, unusable = read_posts(posts, like=expected)
         for node in unusable:
             self._mailbox.lost(node)
@@ -231,7 +232,7 @@ evaluate_metrics_aggr_fn
         self._attendance.note_missing(server_round, unusable, asked=len(posts), n=n)
         usable = {node: posts[node] for node in travelled}
         w = without_nodes(self.network.of_round(server_round), set(self._all) - usable.keys())
-        self._mailbox.collect(usable, w)
+        self._mailbox.collect(usable, w, phase.mixes)
         states = [self._initial | state for state in travelled.values()]
         for node, distance in zip(usable, distances_to_mean(states), strict=True):
             metrics = next(iter(contents[node].metric_records.values()))

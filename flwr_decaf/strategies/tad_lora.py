@@ -17,15 +17,18 @@ class TADLoRA(Router):
         A~_i = sum_j w_ij A_j,   B~_i = sum_j w_ij B_j
 
     While one factor trains, the other moves by mixing alone, so that the nodes agree on it and
-    the interference of averaged factors stays small. T fixed is ADF-LoRA; T = 1 is RoLoRA with
-    both factors mixed. As LoRA starts from B = 0, where A has no gradient, the first phase moves
-    a model's head alone: the order is the paper's.
+    the interference of averaged factors stays small. T fixed is ADF-LoRA; T = 1 with the active
+    factor mixed alone is RoLoRA. As LoRA starts from B = 0, where A has no gradient, the first
+    phase moves a model's head alone: the order is the paper's.
 
     Parameters
     ----------
     phase_length : int or "auto"
         T, in rounds; "auto" takes the paper's Theta(1 / sqrt(1 - rho)), see
         ``network.phase_length``.
+    mixes : "both" or "active"
+        Factors to mix: both, or the one that trained in the round. The other travels all the
+        same, so that a node that comes back can be given its own.
     *args, **options
         See ``Router``; the paper draws an Erdos-Renyi graph each round:
         ``topology="complete", dynamic="edge-activation"``.
@@ -34,7 +37,11 @@ class TADLoRA(Router):
     rule = "average"
 
     def __init__(
-        self, *args: Any, phase_length: int | Literal["auto"] = "auto", **options: Any
+        self,
+        *args: Any,
+        phase_length: int | Literal["auto"] = "auto",
+        mixes: Literal["both", "active"] = "both",
+        **options: Any,
     ) -> None:
         if phase_length != "auto" and phase_length < 1:
             raise ValueError(
@@ -43,11 +50,13 @@ class TADLoRA(Router):
             )
         super().__init__(*args, **options)
         self.phase_length = phase_length
+        self.mixes = mixes
 
     def schedule(self, server_round: int) -> Phase:
         """Look up the factor that trains in a round."""
         given = self.phase_length
-        return alternating(server_round, self._derived_length if given == "auto" else given)
+        length = self._derived_length if given == "auto" else given
+        return alternating(server_round, length, self.mixes)
 
     @cached_property
     def _derived_length(self) -> int:

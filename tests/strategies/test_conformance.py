@@ -23,7 +23,9 @@ CASES = {
     "dec-lora": ({"topology": "ring"}, "AB"),
     "tad-lora": ({"topology": "ring", "phase_length": 2}, "AB"),
     "local-only": ({}, ""),
+    "rolora": ({"topology": "ring", "phase_length": 1, "mixes": "active"}, "AB"),
 }
+KINDS = STRATEGIES | {"rolora": STRATEGIES["tad-lora"]}
 
 
 def train(msg, context):
@@ -59,7 +61,7 @@ def run(
     app.train()(train)
     app.evaluate()(evaluate)
     grid = grid or LocalGrid(app, n)
-    strategy = STRATEGIES[name](
+    strategy = KINDS[name](
         **CASES[name][0], evaluate_every=evaluate_every, on_round=on_round, resume_from=resume_from
     )
     result = strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=rounds, **start)
@@ -75,7 +77,7 @@ def equal(first, second):
 
 
 def test_every_strategy_on_the_router_has_a_row():
-    assert set(CASES) == {name for name, kind in STRATEGIES.items() if issubclass(kind, Router)}
+    assert set(CASES) == {name for name, kind in KINDS.items() if issubclass(kind, Router)}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -152,6 +154,19 @@ def test_the_resting_factor_moves_by_mixing_alone():  # invariant 12
         mixed = torch.einsum("ij,jab->iab", torch.from_numpy(w), before)
         for node in range(4):
             torch.testing.assert_close(later[node][name], mixed[node])
+
+
+def test_rolora_mixes_the_factor_that_trained_and_leaves_the_other():
+    _, held, _ = run("rolora")
+    w = torch.from_numpy(build_network("ring", 4))
+    for name, start in lora_state(0).items():
+        xs = torch.stack([start] * 4)
+        for t, trains in ((1, "A"), (2, "B"), (3, "A")):
+            if (factor_of(name) or trains) == trains:  # the head always trains and is always mixed
+                moves = [0.1 * (node + 1) * torch.sin(xs[node] + t) for node in range(4)]
+                xs = torch.tensordot(w, xs + torch.stack(moves), dims=1)
+        for node in range(4):
+            torch.testing.assert_close(held[node][name], xs[node])
 
 
 def test_dec_lora_weighs_by_the_laplacian():  # invariant 13
