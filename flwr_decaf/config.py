@@ -17,7 +17,9 @@ from flwr_decaf.clients.hardware import DEVICES, PRECISIONS
 from flwr_decaf.clients.tasks import TASKS
 from flwr_decaf.data.partitions import PARTITIONERS
 from flwr_decaf.mixing_matrix import WEIGHTS
+from flwr_decaf.rules import ROBUST
 from flwr_decaf.strategies import STRATEGIES
+from flwr_decaf.strategies.participation import read_schedule
 from flwr_decaf.text import split_list
 from flwr_decaf.topology import TOPOLOGIES
 
@@ -148,6 +150,21 @@ class Tad:
 
 
 @dataclass(frozen=True)
+class Robust:
+    """Mixing that withstands neighbours that lie."""
+
+    method: str = setting("none", one_of(ROBUST))
+    liars: int = setting(1, at_least(0, "how many of a node's neighbours may lie"))
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Nodes that lie, for studies."""
+
+    sign_flipping: int = setting(0, at_least(0, "the number of nodes that post their opposite"))
+
+
+@dataclass(frozen=True)
 class Train:
     """Local training between two exchanges."""
 
@@ -190,6 +207,7 @@ class Config:
     retries: int = setting(1, at_least(0, "0 gives a failed node up for the round at once"))
     max_failures: int = setting(-1, at_least(-1, "-1 lets half of the nodes fail"))
     round_timeout: float = setting(3600.0, above(0, "seconds to wait for the nodes in a round"))
+    participation: str = setting("")
     drop_probability: float = setting(0.0, share("0 lets every node take part in every round"))
     tensorboard: bool = setting(False)
     topology: Topology = field(default_factory=Topology)
@@ -197,6 +215,8 @@ class Config:
     lora: Lora = field(default_factory=Lora)
     data: Data = field(default_factory=Data)
     tad: Tad = field(default_factory=Tad)
+    robust: Robust = field(default_factory=Robust)
+    attack: Attack = field(default_factory=Attack)
     train: Train = field(default_factory=Train)
 
 
@@ -226,7 +246,9 @@ def parse_config(run_config: Mapping[str, Value]) -> Config:
                 f"{key} must be a setting of flwr-decaf; got {run_config[key]!r}; "
                 f"did you mean {_nearest(key, list(known))}?"
             )
-    return _build(Config, run_config, prefix="")
+    config = _build(Config, run_config, prefix="")
+    read_schedule(config.participation)  # refuses what cannot be read
+    return config
 
 
 def flatten(config: Config) -> dict[str, Value]:

@@ -73,6 +73,12 @@ def pairs(names: Iterable[str]) -> list[Pair]:
     return found
 
 
+def pairs_present(names: Iterable[str]) -> list[Pair]:
+    """List the (A, B) pairs among names; where only one of the factors is there, none."""
+    known = list(names)
+    return pairs(known) if {factor_of(name) for name in known} >= {"A", "B"} else []
+
+
 def select(state: Mapping[str, Tensor], factors: str) -> State:
     """Keep the dense tensors and the named factors of a state.
 

@@ -61,6 +61,10 @@ class Mail:
         Whether the node has mixed this mail before, and told of it, but lost the result.
     mixes : str
         Factors of the posts that are mixed.
+    robust : str
+        Key of ``rules.ROBUST``.
+    liars : int
+        Neighbours that may lie.
     """
 
     rule: str
@@ -71,6 +75,8 @@ class Mail:
     posts: Mapping[int, Array] = field(default_factory=dict)
     repeated: bool = False
     mixes: str = "AB"
+    robust: str = "none"
+    liars: int = 1
 
 
 def put_mail(content: RecordDict, mail: Mail) -> None:
@@ -83,6 +89,8 @@ def put_mail(content: RecordDict, mail: Mail) -> None:
             "trains": mail.trains,
             "travels": mail.travels,
             "mixes": mail.mixes,
+            "robust": mail.robust,
+            "liars": mail.liars,
             "arrays-key": mail.arrays_key,
             "repeated": mail.repeated,
         }
@@ -104,6 +112,8 @@ def take_mail(content: RecordDict) -> Mail | None:
         trains=str(head["trains"]),
         travels=str(head["travels"]),
         mixes=str(head["mixes"]),
+        robust=str(head["robust"]),
+        liars=cast(int, head["liars"]),
         arrays_key=str(head["arrays-key"]),
         repeated=bool(head["repeated"]),
     )

@@ -15,7 +15,7 @@ import torch
 from flwr.app import MetricRecord, RecordDict
 from torch import Tensor
 
-from flwr_decaf.lora import Pair, State, factor_of, pairs
+from flwr_decaf.lora import State, pairs_present
 
 
 def distances_to_mean(states: Sequence[State]) -> list[float]:
@@ -42,6 +42,13 @@ def distances_to_mean(states: Sequence[State]) -> list[float]:
     return [math.sqrt(max(value, 0.0)) for value in squares.tolist()]
 
 
+def distances_to_first(states: Sequence[State]) -> list[float]:
+    """Measure each state's distance to the first, ``|| x_i - x_0 ||_F``, as above."""
+    inner = sum((_inner_products(part) for part in _parts(states)), torch.zeros(1, 1))
+    squares = inner.diagonal() - 2 * inner[:, 0] + inner[0, 0]
+    return [math.sqrt(max(value, 0.0)) for value in squares.tolist()]
+
+
 def norms(states: Sequence[State]) -> list[float]:
     """Measure the Frobenius norm of each state: of all products ``B @ A`` and dense tensors."""
     inner = sum((_inner_products(part) for part in _parts(states)), torch.zeros(len(states), 1))
@@ -57,7 +64,7 @@ def interference(states: Sequence[State], weights: Sequence[float], mixed: State
     for DLoRA-FA zero. States without LoRA pairs have none.
     """
     total = 0.0
-    for pair in _pairs_present(mixed):
+    for pair in pairs_present(mixed):
         left = [w * _matrix(s[pair.b]) for s, w in zip(states, weights, strict=True)]
         right = [_matrix(s[pair.a]) for s in states]
         stacked_left = torch.cat([*left, -_matrix(mixed[pair.b])], dim=1)
@@ -106,14 +113,19 @@ def metrics_of(content: RecordDict) -> MetricRecord:
 
 
 def _parts(states: Sequence[State]) -> list[tuple[list[Tensor], list[Tensor]]]:
-    """Split states into (left, right) factors; a dense tensor is a column times the 1 x 1 one."""
+    """Split states into (left, right) factors; a dense tensor is a column times the 1 x 1 one.
+
+    So is a factor without its partner, where only one of the two travels.
+    """
     one = torch.ones(1, 1, dtype=torch.float64)
+    adapted = pairs_present(states[0])
     parts = [
         ([_matrix(s[pair.b]) for s in states], [_matrix(s[pair.a]) for s in states])
-        for pair in _pairs_present(states[0])
+        for pair in adapted
     ]
+    paired = {name for pair in adapted for name in pair}
     for name, tensor in states[0].items():
-        if factor_of(name) is None and tensor.dtype.is_floating_point:
+        if name not in paired and tensor.dtype.is_floating_point:
             parts.append(([s[name].double().reshape(-1, 1) for s in states], [one] * len(states)))
     return parts
 
@@ -124,10 +136,6 @@ def _inner_products(part: tuple[list[Tensor], list[Tensor]]) -> Tensor:
     n, rank = len(part[0]), part[1][0].shape[0]
     gram = (left.T @ left) * (right @ right.T)
     return gram.reshape(n, rank, n, rank).sum(dim=(1, 3))
-
-
-def _pairs_present(state: State) -> list[Pair]:
-    return pairs(state) if any(factor_of(name) for name in state) else []
 
 
 def _matrix(tensor: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.schedules import is_due
 from flwr_decaf.strategies import STRATEGIES, FedAvg, Router, TADLoRA
 from flwr_decaf.strategies.attendance import check_failures
+from flwr_decaf.strategies.participation import present, read_schedule
 from flwr_decaf.tensorboard import event_writer
 
 _log = logging.getLogger("flwr")
@@ -38,11 +39,12 @@ def check(config: Config, n: int) -> None:
         In one line: a model, data set or partition that cannot be had on n nodes, LoRA targets
         that match nothing, a graph that does not exist.
     """
-    if config.drop_probability and issubclass(STRATEGIES[config.strategy], FedAvg):
-        raise ValueError(
-            f"drop-probability must be 0 with strategy {config.strategy}; got "
-            f"{config.drop_probability}; it is for nodes on a graph"
-        )
+    if issubclass(STRATEGIES[config.strategy], FedAvg):
+        _refuse_on_a_server(config)
+    else:
+        schedule = read_schedule(config.participation)
+        for server_round in range(1, len(schedule) + 1):
+            present(server_round, n, schedule, drop_probability=0.0, seed=0)
     load_task(config.model, config.lora, config.data)
     partition_rows(config.data, n, config.seed)
     _network(config, n)
@@ -129,7 +131,10 @@ def build_strategy(
         return strategy(num_rounds=config.num_server_rounds, **common)
     common |= {
         "retries": config.retries,
+        "participation": read_schedule(config.participation),
         "drop_probability": config.drop_probability,
+        "robust": config.robust.method,
+        "liars": config.robust.liars,
         "seed": config.topology.seed,
     }
     if config.strategy != "local-only":
@@ -156,6 +161,20 @@ def network_options(config: Config) -> dict[str, Any]:
             "activation_probability": topology.activation_probability,
         },
     }
+
+
+def _refuse_on_a_server(config: Config) -> None:
+    none = Config()
+    for key, value, default in (
+        ("drop-probability", config.drop_probability, none.drop_probability),
+        ("participation", config.participation, none.participation),
+        ("robust.method", config.robust.method, none.robust.method),
+    ):
+        if value != default:
+            raise ValueError(
+                f"{key} must be {default!r} with strategy {config.strategy}; got {value!r}; it is "
+                "for nodes on a graph"
+            )
 
 
 def _network(config: Config, n: int) -> Network:

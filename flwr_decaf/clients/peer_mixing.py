@@ -23,7 +23,7 @@ from flwr_decaf.inspection import read_posts, wild
 from flwr_decaf.lora import State, factor_of, select
 from flwr_decaf.messages import Mail
 from flwr_decaf.metrics import interference
-from flwr_decaf.rules import RULES
+from flwr_decaf.rules import ROBUST, RULES
 from flwr_decaf.rules.contract import check_alike
 
 
@@ -116,7 +116,8 @@ def mix(own: State, mail: Mail) -> tuple[State, dict[str, float], dict[int, str]
     mixed = "".join(factor for factor in mail.mixes if factor in mail.travels)
     with _one_thread():
         states = [select(state, mixed) for state in (own, *posts.values())]
-        held = own | RULES[mail.rule](states, weights)
+        rule = ROBUST[mail.robust](RULES[mail.rule], mail.liars)
+        held = own | rule(states, weights)
     metrics["mixing-seconds"] = time.perf_counter() - started
     metrics["mixing-interference"] = interference([own | x for x in states], weights, held)
     return held, metrics, refused

@@ -1,12 +1,17 @@
 """Mixing rules: pure functions from a neighbourhood's states to the node's new one.
 
 Adding one: a file beside this one, a line in ``RULES``, a row in tests/rules/test_conformance.py.
+``ROBUST`` holds what makes a rule withstand neighbours that lie: (rule, number of liars) -> rule.
 """
 
+from collections.abc import Callable
+
 from flwr_decaf.rules.average import average
+from flwr_decaf.rules.clipping import clipping
 from flwr_decaf.rules.contract import Rule
 from flwr_decaf.rules.factorize import factorize
 from flwr_decaf.rules.frozen import frozen
+from flwr_decaf.rules.trimmed_mean import trimming
 
 RULES: dict[str, Rule] = {
     "average": average,  # DLoRA
@@ -14,4 +19,20 @@ RULES: dict[str, Rule] = {
     "frozen": frozen,  # DLoRA-FA
 }
 
-__all__ = ["RULES", "Rule", "average", "factorize", "frozen"]
+ROBUST: dict[str, Callable[[Rule, int], Rule]] = {
+    "none": lambda rule, liars: rule,
+    "clipping": clipping,
+    "trimmed-mean": trimming,
+}
+
+
+def check_robust(name: str, liars: int) -> None:
+    """Refuse a name that is not in ``ROBUST``, or a negative number of liars."""
+    if name not in ROBUST or liars < 0:
+        raise ValueError(
+            f"robust must be one of {', '.join(ROBUST)}, and liars >= 0; got {name!r} and {liars}; "
+            "take one of these"
+        )
+
+
+__all__ = ["ROBUST", "RULES", "Rule", "average", "check_robust", "factorize", "frozen"]

@@ -84,11 +84,15 @@ def _factorize_layers(
     left = torch.cat([w * stacked(s, 1) for s, w in zip(states, weights, strict=True)], dim=-1)
     right = torch.cat([stacked(s, 0) for s in states], dim=-2)
     own_a = stacked(own, 0)
-    u, s, vh = truncated_svd(left, right, rank=own_a.shape[-2])
+    svd = truncated_svd(left, right, rank=own_a.shape[-2])
+    return _unstacked(own, layers, *balanced(*svd, own_a))
+
+
+def balanced(u: Tensor, s: Tensor, vh: Tensor, own_a: Tensor) -> tuple[Tensor, Tensor]:
+    """Split a truncated SVD evenly into A~ and B~; components of zero keep the own A's rows."""
     root = s.sqrt()
-    b_mixed = u * root.unsqueeze(-2)
     a_mixed = torch.where(s.unsqueeze(-1) > 0, root.unsqueeze(-1) * vh, own_a)
-    return _unstacked(own, layers, a_mixed, b_mixed)
+    return a_mixed, u * root.unsqueeze(-2)
 
 
 def _unstacked(own: State, layers: list[Pair], a_mixed: Tensor, b_mixed: Tensor) -> State:

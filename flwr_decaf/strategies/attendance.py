@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
@@ -114,20 +113,6 @@ class Attendance:
         for node in lost:
             mailbox.lost(node)
         return contents
-
-
-def draw_present(n: int, drop_probability: float, seed: int) -> list[int]:
-    """Draw which of n nodes take part in a round; somebody always does.
-
-    Examples
-    --------
-    >>> draw_present(4, 0.0, seed=0)
-    [0, 1, 2, 3]
-    """
-    generator = random.Random(seed)
-    chance = [generator.random() for _ in range(n)]
-    present = [node for node in range(n) if chance[node] >= drop_probability]
-    return present or [max(range(n), key=chance.__getitem__)]
 
 
 def check_failures(

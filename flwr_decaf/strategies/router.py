@@ -37,12 +37,14 @@ from flwr_decaf.messages import Mail
 from flwr_decaf.metrics import distances_to_mean, mean_metrics
 from flwr_decaf.mixing_matrix import graph_of, without_nodes
 from flwr_decaf.network import build_changing_network, describe
-from flwr_decaf.rules import RULES
+from flwr_decaf.rules import RULES, check_robust
 from flwr_decaf.schedules import Schedule, both, is_due
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies.arguments import refuse
-from flwr_decaf.strategies.attendance import Attendance, OnFailure, draw_present
+from flwr_decaf.strategies.attendance import Attendance, OnFailure
 from flwr_decaf.strategies.mailbox import Mailbox
+from flwr_decaf.strategies.participation import Schedule as Participation
+from flwr_decaf.strategies.participation import present
 from flwr_decaf.strategies.resuming import (
     Keep,
     count_results_on,
@@ -83,8 +85,14 @@ class Router(Strategy):
         Nodes that may fail in a round before the run stops; by default half of them.
     retries : int
         How often a node that answers with an error is asked again in a round.
+    participation : sequence of sequence of int
+        Nodes that take part in each round, by turns; by default all in every round.
     drop_probability : float
-        Chance that a node takes no part in a round, for studies of nodes that come and go.
+        Chance that a node takes no part in a round in which it is due.
+    robust : str
+        How the rule withstands neighbours that lie, a key of ``flwr_decaf.rules.ROBUST``.
+    liars : int
+        How many of a node's neighbours may lie.
     on_failure : callable
         Called with round, node and cause for each node that failed.
     resume_from : Checkpoint, optional
@@ -112,7 +120,10 @@ evaluate_metrics_aggr_fn
         evaluate_every: int = 1,
         max_failures: int | None = None,
         retries: int = 1,
+        participation: Participation = (),
         drop_probability: float = 0.0,
+        robust: str = "none",
+        liars: int = 1,
         on_failure: OnFailure = lambda server_round, node, cause: None,
         weighted_by_key: str = "num-examples",
         arrayrecord_key: str = "arrays",
@@ -127,6 +138,7 @@ evaluate_metrics_aggr_fn
         if isinstance(topology, str) and not topology.endswith(".json"):
             check_name(topology)
         check_dynamic(dynamic)
+        check_robust(robust, liars)
         self.topology = topology
         self.dynamic = dynamic
         self.weights = weights or self.own_weights
@@ -135,6 +147,9 @@ evaluate_metrics_aggr_fn
         self.num_nodes = num_nodes
         self.evaluate_every = evaluate_every
         self.drop_probability = drop_probability
+        self.participation = participation
+        self.robust = robust
+        self.liars = liars
         self._attendance = Attendance(retries, max_failures, on_failure)
         self.weighted_by_key = weighted_by_key
         self.arrayrecord_key = arrayrecord_key
@@ -177,7 +192,14 @@ evaluate_metrics_aggr_fn
         )
         self._initial: State = dict(initial_arrays.to_torch_state_dict())
         RULES[self.rule]([self._initial], [1.0])  # refuse here what every node would refuse
-        blank = Mail(self.rule, trains="AB", travels="AB", arrays_key=self.arrayrecord_key)
+        blank = Mail(
+            self.rule,
+            trains="AB",
+            travels="AB",
+            arrays_key=self.arrayrecord_key,
+            robust=self.robust,
+            liars=self.liars,
+        )
         self._mailbox = Mailbox(n, self._initial, blank)
         if self.resume_from:
             self._mailbox.restore(self.resume_from)
@@ -213,8 +235,9 @@ evaluate_metrics_aggr_fn
             self.on_round(self._mailbox.checkpoint(server_round - 1))
         self._let_rejoin(grid)
         seed = derive_seed(self.seed, "drop", server_round)
-        present = draw_present(len(self._nodes), self.drop_probability, seed)
-        return self._ask(grid, present, MessageType.TRAIN, server_round, config)
+        n = len(self._nodes)
+        due = present(server_round, n, self.participation, self.drop_probability, seed)
+        return self._ask(grid, due, MessageType.TRAIN, server_round, config)
 
     @counting_on
     def aggregate_train(

@@ -5,17 +5,24 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flwr_decaf.rules import RULES
+from flwr_decaf.rules import ROBUST, RULES
 from tests.states import dense_products, lora_state, mean_products, share_a
 
 # rule -> how its neighbourhood's states are related
 CASES = {"average": list, "factorize": list, "frozen": share_a}
+HARDENED = {
+    f"{name}, {robust}": (ROBUST[robust](rule, 1), CASES[name])
+    for name, rule in RULES.items()
+    for robust in ROBUST
+    if robust != "none"
+}
+EVERY = {name: (RULES[name], relation) for name, relation in CASES.items()} | HARDENED
 
 NEIGHBOURHOODS = [[1.0], [0.5, 0.5], [0.2, 0.3, 0.5]]
 
 
 def neighbourhood(name, size, **options):
-    return CASES[name]([lora_state(seed, **options) for seed in range(size)])
+    return EVERY[name][1]([lora_state(seed, **options) for seed in range(size)])
 
 
 def test_every_rule_has_a_row():
@@ -23,12 +30,12 @@ def test_every_rule_has_a_row():
 
 
 @pytest.mark.parametrize("weights", NEIGHBOURHOODS, ids=len)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 class TestEveryRule:
     def test_keeps_names_order_shapes_and_dtypes(self, name, weights):
         for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
             states = neighbourhood(name, len(weights), dtype=dtype)
-            mixed = RULES[name](states, weights)
+            mixed = EVERY[name][0](states, weights)
             assert list(mixed) == list(states[0])
             for key, tensor in mixed.items():
                 assert tensor.shape == states[0][key].shape
@@ -38,36 +45,30 @@ class TestEveryRule:
     def test_leaves_its_arguments_untouched(self, name, weights):
         states = neighbourhood(name, len(weights))
         before = [{key: x.clone() for key, x in state.items()} for state in states]
-        mixed = RULES[name](states, weights)
+        mixed = EVERY[name][0](states, weights)
         for x in mixed.values():
             x.add_(1.0)  # nor may the result share memory with them
         for state, old in zip(states, before, strict=True):
             assert all(torch.equal(state[key], old[key]) for key in old)
 
-    def test_averages_dense_tensors(self, name, weights):
-        states = neighbourhood(name, len(weights))
-        key = "model.classifier.weight"
-        expected = sum(w * s[key] for w, s in zip(weights, states, strict=True))
-        torch.testing.assert_close(RULES[name](states, weights)[key], expected)
-
     def test_identical_states_are_a_fixed_point_of_the_product(self, name, weights):
         state = lora_state(7)
-        mixed = RULES[name]([state] * len(weights), weights)
+        mixed = EVERY[name][0]([state] * len(weights), weights)
         for layer, expected in dense_products(state).items():
             torch.testing.assert_close(dense_products(mixed)[layer], expected)
 
     def test_the_order_of_the_neighbours_does_not_matter(self, name, weights):
         states = neighbourhood(name, len(weights))
         order = [0, *range(len(weights) - 1, 0, -1)]
-        mixed = RULES[name](states, weights)
-        other = RULES[name]([states[i] for i in order], [weights[i] for i in order])
+        mixed = EVERY[name][0](states, weights)
+        other = EVERY[name][0]([states[i] for i in order], [weights[i] for i in order])
         for key in mixed:
             torch.testing.assert_close(mixed[key], other[key])
 
     def test_half_precision_is_mixed_in_single(self, name, weights):
         half = neighbourhood(name, len(weights), dtype=torch.float16)
         single = [{key: x.float() for key, x in state.items()} for state in half]
-        mixed, expected = RULES[name](half, weights), RULES[name](single, weights)
+        mixed, expected = EVERY[name][0](half, weights), EVERY[name][0](single, weights)
         for key in mixed:
             assert torch.equal(mixed[key], expected[key].half())
 
@@ -75,33 +76,42 @@ class TestEveryRule:
         states = neighbourhood(name, len(weights))
         for count, state in enumerate(states):
             state["bn.num_batches_tracked"] = torch.tensor(count)
-        assert RULES[name](states, weights)["bn.num_batches_tracked"] == 0
+        assert EVERY[name][0](states, weights)["bn.num_batches_tracked"] == 0
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 class TestEveryRuleRefuses:
     def test_other_names(self, name):
         states = neighbourhood(name, 2)
         states[1] = {**states[1], "extra": torch.zeros(1)}
         with pytest.raises(ValueError, match="extra is in one only"):
-            RULES[name](states, [0.5, 0.5])
+            EVERY[name][0](states, [0.5, 0.5])
 
     def test_other_shapes(self, name):
         with pytest.raises(ValueError, match=r"lora_A.weight must be \(3, 9\)"):
-            RULES[name]([lora_state(0), lora_state(1, rank=2)], [0.5, 0.5])
+            EVERY[name][0]([lora_state(0), lora_state(1, rank=2)], [0.5, 0.5])
 
     def test_other_dtypes(self, name):
         with pytest.raises(ValueError, match="float64"):
-            RULES[name]([lora_state(0), lora_state(1, dtype=torch.float32)], [0.5, 0.5])
+            EVERY[name][0]([lora_state(0), lora_state(1, dtype=torch.float32)], [0.5, 0.5])
 
     @pytest.mark.parametrize("weights", [[0.5], [0.5, 0.4], [1.5, -0.5]])
     def test_weights_that_do_not_fit(self, name, weights):
         with pytest.raises(ValueError, match="weight"):
-            RULES[name](neighbourhood(name, 2), weights)
+            EVERY[name][0](neighbourhood(name, 2), weights)
 
     def test_nothing_at_all(self, name):
         with pytest.raises(ValueError, match="got 0 states"):
-            RULES[name]([], [])
+            EVERY[name][0]([], [])
+
+
+@pytest.mark.parametrize("weights", NEIGHBOURHOODS, ids=len)
+@pytest.mark.parametrize("name", CASES)
+def test_dense_tensors_are_averaged(name, weights):
+    states = neighbourhood(name, len(weights))
+    key = "model.classifier.weight"
+    expected = sum(w * s[key] for w, s in zip(weights, states, strict=True))
+    torch.testing.assert_close(RULES[name](states, weights)[key], expected)
 
 
 @pytest.mark.parametrize("name", ["factorize", "frozen"])

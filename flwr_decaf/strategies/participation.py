@@ -1,0 +1,95 @@
+"""Who takes part in a round, for studies of nodes that come and go."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+Schedule = Sequence[Sequence[int]]
+
+
+def read_schedule(text: str) -> Schedule:
+    """Read a participation schedule: JSON, in place or in a file.
+
+    Returns
+    -------
+    sequence of sequence of int
+        The nodes of each round; the lists take turns. Empty for an empty text.
+
+    Raises
+    ------
+    ValueError
+        If it is not a list of lists of node numbers, none of them empty.
+
+    Examples
+    --------
+    >>> read_schedule("[[0, 1], [1, 2]]")
+    [[0, 1], [1, 2]]
+    """
+    if not text:
+        return []
+    try:
+        source = text if text.lstrip().startswith("[") else Path(text).read_text(encoding="utf8")
+        rounds = json.loads(source)
+    except (OSError, ValueError) as error:
+        raise ValueError(_complaint(text, f" ({error})")) from error
+    if not isinstance(rounds, list) or not rounds or not all(map(_are_nodes, rounds)):
+        raise ValueError(_complaint(text))
+    return rounds
+
+
+def present(
+    server_round: int, n: int, schedule: Schedule, drop_probability: float, seed: int
+) -> list[int]:
+    """List which of n nodes take part in a round; somebody always does.
+
+    Parameters
+    ----------
+    server_round : int
+        From 1.
+    n : int
+        Number of nodes.
+    schedule : sequence of sequence of int
+        Of ``read_schedule``; empty for all nodes in every round.
+    drop_probability : float
+        Chance that a node which is due stays away.
+    seed : int
+        Decides who stays away in this round.
+
+    Raises
+    ------
+    ValueError
+        If the schedule names a node that does not exist.
+
+    Examples
+    --------
+    >>> present(2, 4, [[0, 1], [1, 2]], drop_probability=0.0, seed=0)
+    [1, 2]
+    """
+    due = sorted(set(schedule[(server_round - 1) % len(schedule)])) if schedule else list(range(n))
+    if due[-1] >= n:
+        raise ValueError(
+            f"participation must name nodes 0 to {n - 1}; got {due[-1]}; mend the schedule, or "
+            "take more nodes"
+        )
+    generator = random.Random(seed)
+    chance = [generator.random() for _ in range(n)]
+    staying = [node for node in due if chance[node] >= drop_probability]
+    return staying or [max(due, key=chance.__getitem__)]
+
+
+def _are_nodes(nodes: object) -> bool:
+    return (
+        isinstance(nodes, list)
+        and bool(nodes)
+        and all(type(node) is int and node >= 0 for node in nodes)
+    )
+
+
+def _complaint(text: str, cause: str = "") -> str:
+    return (
+        "participation must be a JSON list with a list of nodes for each round, or a file with "
+        f"one; got {text!r}{cause}; write e.g. [[0, 1, 2], [0, 2]]"
+    )
