@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from flwr_decaf.changing_graphs import CHANGING
@@ -201,7 +202,14 @@ class Config:
     )
     sweep: str = setting("")
     output_dir: str = setting("runs")
-    run_name: str = setting("")
+    run_name: str = setting(
+        "",
+        Check(
+            "be a plain name, or empty",
+            lambda name: not name or (Path(name).name == name and name != ".."),
+            "leave out slashes and dots",
+        ),
+    )
     resume_from: str = setting("")
     checkpoint_every: int = setting(1, at_least(0, "0 keeps no checkpoint to resume from"))
     retries: int = setting(1, at_least(0, "0 gives a failed node up for the round at once"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.strategies.roll_call import roll_call
 
 _log = logging.getLogger("flwr")
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 app = ServerApp()
 
@@ -61,7 +64,13 @@ def _status_told(folder: RunFolder) -> Iterator[RunFolder]:
     try:
         yield folder
     except BaseException as error:
-        folder.finish("failed", error=f"{type(error).__name__}: {error}")
+        cause = f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            cause += "; make room on the disk, and go on with resume-from"
+        try:
+            folder.finish("failed", error=cause)
+        except OSError as again:  # a full disk: then the log alone can tell
+            _log.error("%s (which cannot be written to run.json: %s)", cause, again)
         raise
     folder.finish("finished")
 
@@ -71,6 +80,4 @@ def _root_of(config: Config, names: list[str]) -> Path:
         return Path(config.resume_from).resolve()
     label = names[0] if len(names) == 1 else "comparison"
     name = config.run_name or f"{datetime.now():%Y%m%d-%H%M%S}-{label}"
-    if Path(name).name != name or name == "..":
-        raise ValueError(f"run-name must be a plain name; got {name!r}; leave out slashes and dots")
     return Path(config.output_dir).resolve() / name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -109,12 +110,22 @@ def _root_of(values: dict[str, Value], conf: Path) -> Path:
         return root
     values["run-name"] = values["run-name"] or f"{datetime.now():%Y%m%d-%H%M%S}-{conf.stem}"
     root = Path(str(values["output-dir"])) / str(values["run-name"])
+    _check_writable(root)
     if any(root.glob("run.json")) or any(root.glob("*/run.json")):
         raise ValueError(
             f"run-name must name a new run; {root} is there; choose another name, or go on with "
             "that one by resume-from"
         )
     return root
+
+
+def _check_writable(folder: Path) -> None:
+    there = next(path for path in folder.resolve().parents if path.exists())
+    # Both, since root may write where the mode says no, but not to a read-only file system.
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(
+            f"output-dir must be a folder that can be written to; {there} cannot; name another"
+        )
 
 
 def _check(runs: Iterable[Config], nodes: int) -> None:
@@ -128,7 +139,10 @@ def _finished(folder: RunFolder, root: Path) -> RunFolder:
     # Flower exits 0 whatever happened: the run folder knows.
     if folder.run.get("status") != "finished":
         log = root / "log.txt"
-        silent = "it stopped without a word; go on with resume-from" if folder.run else "no start"
+        silent = (
+            "it stopped without a word (killed, or out of memory or disk); go on with resume-from"
+        )
+        silent = silent if folder.run else "no start"
         cause = folder.run.get("error", silent)
         where = f"; Flower's log is {log}" if log.exists() else ""
         raise RuntimeError(f"the run {folder.path.name} failed: {cause}{where}")
