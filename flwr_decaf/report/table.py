@@ -121,7 +121,7 @@ def comparison_table(folders: Sequence[RunFolder]) -> Table:
     score = next(score.name for score in SCORES if score.name in summary)
     title = f"{score} in the last evaluation, mean over nodes and seeds"
     table = Table(title=title, box=None, padding=(0, 1, 0, 0))
-    table.add_column("method", no_wrap=True)
+    table.add_column("method", overflow="fold")  # wraps, so that figures are never cut
     for heading in headings(summary).values():
         table.add_column(heading.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for label, row in summary.iterrows():
