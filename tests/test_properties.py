@@ -1,4 +1,4 @@
-"""Properties that must hold whatever is drawn: graphs, weights, rules, settings, what is on disk."""
+"""What must hold whatever is drawn: graphs, weights, rules, settings, what is on disk."""
 
 from __future__ import annotations
 
