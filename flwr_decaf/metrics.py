@@ -17,6 +17,8 @@ from torch import Tensor
 
 from flwr_decaf.lora import State, pairs_present
 
+_PIECE = 1 << 20  # entries
+
 
 def distances_to_mean(states: Sequence[State]) -> list[float]:
     """Measure each node's distance to the mean of all.
@@ -37,21 +39,21 @@ def distances_to_mean(states: Sequence[State]) -> list[float]:
         One distance a node. The consensus distance is their root mean square. Differences
         below about 1e-8 of the norm are lost to rounding.
     """
-    inner = sum((_inner_products(part) for part in _parts(states)), torch.zeros(1, 1))
+    inner = _inner_products(states)
     squares = inner.diagonal() - 2 * inner.mean(dim=1) + inner.mean()
     return [math.sqrt(max(value, 0.0)) for value in squares.tolist()]
 
 
 def distances_to_first(states: Sequence[State]) -> list[float]:
     """Measure each state's distance to the first, ``|| x_i - x_0 ||_F``, as above."""
-    inner = sum((_inner_products(part) for part in _parts(states)), torch.zeros(1, 1))
+    inner = _inner_products(states)
     squares = inner.diagonal() - 2 * inner[:, 0] + inner[0, 0]
     return [math.sqrt(max(value, 0.0)) for value in squares.tolist()]
 
 
 def norms(states: Sequence[State]) -> list[float]:
     """Measure the Frobenius norm of each state: of all products ``B @ A`` and dense tensors."""
-    inner = sum((_inner_products(part) for part in _parts(states)), torch.zeros(len(states), 1))
+    inner = _inner_products(states)
     return [math.sqrt(max(value, 0.0)) for value in inner.diagonal().tolist()]
 
 
@@ -112,30 +114,39 @@ def metrics_of(content: RecordDict) -> MetricRecord:
     return merged
 
 
-def _parts(states: Sequence[State]) -> list[tuple[list[Tensor], list[Tensor]]]:
-    """Split states into (left, right) factors; a dense tensor is a column times the 1 x 1 one.
+def _inner_products(states: Sequence[State]) -> Tensor:
+    """Form the n x n matrix of <x_i, x_j>, over the products of all layers and all dense tensors.
 
-    So is a factor without its partner, where only one of the two travels.
+    A factor without its partner, where only one of the two travels, counts as dense.
     """
-    one = torch.ones(1, 1, dtype=torch.float64)
-    adapted = pairs_present(states[0])
-    parts = [
-        ([_matrix(s[pair.b]) for s in states], [_matrix(s[pair.a]) for s in states])
-        for pair in adapted
-    ]
+    n, adapted = len(states), pairs_present(states[0])
+    total = torch.zeros(n, n, dtype=torch.float64)
+    for pair in adapted:
+        total += _products_gram([s[pair.b] for s in states], [s[pair.a] for s in states])
     paired = {name for pair in adapted for name in pair}
     for name, tensor in states[0].items():
         if name not in paired and tensor.dtype.is_floating_point:
-            parts.append(([s[name].double().reshape(-1, 1) for s in states], [one] * len(states)))
-    return parts
+            total += _dense_gram([s[name] for s in states])
+    return total
 
 
-def _inner_products(part: tuple[list[Tensor], list[Tensor]]) -> Tensor:
+def _products_gram(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
     """Form the n x n matrix of <left_i right_i, left_j right_j>."""
-    left, right = (torch.cat(part[0], dim=1), torch.cat(part[1], dim=0))
-    n, rank = len(part[0]), part[1][0].shape[0]
+    left = torch.cat([_matrix(x) for x in lefts], dim=1)
+    right = torch.cat([_matrix(x) for x in rights], dim=0)
+    n, rank = len(lefts), len(right) // len(lefts)
     gram = (left.T @ left) * (right @ right.T)
     return gram.reshape(n, rank, n, rank).sum(dim=(1, 3))
+
+
+def _dense_gram(tensors: list[Tensor]) -> Tensor:
+    """Form the n x n matrix of <x_i, x_j>, a piece at a time: in fp64 all at once may not fit."""
+    flat = [x.reshape(-1) for x in tensors]
+    total = torch.zeros(len(flat), len(flat), dtype=torch.float64)
+    for begin in range(0, len(flat[0]), _PIECE):
+        piece = torch.stack([x[begin : begin + _PIECE].double() for x in flat])
+        total += piece @ piece.T
+    return total
 
 
 def _matrix(tensor: Tensor) -> Tensor:

@@ -163,8 +163,12 @@ def _keep_and_post(content: RecordDict, context: Context, held: State, mail: Mai
     check_alike(held, returned, who="what the train function returned")
     trained = {name: returned[name] for name in held}
     _check_frozen(held, trained, mail.trains)
-    context.state[messages.OWN] = messages.pack_record(trained)
-    content[messages.POST] = messages.pack_record(select(trained, mail.travels))
+    own, posted = messages.pack_record(trained), select(trained, mail.travels)
+    context.state[messages.OWN] = own
+    # One object where all of it travels: packed once, and pickled once with the reply.
+    content[messages.POST] = (
+        own if posted.keys() == trained.keys() else messages.pack_record(posted)
+    )
 
 
 def _check_frozen(held: State, trained: State, trains: str) -> None:

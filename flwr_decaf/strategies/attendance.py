@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
@@ -14,6 +15,7 @@ from flwr_decaf.strategies.mailbox import Mailbox
 from flwr_decaf.strategies.replies import sort_replies
 
 _log = logging.getLogger("flwr")
+_DEATHS = ("ActorDiedError", "ActorUnavailableError", "ray.exceptions.OutOfMemoryError")
 DEAD_ACTOR = "a Ray actor died"  # in the error of a run that a fresh engine can go on with
 
 OnFailure = Callable[[int, int, str], None]
@@ -139,7 +141,7 @@ def check_failures(
     """
     for node, cause in causes.items():
         _log.warning("Round %d: node %d failed: %s", server_round, node, cause)
-        if "ActorDied" in cause:
+        if any(death in cause for death in _DEATHS):
             raise RuntimeError(
                 f"round {server_round}: {DEAD_ACTOR} and cannot be replaced (often memory ran "
                 "out); let fewer clients work at once (more --cpus for each) and go on with "
@@ -150,5 +152,5 @@ def check_failures(
         excess = f"more than the {tolerated} that may" if len(causes) > tolerated else "all"
         raise RuntimeError(
             f"round {server_round}: {len(causes)} of {asked} nodes failed, {excess}; mend the "
-            f"first cause, node {first}: {causes[first]}"
+            f"first cause, node {first}: {textwrap.shorten(causes[first], 400)}"
         )
