@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -63,6 +64,8 @@ def peer_mixing(msg: Message, context: Context, call_next: ClientAppCallable) ->
     if own is None:  # a restarted SuperNode: the relay sends its last post with the next message
         return Message(RecordDict({messages.CALL: ConfigRecord({"lost": True})}), reply_to=msg)
     held, metrics, refused = mix(own, mail)
+    # A large model's user needs the memory that its neighbours' took.
+    own, mail = {}, replace(mail, posts={})
     if call.get("ask") == messages.COLLECT:
         context.state[messages.OWN] = messages.pack_record(held)
         return Message(RecordDict({messages.POST: messages.pack_record(held)}), reply_to=msg)
