@@ -15,14 +15,12 @@ from flwr.clientapp import ClientApp
 
 from flwr_decaf.clients import peer_mixing
 from flwr_decaf.clients.adapter import get_adapter, set_adapter
-from flwr_decaf.clients.attacks import liars_among, sign_flipped
 from flwr_decaf.clients.evaluation import evaluate_node
 from flwr_decaf.clients.hardware import choose_device
 from flwr_decaf.clients.tasks import Task, load_node_data, load_task
 from flwr_decaf.clients.training import train_locally
 from flwr_decaf.config import Config, parse_config
 from flwr_decaf.data.partitions import NodeData
-from flwr_decaf.lora import State
 from flwr_decaf.seeds import derive_seed
 
 app = ClientApp(mods=[peer_mixing])
@@ -40,18 +38,14 @@ def train(msg: Message, context: Context) -> Message:
         trainable=str(sent.get("trainable-factors", "AB")),
         seed=derive_seed(config.seed, "train", server_round, node),
     )
-    state = get_adapter(task.model)
-    if _lies(config, context):
-        state = sign_flipped(state, str(sent.get("trainable-factors", "AB")))
-    return _reply(msg, node, server_round, len(data.train), metrics, state)
+    return _reply(msg, node, server_round, len(data.train), metrics, task)
 
 
 @app.evaluate()
 def evaluate(msg: Message, context: Context) -> Message:
     """Score the adapter that the message brings on the common test and on the node's own."""
     config, node, server_round, task, data = _prepare(msg, context)
-    # A liar has no score: what it holds is no model of interest.
-    metrics = {} if _lies(config, context) else evaluate_node(task, data, config.train)
+    metrics = evaluate_node(task, data, config.train)
     return _reply(msg, node, server_round, len(data.test), metrics)
 
 
@@ -72,23 +66,18 @@ def _prepare(msg: Message, context: Context) -> tuple[Config, int, int, Task, No
     return config, node, server_round, task, data
 
 
-def _lies(config: Config, context: Context) -> bool:
-    node, n = (cast(int, context.node_config[key]) for key in ("partition-id", "num-partitions"))
-    return node in liars_among(n, config.attack.sign_flipping, config.seed)
-
-
 def _reply(
     msg: Message,
     node: int,
     server_round: int,
     num_examples: int,
     metrics: dict[str, float],
-    trained: State | None = None,
+    trained: Task | None = None,
 ) -> Message:
     told = {"partition-id": node, "server-round": server_round, "process": os.getpid()}
     content = RecordDict(
         {"metrics": MetricRecord({**told, "num-examples": num_examples, **metrics})}
     )
     if trained is not None:
-        content["arrays"] = ArrayRecord(trained)
+        content["arrays"] = ArrayRecord(get_adapter(trained.model))
     return Message(content, reply_to=msg)

@@ -18,8 +18,9 @@ from flwr_decaf.clients.training import evaluate_rows
 from flwr_decaf.config import Config, Value
 from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.lora import State
-from flwr_decaf.mixing_matrix import lambda2
+from flwr_decaf.mixing_matrix import graph_of, lambda2
 from flwr_decaf.network import Network, build_changing_network, phase_length, rho
+from flwr_decaf.rules import NEEDED
 from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.schedules import is_due
 from flwr_decaf.strategies import STRATEGIES, FedAvg, Router, TADLoRA
@@ -28,6 +29,7 @@ from flwr_decaf.strategies.participation import present, read_schedule
 from flwr_decaf.tensorboard import event_writer
 
 _log = logging.getLogger("flwr")
+_LOOKED_AT = 20  # rounds of a changing graph
 
 
 def check(config: Config, n: int) -> None:
@@ -45,6 +47,7 @@ def check(config: Config, n: int) -> None:
         schedule = read_schedule(config.participation)
         for server_round in range(1, len(schedule) + 1):
             present(server_round, n, schedule, drop_probability=0.0, seed=0)
+        _check_honest_majority(config, n)
     load_task(config.model, config.lora, config.data)
     partition_rows(config.data, n, config.seed)
     _network(config, n)
@@ -135,6 +138,7 @@ def build_strategy(
         "drop_probability": config.drop_probability,
         "robust": config.robust.method,
         "liars": config.robust.liars,
+        "sign_flipping": config.attack.sign_flipping,
         "seed": config.topology.seed,
     }
     if config.strategy != "local-only":
@@ -169,12 +173,34 @@ def _refuse_on_a_server(config: Config) -> None:
         ("drop-probability", config.drop_probability, none.drop_probability),
         ("participation", config.participation, none.participation),
         ("robust.method", config.robust.method, none.robust.method),
+        ("attack.sign-flipping", config.attack.sign_flipping, none.attack.sign_flipping),
     ):
         if value != default:
             raise ValueError(
                 f"{key} must be {default!r} with strategy {config.strategy}; got {value!r}; it is "
                 "for nodes on a graph"
             )
+
+
+def _check_honest_majority(config: Config, n: int) -> None:
+    """Refuse robust mixing where nobody has the neighbours for it, and a run of liars alone."""
+    if config.attack.sign_flipping >= n:
+        raise ValueError(
+            f"attack.sign-flipping must leave honest nodes; got {config.attack.sign_flipping} of "
+            f"{n} nodes; let fewer lie"
+        )
+    network, robust = _network(config, n), config.robust
+    needed = NEEDED[robust.method](robust.liars)
+    rounds = range(1, min(config.num_server_rounds, _LOOKED_AT) + 1)
+    degrees = [d for t in rounds for _, d in graph_of(network.of_round(t)).degree]
+    if needed > max(degrees, default=0):
+        raise ValueError(
+            f"robust.liars must leave a node neighbours to trust: {robust.method} with "
+            f"{robust.liars} takes {needed} of them; got at most {max(degrees, default=0)}; take "
+            "a denser topology, or fewer liars"
+        )
+    if needed > min(degrees, default=0):
+        _log.warning("robust.method: nodes with fewer than %d neighbours will not mix", needed)
 
 
 def _network(config: Config, n: int) -> Network:

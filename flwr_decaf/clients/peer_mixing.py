@@ -24,7 +24,7 @@ from flwr_decaf.inspection import read_posts, wild
 from flwr_decaf.lora import State, factor_of, select
 from flwr_decaf.messages import Mail
 from flwr_decaf.metrics import interference
-from flwr_decaf.rules import ROBUST, RULES
+from flwr_decaf.rules import NEEDED, ROBUST, RULES
 from flwr_decaf.rules.contract import check_alike
 
 
@@ -110,7 +110,8 @@ def mix(own: State, mail: Mail) -> tuple[State, dict[str, float], dict[int, str]
         refused[senders[place]] = "its norm is beyond a hundred times the typical one"
     metrics = dict.fromkeys(("mixing-seconds", "mixing-interference"), 0.0)
     metrics |= {"mixing-neighbours": float(len(posts)), "mixing-refused": float(len(refused))}
-    if not posts:
+    if not posts or len(posts) < NEEDED[mail.robust](mail.liars):
+        metrics["mixing-neighbours"] = 0.0
         return own, metrics, refused
     weight_of = dict(zip(mail.posts, mail.weights[1:], strict=True))
     weights = [weight_of[sender] for sender in posts]
@@ -122,7 +123,9 @@ def mix(own: State, mail: Mail) -> tuple[State, dict[str, float], dict[int, str]
         rule = ROBUST[mail.robust](RULES[mail.rule], mail.liars)
         held = own | rule(states, weights)
     metrics["mixing-seconds"] = time.perf_counter() - started
-    metrics["mixing-interference"] = interference([own | x for x in states], weights, held)
+    if mail.robust == "none":  # else what is lost is meant to be
+        whole = [own, *(own | post for post in posts.values())]
+        metrics["mixing-interference"] = interference(whole, weights, held)
     return held, metrics, refused
 
 

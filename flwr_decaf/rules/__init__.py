@@ -26,6 +26,14 @@ ROBUST: dict[str, Callable[[Rule, int], Rule]] = {
 }
 
 
+# Neighbours that a node must have to mix at all, by the number that may lie.
+NEEDED: dict[str, Callable[[int], int]] = {
+    "none": lambda liars: 0,
+    "clipping": lambda liars: liars + 1 if liars else 0,
+    "trimmed-mean": lambda liars: 2 * liars,
+}
+
+
 def check_robust(name: str, liars: int) -> None:
     """Refuse a name that is not in ``ROBUST``, or a negative number of liars."""
     if name not in ROBUST or liars < 0:
@@ -35,4 +43,4 @@ def check_robust(name: str, liars: int) -> None:
         )
 
 
-__all__ = ["ROBUST", "RULES", "Rule", "average", "check_robust", "factorize", "frozen"]
+__all__ = ["NEEDED", "ROBUST", "RULES", "Rule", "average", "check_robust", "factorize", "frozen"]

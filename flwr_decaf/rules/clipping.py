@@ -3,8 +3,9 @@
     x_i + sum_j w_ij clip(x_j - x_i, tau_i),   clip(z, tau) = z min(1, tau / ||z||)
 
 which is the same as weighing each neighbour by w_ij min(1, tau_i / ||x_j - x_i||), the rest of
-the weight going to the node's own. So any rule can do the mixing; x stacks the products ``B @ A``
-of all layers and all dense tensors, as in ``metrics.distances_to_mean``.
+the weight going to the node's own. x stacks the products ``B @ A`` of all layers and all dense
+tensors, as in ``metrics.distances_to_mean``; so it is the products that must be mixed with these
+weights, as DeCAF does: averaged one by one, the factors of a liar at distance 0 could do any harm.
 
 The paper's radius is tau_i^2 = (1 / delta_i) sum_j w_ij ||x_j - x_i||^2 over the honest neighbours,
 with delta_i the weight of the liars. Who is honest is not known: here the sum leaves out the
@@ -16,9 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from flwr_decaf.lora import State
+from flwr_decaf.lora import State, pairs_present
 from flwr_decaf.metrics import distances_to_first
 from flwr_decaf.rules.contract import Rule, check_arguments
+from flwr_decaf.rules.factorize import factorize
 
 
 def clipping(rule: Rule, liars: int) -> Rule:
@@ -27,14 +29,18 @@ def clipping(rule: Rule, liars: int) -> Rule:
     Parameters
     ----------
     rule : Rule
-        Mixes with the weights that clipping leaves.
+        Mixes with the weights that clipping leaves where there are no products: dense states, and
+        B alone where A is frozen.
     liars : int
         Neighbours that may lie. A node with no more neighbours than that keeps its own.
     """
 
     def clipped(states: Sequence[State], weights: Sequence[float]) -> State:
         check_arguments(states, weights)
-        return rule(states, clipped_weights(states, weights, liars))
+        if liars == 0:
+            return rule(states, weights)
+        mix = factorize if pairs_present(states[0]) else rule
+        return mix(states, clipped_weights(states, weights, liars))
 
     return clipped
 
@@ -51,8 +57,8 @@ def clipped_weights(states: Sequence[State], weights: Sequence[float], liars: in
     """
     far = distances_to_first(states)
     others = sorted(range(1, len(states)), key=far.__getitem__)
-    heaviest = sum(sorted(weights[1:])[-liars:]) if liars else 0.0
-    if heaviest == 0.0:  # nobody lies, or there is nobody else
+    heaviest = sum(sorted(weights[1:])[-liars:])
+    if heaviest == 0.0:  # there is nobody else
         return list(weights)
     trusted = others[:-liars]
     tau = math.sqrt(sum(weights[j] * far[j] ** 2 for j in trusted) / heaviest)

@@ -66,13 +66,20 @@ class Mailbox:
             self._undelivered.add(node)
             self._repeated.add(node)
 
-    def collect(self, posts: Mapping[int, Array], w: Matrix, mixes: str = "AB") -> None:
+    def collect(
+        self,
+        posts: Mapping[int, Array],
+        w: Matrix,
+        mixes: str = "AB",
+        lies: Mapping[int, Array] | None = None,
+    ) -> None:
         """Take in a round's posts and address them to the neighbours under W, to mix some factors.
 
         A node without a post in ``posts`` must have no links in ``w``; mail that it has not had
-        yet stays pending.
+        yet stays pending. Neighbours get the post in ``lies`` of a node that has one there.
         """
         self.posts |= posts
+        sent = {**posts, **(lies or {})}
         self._undelivered |= posts.keys()
         self._repeated -= posts.keys()
         for node in posts:
@@ -80,7 +87,7 @@ class Mailbox:
             self._mail[node] = replace(
                 self._blank,
                 weights=tuple(float(w[node, j]) for j in (node, *neighbours)),
-                posts={j: posts[j] for j in neighbours},
+                posts={j: sent[j] for j in neighbours},
                 mixes=mixes,
             )
 

@@ -41,6 +41,7 @@ from flwr_decaf.rules import RULES, check_robust
 from flwr_decaf.schedules import Schedule, both, is_due
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies.arguments import refuse
+from flwr_decaf.strategies.attacks import liars_among, sign_flipped
 from flwr_decaf.strategies.attendance import Attendance, OnFailure
 from flwr_decaf.strategies.mailbox import Mailbox
 from flwr_decaf.strategies.participation import Schedule as Participation
@@ -93,6 +94,9 @@ class Router(Strategy):
         How the rule withstands neighbours that lie, a key of ``flwr_decaf.rules.ROBUST``.
     liars : int
         How many of a node's neighbours may lie.
+    sign_flipping : int
+        Nodes that do lie, for studies: their neighbours get the opposite of their model, and they
+        are not evaluated.
     on_failure : callable
         Called with round, node and cause for each node that failed.
     resume_from : Checkpoint, optional
@@ -124,6 +128,7 @@ evaluate_metrics_aggr_fn
         drop_probability: float = 0.0,
         robust: str = "none",
         liars: int = 1,
+        sign_flipping: int = 0,
         on_failure: OnFailure = lambda server_round, node, cause: None,
         weighted_by_key: str = "num-examples",
         arrayrecord_key: str = "arrays",
@@ -150,6 +155,7 @@ evaluate_metrics_aggr_fn
         self.participation = participation
         self.robust = robust
         self.liars = liars
+        self.sign_flipping = sign_flipping
         self._attendance = Attendance(retries, max_failures, on_failure)
         self.weighted_by_key = weighted_by_key
         self.arrayrecord_key = arrayrecord_key
@@ -190,6 +196,9 @@ evaluate_metrics_aggr_fn
         self.network = build_changing_network(
             self.topology, n, self.weights, self.seed, self.topology_options, self.dynamic
         )
+        for server_round in range(1, len(self.participation) + 1):
+            present(server_round, n, self.participation, drop_probability=0.0, seed=0)
+        self._lying = liars_among(n, self.sign_flipping, self.seed)
         self._initial: State = dict(initial_arrays.to_torch_state_dict())
         RULES[self.rule]([self._initial], [1.0])  # refuse here what every node would refuse
         blank = Mail(
@@ -255,7 +264,9 @@ evaluate_metrics_aggr_fn
         self._attendance.note_missing(server_round, unusable, asked=len(posts), n=n)
         usable = {node: posts[node] for node in travelled}
         w = without_nodes(self.network.of_round(server_round), set(self._all) - usable.keys())
-        self._mailbox.collect(usable, w, phase.mixes)
+        flipped = {i: sign_flipped(travelled[i]) for i in self._lying & usable.keys()}
+        lies = {node: messages.pack(state) for node, state in flipped.items()}
+        self._mailbox.collect(usable, w, phase.mixes, lies)
         states = [self._initial | state for state in travelled.values()]
         for node, distance in zip(usable, distances_to_mean(states), strict=True):
             metrics = next(iter(contents[node].metric_records.values()))
@@ -272,7 +283,8 @@ evaluate_metrics_aggr_fn
         """Address an evaluate message, with the round's mail, to every node if it is due."""
         if not is_due(server_round, self.evaluate_every, self._num_rounds):
             return []
-        return self._ask(grid, self._all, MessageType.EVALUATE, server_round, config)
+        honest = (node for node in self._all if node not in self._lying)
+        return self._ask(grid, honest, MessageType.EVALUATE, server_round, config)
 
     @counting_on
     def aggregate_evaluate(

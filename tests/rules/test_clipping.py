@@ -59,3 +59,18 @@ def test_on_lora_the_product_is_clipped_whatever_the_basis():
     ]
     near, far = (float((part - parts[0]).norm()) for part in parts[1:])
     assert kept == pytest.approx([0.7 - 0.3 * near / far, 0.3, 0.3 * near / far])
+
+
+@pytest.mark.parametrize("name", ["average", "factorize"])
+def test_a_liar_that_hides_in_another_basis_does_no_harm(name):
+    own = lora_state(0)
+    # The node's own product, in factors that would ruin an average of the factors.
+    liar = {
+        k: x * 1e4 if "lora_A" in k else x / 1e4 if "lora_B" in k else x for k, x in own.items()
+    }
+    states, weights = [own, lora_state(1), liar], [0.4, 0.3, 0.3]
+    mixed = dense_products(clipping(RULES[name], 1)(states, weights))
+    plain = dense_products(RULES["factorize"](states, clipped_weights(states, weights, 1)))
+    for layer, product in mixed.items():
+        torch.testing.assert_close(product, plain[layer])
+        assert product.norm() < 2 * dense_products(own)[layer].norm()

@@ -12,6 +12,7 @@ from flwr_decaf.clients import peer_mixing
 from flwr_decaf.mixing_matrix import build_network, without_nodes
 from flwr_decaf.network import build_changing_network
 from flwr_decaf.strategies import DeCAF, DLoRA
+from flwr_decaf.strategies.attacks import liars_among
 from flwr_decaf.strategies.attendance import check_failures
 from tests.apps.pure_mixing import app, make_app, start_value, train_by_nothing
 from tests.local_grid import LocalGrid
@@ -345,3 +346,24 @@ def test_a_dead_actor_stops_the_run_whatever_may_fail(cause):
 def test_arguments_of_fedavg_that_make_no_sense_say_what_to_use(argument, remedy):
     with pytest.raises(TypeError, match=f"takes no argument '{argument}'; {remedy}"):
         DLoRA("ring", **{argument: 0.5})
+
+
+def test_a_liar_s_neighbours_get_its_opposite_and_it_keeps_its_own():
+    n, w = 4, build_network("ring", 4)
+    strategy = DLoRA("ring", evaluate_every=1, sign_flipping=1, seed=5)
+    grid = LocalGrid(app, n)
+    held = held_after(strategy, n, rounds=1, grid=grid)
+    (liar,) = liars_among(n, 1, seed=5)
+    said = np.array(starts(n), dtype=float)
+    said[liar] *= -1
+    expected = w @ said
+    expected[liar] += 2 * w[liar, liar] * starts(n)[liar]  # it believes itself
+    np.testing.assert_allclose(held, expected, atol=1e-14)
+    evaluated = [m for m in grid.sent if m.metadata.message_type == "evaluate"]
+    assert len(evaluated) == n - 1
+
+
+def test_too_few_neighbours_to_outvote_the_liars_are_not_mixed_and_said_so():
+    n = 4
+    strategy = DLoRA("ring", evaluate_every=0, robust="clipping", liars=2)
+    np.testing.assert_allclose(held_after(strategy, n, rounds=2), starts(n), atol=0)
