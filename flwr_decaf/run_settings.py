@@ -12,6 +12,7 @@ from flwr_decaf.comparison import runs_of
 from flwr_decaf.config import Value, flatten, parse_config
 from flwr_decaf.network import build_changing_network
 from flwr_decaf.run import network_options
+from flwr_decaf.strategies.participation import read_schedule
 
 
 def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, Value]:
@@ -43,7 +44,10 @@ def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, 
         raise ValueError(
             f"CONF must be a TOML file of settings; got {str(conf)!r} ({error}); see conf/"
         ) from error
-    config = parse_config(given | dict(_override(text) for text in overrides))
+    given |= dict(_override(text) for text in overrides)
+    if "participation" in given:  # in place of a file, for processes elsewhere and for a resume
+        given["participation"] = json.dumps(read_schedule(given["participation"]) or "").strip('"')
+    config = parse_config(given)
     for run in runs_of(config).values():
         build_changing_network(n=n, **network_options(run))
     values = flatten(config)
@@ -55,8 +59,9 @@ def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, 
 
 
 def to_toml(values: dict[str, Value]) -> str:
-    """Write flat settings as TOML with dotted keys (JSON's scalars are TOML's)."""
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    """Write flat settings as TOML with dotted keys (JSON's scalars are TOML's, but for DEL)."""
+    text = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+    return "".join(f"{key} = {value}\n" for key, value in text.items()).replace("\x7f", "\\u007f")
 
 
 def _override(text: str) -> tuple[str, Any]:

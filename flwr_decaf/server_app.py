@@ -58,6 +58,12 @@ def _ready_nodes(grid: Grid, runs: Iterable[Config]) -> list[int]:
     return nodes
 
 
+def _is_out_of_space(error: BaseException) -> bool:
+    # safetensors puts the number into its text, in Rust's words.
+    told = any(f"os error {number})" in str(error) for number in _NO_SPACE)
+    return told or (isinstance(error, OSError) and error.errno in _NO_SPACE)
+
+
 @contextmanager
 def _status_told(folder: RunFolder) -> Iterator[RunFolder]:
     """Write into the run folder how the run ended, however it ends."""
@@ -65,7 +71,7 @@ def _status_told(folder: RunFolder) -> Iterator[RunFolder]:
         yield folder
     except BaseException as error:
         cause = f"{type(error).__name__}: {error}"
-        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        if _is_out_of_space(error):
             cause += "; make room on the disk, and go on with resume-from"
         try:
             folder.finish("failed", error=cause)

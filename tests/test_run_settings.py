@@ -67,3 +67,21 @@ def test_every_file_in_conf_is_good_and_says_its_command(file):
     command = next(line for line in file.read_text().splitlines() if "flwr-decaf run" in line)
     assert f"flwr-decaf run {file.relative_to(CONF.parent)} --nodes" in command
     assert checked_settings(file, [], n=int(command.split("--nodes")[1].split()[0]))
+
+
+def test_a_participation_schedule_is_taken_in_place_of_its_file(tmp_path):
+    file = tmp_path / "schedule.json"
+    file.write_text("[[0, 1], [1]]")
+    conf = tmp_path / "run.toml"
+    conf.write_text("")
+    for given in (str(file), "[[0, 1], [1]]"):
+        values = checked_settings(conf, [f"participation={given}"], n=2)
+        assert values["participation"] == "[[0, 1], [1]]"
+    assert checked_settings(conf, [], n=2)["participation"] == ""
+    conf.write_text("participation = [[0], [1]]")
+    assert checked_settings(conf, [], n=2)["participation"] == "[[0], [1]]"
+
+
+@pytest.mark.parametrize("text", ["😀 {text}", "\x7f", "a\u2028b", 'quote " and \\'])
+def test_any_text_comes_back_from_toml(text):
+    assert tomllib.loads(to_toml({"data.prompt": text}))["data"]["prompt"] == text

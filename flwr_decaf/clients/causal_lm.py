@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq
 
 from flwr_decaf.clients.dialogue import Dialogue, Tokens
 from flwr_decaf.clients.hardware import to_device
-from flwr_decaf.clients.pretrained import add_adapter, load_pretrained
+from flwr_decaf.clients.pretrained import add_adapter, fingerprint, load_pretrained
 from flwr_decaf.clients.scores import Sums, count_guesses, language_scores
 from flwr_decaf.clients.tasks import Batch, Row, Task, encoded
 from flwr_decaf.data.sources import load_rows
@@ -41,22 +41,36 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
     """
     rows = load_rows(data, seed=0)["train"]
     labels = rows.features["label"].names if data.label_column else []
-    tokenizer, base, folder = load_pretrained(model, AutoModelForCausalLM)
+    tokenizer, base = load_pretrained(model, AutoModelForCausalLM)
+    _check_causal(model, tokenizer, base)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     dialogue = Dialogue(tokenizer, data, labels)
     dialogue.check(rows)
     choices = dialogue.choices()
     collate = _padded(tokenizer)
-    settings = data.prompt, data.response, data.messages_column, data.max_length
+    settings = (
+        fingerprint(tokenizer), data.prompt, data.response, data.messages_column, data.max_length
+    )  # fmt: skip
     return Task(
         model=add_adapter(base, lora, TaskType.CAUSAL_LM),
-        encode=lambda rows: encoded(rows, _tokenizer(dialogue, choices), folder, *settings),
+        encode=lambda rows: encoded(rows, _tokenizer(dialogue, choices), *settings),
         collate=collate,
         length=_lengths,
         tally=lambda model, rows, device: _tally(model, rows, device, collate, choices),
         scores=language_scores,
         labels=tuple(labels),
     )
+
+
+def _check_causal(model: Model, tokenizer: Any, base: Any) -> None:
+    # Encoders have the flag, and transformers makes language models of them that see all tokens.
+    encoder = hasattr(base.config, "is_decoder") and not base.config.is_decoder
+    if encoder or tokenizer.eos_token is None:
+        raise ValueError(
+            "model.name must be a causal language model with model.task = causal-lm; got "
+            f"{model.name!r}, a {base.config.model_type} encoder or without an end token; name e.g."
+            " a Llama, Qwen or GPT model"
+        )
 
 
 def _tokenizer(
@@ -101,21 +115,25 @@ def _lengths(rows: Dataset) -> list[int]:
 def _tally(
     model: PeftModel, rows: list[Row], device: torch.device, collate: Collate, choices: list[Tokens]
 ) -> Sums:
-    surprise, tokens = _surprise(model, to_device(collate(rows), device))
-    sums: Sums = {"surprise": float(surprise.sum()), "tokens": tokens}
+    tokens = sum(len(row["response"]) for row in rows)
     if not choices:
-        return sums
+        surprise = _surprise(model, to_device(collate(rows), device))
+        return {"surprise": float(surprise.sum()), "tokens": tokens}
     # One class at a time: the logits of a vocabulary take memory.
     tried = (collate([row | {"response": choice} for row in rows]) for choice in choices)
-    each = torch.stack([_surprise(model, to_device(batch, device))[0] for batch in tried])
-    return sums | count_guesses(each.argmin(dim=0).tolist(), [row["label"] for row in rows])
+    each = torch.stack([_surprise(model, to_device(batch, device)) for batch in tried])
+    truths = [row["label"] for row in rows]
+    said = float(each[truths, range(len(rows))].sum())
+    return {
+        "surprise": said, "tokens": tokens, **count_guesses(each.argmin(dim=0).tolist(), truths)
+    }  # fmt: skip
 
 
-def _surprise(model: PeftModel, batch: Batch) -> tuple[Tensor, int]:
-    """Sum up -log p over the tokens of each row's response: shape (rows,); and count them."""
+def _surprise(model: PeftModel, batch: Batch) -> Tensor:
+    """Sum up -log p over the tokens of each row's response: shape (rows,)."""
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     targets = batch["labels"][:, 1:]
-    each = cross_entropy(
-        logits[:, :-1].float().transpose(1, 2), targets, ignore_index=_IGNORED, reduction="none"
-    )
-    return each.sum(dim=1), int((targets != _IGNORED).sum())
+    told = targets != _IGNORED  # of the whole logits a copy in fp32 would take the most memory
+    each = cross_entropy(logits[:, :-1][told].float(), targets[told], reduction="none")
+    rows = told.nonzero()[:, 0]
+    return torch.zeros(len(targets), device=each.device).index_add(0, rows, each)

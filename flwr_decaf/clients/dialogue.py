@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
+from jinja2 import TemplateError
 
 from flwr_decaf.data.sources import require_columns
 from flwr_decaf.data.templates import columns_of, fill
@@ -63,7 +64,8 @@ class Dialogue:
         if self.data.messages_column or self.data.response.strip() not in named:
             return []
         prompt: list[Turn] = [_user("?")] if self.data.prompt else []
-        return [self._tokens(prompt, label)[1] for label in self.labels]
+        given = ({"label": name, self.data.label_column: name} for name in self.labels)
+        return [self._tokens(prompt, fill(self.data.response, names))[1] for names in given]
 
     def encode(self, row: Mapping[str, Any], room: int) -> tuple[Tokens, Tokens]:
         """Encode a row as prompt and response, ``data.max_length`` tokens or fewer together.
@@ -75,7 +77,9 @@ class Dialogue:
         prompt, response = self._tokens(*self._conversation(row))
         limit = self.data.max_length
         response = response[: max(limit - len(prompt), limit // 2, room)]
-        return prompt[-max(limit - max(len(response), room), 1) :], response
+        left = max(limit - max(len(response), room), 2)
+        start = prompt[:1]  # what begins a text, for most tokenizers
+        return prompt if len(prompt) <= left else start + prompt[1 - left :], response
 
     def _conversation(self, row: Mapping[str, Any]) -> tuple[Sequence[Turn], str]:
         """Get the turns before the response, none for an empty prompt, and the response."""
@@ -96,7 +100,7 @@ class Dialogue:
             texts = start, response + tokenizer.eos_token
         elif tokenizer.chat_template is None:
             before = "".join(f"{turn['content']}\n" for turn in turns)
-            texts = before, response + tokenizer.eos_token
+            texts = (tokenizer.bos_token or "") + before, response + tokenizer.eos_token
         else:
             texts = _in_template(tokenizer, turns, response)
         before, after = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
@@ -118,9 +122,15 @@ def _last_answer(turns: Sequence[Turn]) -> tuple[Sequence[Turn], str]:
 
 
 def _in_template(tokenizer: Any, turns: Sequence[Turn], response: str) -> tuple[str, str]:
-    before = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     answer = {"role": "assistant", "content": response}
-    whole = tokenizer.apply_chat_template([*turns, answer], tokenize=False)
+    try:
+        before = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template([*turns, answer], tokenize=False)
+    except TemplateError as error:  # it refuses roles or their order
+        raise ValueError(
+            "data.messages-column must hold turns that the model's chat template takes; got the "
+            f"roles {[turn['role'] for turn in turns]} ({error}); leave such rows out"
+        ) from error
     if not whole.startswith(before):
         raise ValueError(
             "model.name must have a chat template in which a response follows its prompt; this one "

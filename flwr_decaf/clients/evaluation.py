@@ -40,7 +40,7 @@ def evaluate_node(task: Task, data: NodeData, train: Train) -> dict[str, float]:
     }
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1)
 def _score_common_test(
     task: Task, rows: Dataset, train: Train, adapter_digest: str
 ) -> dict[str, float]:

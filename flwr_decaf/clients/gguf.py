@@ -34,7 +34,8 @@ def converted(file: Path) -> Path:
     OSError
         If there is no such file.
     """
-    digest = hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()[:16]
     folder = cached_assets_path("flwr-decaf", namespace="gguf") / f"{file.stem}-{digest}"
     if not folder.exists():
         # Under another name until it is whole: another process may be looking for it.
@@ -55,7 +56,9 @@ def _convert(file: Path, folder: Path) -> None:
     read = AutoModelForCausalLM.from_pretrained(origin, gguf_file=name, dtype=torch.float32)
     config = AutoConfig.from_pretrained(origin, gguf_file=name)
     # A model of the same weights that knows nothing of where they came from.
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    plain.load_state_dict(read.state_dict())
+    with torch.device("meta"):  # it takes over the weights; two copies might not fit
+        plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(read.state_dict(), assign=True)
+    plain.tie_weights()
     plain.save_pretrained(folder)
     AutoTokenizer.from_pretrained(origin, gguf_file=name).save_pretrained(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import logging
 import warnings
@@ -13,6 +14,8 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model, prepare_model_
 from transformers import AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
+from flwr_decaf import __version__
+from flwr_decaf.clients.hardware import PRECISIONS
 from flwr_decaf.data.sources import resolve_path
 from flwr_decaf.text import first_line, split_list
 
@@ -22,18 +25,19 @@ if TYPE_CHECKING:
 transformers_logging.set_verbosity_error()  # "newly initialized: classifier" is meant here
 transformers_logging.disable_progress_bar()
 
+DTYPES: dict[str, torch.dtype | str] = {"auto": "auto", **PRECISIONS}
 # A head is trained and saved whole, so it must not be quantized; nor must what feeds it, in BERT.
 _HEADS = ["classifier", "pre_classifier", "pooler", "score", "lm_head"]
 
 
-def load_pretrained(model: Model, auto_class: Any, **options: Any) -> tuple[Any, Any, str]:
+def load_pretrained(model: Model, auto_class: Any, **options: Any) -> tuple[Any, Any]:
     """Load a tokenizer and a base model.
 
     Parameters
     ----------
     model : config.Model
         ``name``: a hub id, a folder, a GGUF file, or ``package:IMPORT_NAME/FOLDER``;
-        ``quantization``: see ``quantization_config``.
+        ``quantization``: see ``quantization_config``; ``dtype``: of what is not quantized.
     auto_class : type
         One of transformers' AutoModelFor... classes.
     **options
@@ -42,7 +46,7 @@ def load_pretrained(model: Model, auto_class: Any, **options: Any) -> tuple[Any,
     Returns
     -------
     tuple
-        Tokenizer, model, and the folder or hub id that they came from.
+        Tokenizer and model.
 
     Raises
     ------
@@ -60,14 +64,24 @@ def load_pretrained(model: Model, auto_class: Any, **options: Any) -> tuple[Any,
         if folder.startswith(("/", ".", "~")) and not Path(folder).is_dir():
             raise FileNotFoundError(f"no such folder: {folder}")
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        base = auto_class.from_pretrained(folder, quantization_config=quantization, **options)
+        base = auto_class.from_pretrained(
+            folder, quantization_config=quantization, dtype=DTYPES[model.dtype], **options
+        )
     except (OSError, ValueError, ImportError) as error:
         raise ValueError(
             "model.name must be a hub id, a folder of a transformers model, a GGUF file, or "
             f"package:NAME/FOLDER; got {model.name!r}, which cannot be loaded "
             f"({first_line(error)}); check the spelling and the network"
         ) from error
-    return tokenizer, _prepared(base) if quantization else base, folder
+    return tokenizer, _prepared(base) if quantization else base
+
+
+def fingerprint(tokenizer: Any) -> str:
+    """Name all that a tokenizer and this package make of a text, to tell encoded rows apart."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend else repr(tokenizer)
+    parts = (rules, tokenizer.chat_template, tokenizer.special_tokens_map, __version__)
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
 def quantization_config(name: str) -> BitsAndBytesConfig | None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 Sums = dict[str, float]
+_LARGEST = 700.0  # its exponential is still a float
 
 
 def add_up(parts: Iterable[Sums]) -> Sums:
@@ -59,4 +60,5 @@ def language_scores(sums: Sums) -> dict[str, float]:
     """
     loss = sums["surprise"] / sums["tokens"]
     guesses = classification_scores(sums) if "rows" in sums else {}
-    return {**guesses, "loss": loss, "perplexity": math.exp(loss)}
+    perplexity = math.exp(loss) if loss < _LARGEST else math.inf
+    return {**guesses, "loss": loss, "perplexity": perplexity}

@@ -101,7 +101,7 @@ def encoded(
     )
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)  # two large bases may not fit
 def load_task(model: Model, lora: Lora, data: Data) -> Task:
     """Build a task once per process; every virtual client that the process runs shares it.
 

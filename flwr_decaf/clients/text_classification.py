@@ -9,7 +9,7 @@ from peft import PeftModel, TaskType
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
 
 from flwr_decaf.clients.hardware import to_device
-from flwr_decaf.clients.pretrained import add_adapter, load_pretrained
+from flwr_decaf.clients.pretrained import add_adapter, fingerprint, load_pretrained
 from flwr_decaf.clients.scores import Sums, classification_scores, count_guesses
 from flwr_decaf.clients.tasks import Row, Task, encoded
 from flwr_decaf.data.sources import load_rows, require_columns
@@ -40,14 +40,14 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
             "''; name a column"
         )
     labels = rows.features["label"].names
-    tokenizer, base, folder = load_pretrained(
+    tokenizer, base = load_pretrained(
         model,
         AutoModelForSequenceClassification,
         num_labels=len(labels),
         id2label=dict(enumerate(labels)),
         label2id={label: number for number, label in enumerate(labels)},
     )
-    collator = DataCollatorWithPadding(tokenizer)
+    collator, source = DataCollatorWithPadding(tokenizer), fingerprint(tokenizer)
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, Any]:
         texts = (batch[column] for column in columns)
@@ -62,7 +62,7 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
 
     return Task(
         model=add_adapter(base, lora, TaskType.SEQ_CLS),
-        encode=lambda rows: encoded(rows, tokenize, folder, columns, data.max_length),
+        encode=lambda rows: encoded(rows, tokenize, source, columns, data.max_length),
         collate=lambda rows: dict(collator(rows)),
         length=lambda rows: [len(ids) for ids in rows["input_ids"]],
         tally=tally,

@@ -93,6 +93,7 @@ def load_rows(data: config.Data, seed: int) -> DatasetDict:
         require_columns("data.label-column", [data.label_column], splits["train"], data)
         splits = _with_class_labels(_named_label(splits, data.label_column))
         splits = _only_classes(splits, split_list(data.classes))
+        _check_labelled(splits, data)
     sizes = {"train": data.max_train_samples, "test": data.max_test_samples}
     return DatasetDict(
         {
@@ -172,6 +173,15 @@ def _with_class_labels(splits: DatasetDict) -> DatasetDict:
     number = {name: i for i, name in enumerate(names)}
     splits = splits.map(lambda label: {"label": number[str(label)]}, input_columns="label")
     return splits.cast_column("label", ClassLabel(names=names))
+
+
+def _check_labelled(splits: DatasetDict, data: config.Data) -> None:
+    for split in ("train", "test"):
+        if any(label is None or label < 0 for label in splits[split].unique("label")):
+            raise ValueError(
+                f"data.label-column must hold a class in every row; in {data.name!r} some have "
+                f"none (split {split}); name another split with data.test-split"
+            )
 
 
 def _only_classes(splits: DatasetDict, classes: list[str]) -> DatasetDict:

@@ -24,11 +24,15 @@ def columns_of(template: str) -> list[str]:
 
 
 def fill(template: str, row: Mapping[str, object]) -> str:
-    """Put a row's values into a template; a value that has braces itself is left as it is.
+    """Put a row's values into a template; braces within a value stay, a missing value is empty.
 
     Examples
     --------
     >>> fill("{question} Yes or no?", {"question": "Is {x} a name?"})
     'Is {x} a name? Yes or no?'
     """
-    return _NAME.sub(lambda name: str(row[name[1]]), template)
+    return _NAME.sub(lambda name: _text(row[name[1]]), template)
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

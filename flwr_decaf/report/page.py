@@ -77,7 +77,10 @@ def commands(folders: Sequence[RunFolder]) -> list[tuple[int, str]]:
     """
     nodes = [folder.run.get("network", {}).get("nodes", 0) for folder in folders]
     together = settings_to_repeat(folders)
-    asked = len(runs_of(parse_config(flat(tomllib.loads(together)))))
+    try:
+        asked = len(runs_of(parse_config(flat(tomllib.loads(together)))))
+    except ValueError:  # values with commas of their own cannot be swept
+        asked = 0
     if asked == len(folders) and len(set(nodes)) == 1:
         return [(nodes[0], together)]
     return [(n, settings_to_repeat([one])) for n, one in zip(nodes, folders, strict=True)]

@@ -128,7 +128,10 @@ def graph_by_score(folders: Sequence[RunFolder]) -> Figure | None:
         draw_graph(
             axes,
             graph_of(w),
-            scale.to_rgba(np.array([scores[label].get(i, 0.0) for i in range(len(w))])),
+            [
+                scale.to_rgba(scores[label][i]) if i in scores[label] else "white"
+                for i in range(len(w))
+            ],
         )
         axes.set_title(textwrap.fill(label, 26), fontsize=10)
     figure.colorbar(scale, ax=list(grid), label=f"{names[0]} of the node", shrink=0.8)

@@ -162,7 +162,7 @@ def summarize(folders: Sequence[RunFolder]) -> pd.DataFrame:
     -------
     DataFrame
         Indexed by label, in the order of the runs: ``seeds`` (number of runs), mean over the seeds
-        of ``accuracy`` (or ``perplexity``), ``worst``, ``spread``, ``local-accuracy``,
+        of ``accuracy`` (or ``perplexity``), ``worst``, ``f1``, ``spread``, ``local-accuracy``,
         ``megabytes`` per node, ``average-accuracy`` (of the average model, where it was scored),
         ``consensus-distance``, ``minutes``; and ``accuracy-sd``, its standard deviation over the
         seeds.
@@ -178,11 +178,12 @@ def summarize(folders: Sequence[RunFolder]) -> pd.DataFrame:
     rows = over_rounds(metrics)
     last = rows.sort_values("round", kind="stable").groupby("run").tail(1).set_index("run")
     last["consensus-distance"] = consensus_distance(metrics).groupby("run")["distance"].last()
+    last["f1"] = _last_f1(metrics)
     last[f"average-{name}"] = _average_model(metrics, f"average-{name}")
     last["minutes"] = pd.Series({i: _minutes(folder.run) for i, folder in enumerate(folders)})
     grouped = last.sort_index().groupby("label", sort=False)
     wanted = [name, "worst", "spread", f"local-{name}", "megabytes"]
-    table = grouped[[*wanted, f"average-{name}", "consensus-distance", "minutes"]].mean()
+    table = grouped[[*wanted, f"average-{name}", "f1", "consensus-distance", "minutes"]].mean()
     table.insert(0, "seeds", grouped.size())
     table[f"{name}-sd"] = grouped[name].std(ddof=1)
     return table
@@ -219,6 +220,15 @@ def _average_model(metrics: pd.DataFrame, name: str) -> pd.Series[float]:
         return pd.Series(dtype=float)
     known = metrics.dropna(subset=[name])
     return cast("pd.Series[float]", known.groupby("run")[name].last())
+
+
+def _last_f1(metrics: pd.DataFrame) -> pd.Series[float]:
+    """Mean F1 of the nodes in the last evaluation, by run; empty if the task has none."""
+    if "f1" not in metrics:
+        return pd.Series(dtype=float)
+    known = metrics[metrics["phase"] == "evaluate"].dropna(subset=["f1"])
+    by_round = known.groupby(["run", "round"])["f1"].mean()
+    return cast("pd.Series[float]", by_round.groupby("run").last())
 
 
 def _short(key: str) -> str:

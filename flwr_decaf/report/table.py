@@ -19,6 +19,7 @@ HEADINGS = {
     "seeds": "seeds",
     **{score.name: score.name for score in SCORES},
     "worst": "worst node",
+    "f1": "F1",
     "spread": "spread",
     **{f"local-{score.name}": "local test" for score in SCORES},
     **{f"average-{score.name}": "average model" for score in SCORES},

@@ -10,8 +10,8 @@ from pathlib import Path
 Schedule = Sequence[Sequence[int]]
 
 
-def read_schedule(text: str) -> Schedule:
-    """Read a participation schedule: JSON, in place or in a file.
+def read_schedule(given: str | Schedule) -> Schedule:
+    """Read a participation schedule: lists, JSON, or a file with JSON.
 
     Returns
     -------
@@ -28,15 +28,14 @@ def read_schedule(text: str) -> Schedule:
     >>> read_schedule("[[0, 1], [1, 2]]")
     [[0, 1], [1, 2]]
     """
-    if not text:
+    if isinstance(given, str) and not given:
         return []
     try:
-        source = text if text.lstrip().startswith("[") else Path(text).read_text(encoding="utf8")
-        rounds = json.loads(source)
+        rounds = _parsed(given) if isinstance(given, str) else list(given)
     except (OSError, ValueError) as error:
-        raise ValueError(_complaint(text, f" ({error})")) from error
+        raise ValueError(_complaint(given, f" ({error})")) from error
     if not isinstance(rounds, list) or not rounds or not all(map(_are_nodes, rounds)):
-        raise ValueError(_complaint(text))
+        raise ValueError(_complaint(given))
     return rounds
 
 
@@ -80,6 +79,10 @@ def present(
     return staying or [max(due, key=chance.__getitem__)]
 
 
+def _parsed(text: str) -> object:
+    return json.loads(text if text.lstrip().startswith("[") else Path(text).read_text("utf8"))
+
+
 def _are_nodes(nodes: object) -> bool:
     return (
         isinstance(nodes, list)
@@ -88,8 +91,8 @@ def _are_nodes(nodes: object) -> bool:
     )
 
 
-def _complaint(text: str, cause: str = "") -> str:
+def _complaint(given: object, cause: str = "") -> str:
     return (
         "participation must be a JSON list with a list of nodes for each round, or a file with "
-        f"one; got {text!r}{cause}; write e.g. [[0, 1, 2], [0, 2]]"
+        f"one; got {given!r}{cause}; write e.g. [[0, 1, 2], [0, 2]]"
     )

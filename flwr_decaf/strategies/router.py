@@ -45,7 +45,7 @@ from flwr_decaf.strategies.attacks import liars_among, sign_flipped
 from flwr_decaf.strategies.attendance import Attendance, OnFailure
 from flwr_decaf.strategies.mailbox import Mailbox
 from flwr_decaf.strategies.participation import Schedule as Participation
-from flwr_decaf.strategies.participation import present
+from flwr_decaf.strategies.participation import present, read_schedule
 from flwr_decaf.strategies.resuming import (
     Keep,
     count_results_on,
@@ -152,7 +152,7 @@ evaluate_metrics_aggr_fn
         self.num_nodes = num_nodes
         self.evaluate_every = evaluate_every
         self.drop_probability = drop_probability
-        self.participation = participation
+        self.participation = read_schedule(participation) if participation else ()
         self.robust = robust
         self.liars = liars
         self.sign_flipping = sign_flipping

@@ -48,6 +48,8 @@ class TADLoRA(Router):
                 f'phase_length must be >= 1 or "auto"; got {phase_length}; "auto" derives it from '
                 "the network"
             )
+        if mixes not in ("both", "active"):
+            raise ValueError(f"mixes must be both or active; got {mixes!r}; take one of these")
         super().__init__(*args, **options)
         self.phase_length = phase_length
         self.mixes = mixes

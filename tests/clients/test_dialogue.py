@@ -47,7 +47,10 @@ def test_without_a_template_a_prompt_is_a_line(tokenizer):
         pair = asked.encode({"text": "so?", "label": 0}, room=0)
     finally:
         tokenizer.chat_template = template
-    assert [tokenizer.decode(part) for part in pair] == ["so?\n", f"False{tokenizer.eos_token}"]
+    assert [tokenizer.decode(part) for part in pair] == [
+        f"{tokenizer.bos_token}so?\n",
+        f"False{tokenizer.eos_token}",
+    ]
 
 
 def test_a_conversation_ends_with_the_assistant_s_last_turn(tokenizer):
@@ -75,7 +78,8 @@ def test_what_is_too_long_is_cut_and_keeps_the_turn_and_half_a_response(tokenize
     prompt, response = asked.encode(row, room=0)
     whole = dialogue(tokenizer, prompt="{a}", max_length=10_000).encode(row, room=0)
     assert len(prompt) + len(response) == min(sum(map(len, whole)), length)
-    assert whole[0][-len(prompt) :] == prompt
+    assert whole[0][-len(prompt) + 1 :] == prompt[1:]
+    assert whole[0][0] == prompt[0]
     assert whole[1][: len(response)] == response
     assert len(response) >= min(len(whole[1]), length // 2)
 
@@ -83,8 +87,8 @@ def test_what_is_too_long_is_cut_and_keeps_the_turn_and_half_a_response(tokenize
 def test_the_classes_are_choices_where_the_response_is_the_class(tokenizer):
     asked = dialogue(tokenizer, prompt="{text}", response=" {answer} ", label_column="answer")
     assert [tokenizer.decode(choice) for choice in asked.choices()] == [
-        "False<|im_end|>\n",
-        "True<|im_end|>\n",
+        " False <|im_end|>\n",
+        " True <|im_end|>\n",
     ]
     assert dialogue(tokenizer, prompt="{text}", response="It is {label}").choices() == []
 
