@@ -23,7 +23,7 @@ from flwr_decaf.run_folder import RunFolder, write_atomically
 from flwr_decaf.run_settings import flat, to_toml
 
 _LISTED = ("strategy", "seed")  # settings that become lists where runs differ in them
-_OWN = ("run-name", "output-dir", "seeds", "sweep")
+_OWN = ("run-name", "output-dir", "seeds", "sweep", "resume-from")
 
 
 def write_report(folders: Sequence[RunFolder], target: Path) -> Path:

@@ -16,7 +16,10 @@ from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.score import Score, score_of
 
 # Settings in which runs differ without being different methods.
-_NOT_IN_LABELS = {"strategy", "seed", "run-name", "output-dir", "seeds", "sweep"}
+_NOT_IN_LABELS = {
+    "strategy", "seed", "run-name", "output-dir", "seeds", "sweep", "resume-from",
+    "checkpoint-every", "tensorboard",
+}  # fmt: skip
 
 
 def find_runs(paths: Iterable[Path]) -> list[RunFolder]:

@@ -26,6 +26,8 @@ def test_labels_name_what_differs_and_nothing_else(comparison, tmp_path):
     assert labels_of(comparison) == ["decaf", "fedavg", "decaf", "fedavg"]
     ranked = [write_run(tmp_path / f"r{r}", "decaf", **{"lora.rank": r}) for r in (1, 2)]
     assert labels_of(ranked) == ["decaf, rank 1", "decaf, rank 2"]
+    resumed = write_run(tmp_path / "again", "decaf", **{"resume-from": "x", "checkpoint-every": 2})
+    assert labels_of([comparison[0], resumed]) == ["decaf", "decaf"]
     models = [write_run(tmp_path / m, "decaf", **{"model.name": m}) for m in ("a", "b")]
     assert labels_of(models) == ["decaf, model a", "decaf, model b"]
     ranked[1].update(network={"nodes": 5})
