@@ -237,8 +237,11 @@ def _figure(panels: int, sharey: bool = False) -> tuple[Figure, list[Axes]]:
 def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     longest = max(map(len, labels), default=1)
-    columns = min(len(labels), 4, 80 // longest)
-    figure.legend(handles, labels, loc="outside lower center", ncols=max(columns, 1), frameon=False)
+    columns = max(min(len(labels), 4, 80 // longest), 1)
+    # A long legend must not take the height that the lines need.
+    rows = -(-len(labels) // columns)
+    figure.set_size_inches(_SIZE[0], _SIZE[1] + 0.25 * max(rows - 2, 0))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _last_scores(folder: RunFolder) -> tuple[str, dict[int, float]]:

@@ -62,18 +62,47 @@ def varied(folders: Sequence[RunFolder]) -> dict[str, list[Any]]:
     return {_short(key): each for key, each in differing.items()}
 
 
+def own_settings(folders: Sequence[RunFolder]) -> dict[str, str]:
+    """List the settings in which the runs of one of several strategies alone differ, and which.
+
+    Such as TAD-LoRA's phase length: they name that strategy's methods, and no other's.
+    """
+    strategies = strategies_of(folders)
+    owners: dict[str, str] = {}
+    for name, values in varied(folders).items():
+        pairs = set(zip(strategies, map(str, values), strict=True))
+        differing = {s for s in strategies if sum(strategy == s for strategy, _ in pairs) > 1}
+        if len(differing) == 1 and len(set(strategies)) > 1:
+            owners[name] = differing.pop()
+    return owners
+
+
 def labels_of(folders: Sequence[RunFolder]) -> list[str]:
     """Name each run by its strategy and by the settings in which the runs differ, seeds aside."""
-    differences = varied(folders)
+    return methods_of(folders, varied(folders))
+
+
+def methods_of(folders: Sequence[RunFolder], named: Iterable[str]) -> list[str]:
+    """Name each run by its strategy and by some of the settings in which the runs differ."""
+    differences, owners = varied(folders), own_settings(folders)
     return [
         ", ".join(
             [
-                folder.run["settings"]["strategy"],
-                *(f"{key} {values[place]}" for key, values in differences.items()),
+                strategy,
+                *(
+                    f"{name} {differences[name][place]}"
+                    for name in named
+                    if owners.get(name, strategy) == strategy
+                ),
             ]
         )
-        for place, folder in enumerate(folders)
+        for place, strategy in enumerate(strategies_of(folders))
     ]
+
+
+def strategies_of(folders: Sequence[RunFolder]) -> list[str]:
+    """List the strategy of each run."""
+    return [folder.run["settings"]["strategy"] for folder in folders]
 
 
 def evaluated(folders: Sequence[RunFolder]) -> list[RunFolder]:

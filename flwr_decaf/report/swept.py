@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flwr_decaf.report.runs import over_rounds, read_metrics, score_in, varied
+from flwr_decaf.report.runs import (
+    methods_of,
+    over_rounds,
+    own_settings,
+    read_metrics,
+    score_in,
+    varied,
+)
 from flwr_decaf.report.style import looks
 from flwr_decaf.run_folder import RunFolder
 
@@ -22,18 +28,11 @@ def score_over_setting(folders: Sequence[RunFolder]) -> Figure | None:
     A setting in which the runs of one strategy alone differ, as TAD-LoRA's phase length, makes
     several methods of that strategy. None unless there is exactly one other.
     """
-    metrics = read_metrics(folders)
-    strategies = [folder.run["settings"]["strategy"] for folder in folders]
-    differences = varied(folders)
-    own = {name: owner for name in differences if (owner := _owner(differences[name], strategies))}
+    metrics, differences, own = read_metrics(folders), varied(folders), own_settings(folders)
     shared = [name for name in differences if name not in own]
     if len(shared) != 1:
         return None
-    values = differences[shared[0]]
-    methods = [
-        ", ".join([strategy, *(f"{k} {differences[k][run]}" for k in own if own[k] == strategy)])
-        for run, strategy in enumerate(strategies)
-    ]
+    values, methods = differences[shared[0]], methods_of(folders, own)
     rows = over_rounds(metrics).groupby("run").tail(1)
     rows = rows.assign(
         value=[values[run] for run in rows["run"]], method=[methods[run] for run in rows["run"]]
@@ -51,16 +50,6 @@ def score_over_setting(folders: Sequence[RunFolder]) -> Figure | None:
     columns = min(len(labels), 3 if own else 6)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     return figure
-
-
-def _owner(values: Sequence[Any], strategies: Sequence[str]) -> str | None:
-    """Name the only one of several strategies whose runs differ in a setting, if there is one."""
-    differing = {
-        strategy
-        for strategy in set(strategies)
-        if len({str(v) for v, s in zip(values, strategies, strict=True) if s == strategy}) > 1
-    }
-    return differing.pop() if len(differing) == 1 and len(set(strategies)) > 1 else None
 
 
 def _draw(axes: Axes, rows: pd.DataFrame, y: str, order: list[object]) -> None:
