@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,45 +15,16 @@ from flwr_decaf.clients.adapter import initialize_adapter, set_adapter
 from flwr_decaf.clients.tasks import Task, load_task, load_test
 from flwr_decaf.clients.training import evaluate_rows
 from flwr_decaf.config import Config, Value
-from flwr_decaf.data.partitions import partition_rows
-from flwr_decaf.data.sources import load_rows
 from flwr_decaf.lora import State
-from flwr_decaf.mixing_matrix import graph_of, lambda2
-from flwr_decaf.network import Network, build_changing_network, phase_length, rho
-from flwr_decaf.rules import NEEDED
+from flwr_decaf.mixing_matrix import lambda2
+from flwr_decaf.network import rho
 from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.run_network import network_of, network_options
 from flwr_decaf.schedules import is_due
 from flwr_decaf.strategies import STRATEGIES, FedAvg, Router, TADLoRA
 from flwr_decaf.strategies.attendance import check_failures
-from flwr_decaf.strategies.participation import present, read_schedule
+from flwr_decaf.strategies.participation import read_schedule
 from flwr_decaf.tensorboard import event_writer
-from flwr_decaf.text import first_line
-
-_log = logging.getLogger("flwr")
-_LOOKED_AT = 20  # rounds of a changing graph
-_TRIED = 100  # rows
-
-
-def check(config: Config, n: int) -> None:
-    """Refuse a run that cannot be, by trying all that is tried before training.
-
-    Raises
-    ------
-    ValueError
-        In one line: a model, data set or partition that cannot be had on n nodes, LoRA targets
-        that match nothing, a graph that does not exist.
-    """
-    if issubclass(STRATEGIES[config.strategy], FedAvg):
-        _refuse_on_a_server(config)
-    else:
-        schedule = read_schedule(config.participation)
-        for server_round in range(1, len(schedule) + 1):
-            present(server_round, n, schedule, drop_probability=0.0, seed=0)
-        _check_honest_majority(config, n)
-    task = load_task(config.model, config.lora, config.data)
-    partition_rows(config.data, n, config.seed)
-    _try_rows(task, config)
-    _network(config, n)
 
 
 def run_once(
@@ -154,88 +124,10 @@ def build_strategy(
     return strategy(**common)
 
 
-def network_options(config: Config) -> dict[str, Any]:
-    """Get the arguments of ``build_changing_network`` and of a ``Router``: the network."""
-    topology = config.topology
-    own = getattr(STRATEGIES[config.strategy], "own_weights", "metropolis")
-    return {
-        "topology": topology.file or topology.name,
-        "weights": own if topology.weights == "auto" else topology.weights,
-        "dynamic": topology.dynamic,
-        "seed": topology.seed,
-        "topology_options": {
-            "edge_probability": topology.edge_probability,
-            "degree": topology.degree,
-            "activation_probability": topology.activation_probability,
-        },
-    }
-
-
-def _try_rows(task: Task, config: Config) -> None:
-    """Encode the test rows and the first train rows: what is wrong with them must show here."""
-    rows = load_rows(config.data, config.seed)
-    train = rows["train"].select(range(min(_TRIED, len(rows["train"]))))
-    try:
-        load_test(config.model, config.lora, config.data, config.seed)
-        task.encode(train)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"data.name must hold rows that model.task = {config.model.task} can encode; got "
-            f"{type(error).__name__}: {first_line(error)}; see data.text-column, data.prompt, "
-            "data.response and data.messages-column"
-        ) from error
-
-
-def _refuse_on_a_server(config: Config) -> None:
-    none = Config()
-    for key, value, default in (
-        ("drop-probability", config.drop_probability, none.drop_probability),
-        ("participation", config.participation, none.participation),
-        ("robust.method", config.robust.method, none.robust.method),
-        ("attack.sign-flipping", config.attack.sign_flipping, none.attack.sign_flipping),
-    ):
-        if value != default:
-            raise ValueError(
-                f"{key} must be {default!r} with strategy {config.strategy}; got {value!r}; it is "
-                "for nodes on a graph"
-            )
-
-
-def _check_honest_majority(config: Config, n: int) -> None:
-    """Refuse robust mixing where nobody has the neighbours for it, and a run of liars alone."""
-    if config.attack.sign_flipping >= n:
-        raise ValueError(
-            f"attack.sign-flipping must leave honest nodes; got {config.attack.sign_flipping} of "
-            f"{n} nodes; let fewer lie"
-        )
-    network, robust = _network(config, n), config.robust
-    needed = NEEDED[robust.method](robust.liars)
-    rounds = range(1, min(config.num_server_rounds, _LOOKED_AT) + 1)
-    degrees = [d for t in rounds for _, d in graph_of(network.of_round(t)).degree]
-    if needed > max(degrees, default=0):
-        raise ValueError(
-            f"robust.liars must leave a node neighbours to trust: {robust.method} with "
-            f"{robust.liars} takes {needed} of them; got at most {max(degrees, default=0)}; take "
-            "a denser topology, or fewer liars"
-        )
-    if needed > min(degrees, default=0):
-        _log.warning("robust.method: nodes with fewer than %d neighbours will not mix", needed)
-
-
-def _network(config: Config, n: int) -> Network:
-    options = network_options(config)
-    if config.strategy == "local-only":
-        options |= {"topology": "isolated", "dynamic": "static"}
-    network = build_changing_network(n=n, **options)
-    if config.strategy == "tad-lora" and config.tad.phase_length == "auto":
-        phase_length(network)  # refuse here what the first round would refuse
-    return network
-
-
 def _describe_network(config: Config, strategy: Strategy, n: int) -> dict[str, Any]:
     if not isinstance(strategy, Router):
         return {"nodes": n}
-    network = _network(config, n)
+    network = network_of(config, n)
     return {
         "nodes": n,
         "lambda2": lambda2(network.base),

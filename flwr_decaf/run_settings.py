@@ -11,7 +11,7 @@ from typing import Any
 from flwr_decaf.comparison import runs_of
 from flwr_decaf.config import Value, flatten, parse_config
 from flwr_decaf.network import build_changing_network
-from flwr_decaf.run import network_options
+from flwr_decaf.run_network import network_options
 from flwr_decaf.strategies.participation import read_schedule
 
 

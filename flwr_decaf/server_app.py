@@ -14,8 +14,9 @@ from flwr.serverapp import Grid, ServerApp
 
 from flwr_decaf.comparison import difference, folder_of, runs_of
 from flwr_decaf.config import Config, flatten, parse_config
+from flwr_decaf.preflight import check
 from flwr_decaf.resume import check_resumable, go_on
-from flwr_decaf.run import check, run_once
+from flwr_decaf.run import run_once
 from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.strategies.roll_call import roll_call
 

