@@ -20,14 +20,19 @@ LIMIT = 24e9  # bytes
 
 
 @pytest.mark.parametrize(
-    ("topology", "nodes", "rounds", "floats"),
-    [("ring", 1000, 10, 40_000), ("star", 200, 3, 40_000), ("ring", 4, 2, 100_000_000)],
+    ("topology", "nodes", "rounds", "floats", "cpus"),
+    [
+        ("ring", 1000, 10, 40_000, 1),
+        ("star", 200, 3, 40_000, 1),
+        ("ring", 4, 2, 100_000_000, 2),  # a client at work holds some 7 GB: one at a time
+    ],
     ids=["1000 nodes", "a hub of 200", "400 MB"],
 )
-def test_loads(topology, nodes, rounds, floats):
+def test_loads(topology, nodes, rounds, floats, cpus):
     if psutil.virtual_memory().total < LIMIT:
         pytest.skip("takes 24 GB")
     asked = {"topology": topology, "nodes": nodes, "rounds": rounds, "floats": floats}
+    asked["cpus"] = cpus
     done = subprocess.run(
         [sys.executable, "-m", "tests.apps.loads", json.dumps(asked)],
         capture_output=True, text=True, check=False, cwd=ROOT, timeout=1800,

@@ -74,7 +74,7 @@ if __name__ == "__main__":
         server,
         clients.app,
         num_supernodes=ASKED["nodes"],
-        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+        backend_config={"client_resources": {"num_cpus": ASKED.get("cpus", 1), "num_gpus": 0.0}},
     )
     stop.set()
     print("TOLD", json.dumps(told))
