@@ -17,7 +17,11 @@ RULES: dict[str, Rule] = {
     "average": average,  # DLoRA
     "factorize": factorize,  # DeCAF
     "frozen": frozen,  # DLoRA-FA
+    "matched": average,  # DIMAT, of states that the client's part has aligned: see matching/
 }
+
+# Rules for which a node aligns its neighbours' states to its own first.
+ALIGNED = {"matched"}
 
 ROBUST: dict[str, Callable[[Rule, int], Rule]] = {
     "none": lambda rule, liars: rule,
@@ -43,4 +47,14 @@ def check_robust(name: str, liars: int) -> None:
         )
 
 
-__all__ = ["NEEDED", "ROBUST", "RULES", "Rule", "average", "check_robust", "factorize", "frozen"]
+__all__ = [
+    "ALIGNED",
+    "NEEDED",
+    "ROBUST",
+    "RULES",
+    "Rule",
+    "average",
+    "check_robust",
+    "factorize",
+    "frozen",
+]

@@ -9,7 +9,7 @@ from flwr_decaf.rules import ROBUST, RULES
 from tests.states import dense_products, lora_state, mean_products, share_a
 
 # rule -> how its neighbourhood's states are related
-CASES = {"average": list, "factorize": list, "frozen": share_a}
+CASES = {"average": list, "factorize": list, "frozen": share_a, "matched": list}
 HARDENED = {
     f"{name}, {robust}": (ROBUST[robust](rule, 1), CASES[name])
     for name, rule in RULES.items()

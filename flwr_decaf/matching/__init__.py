@@ -1,0 +1,69 @@
+"""Merging models whose hidden units do not correspond: match them first (DIMAT, arXiv 2404.08079).
+
+The mathematics alone, without Flower: groups of units (``groups``), their correlation on data
+(``activations``), the best permutation (``assignment``), batch-norm afterwards (``batch_norm``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from flwr_decaf.lora import State
+from flwr_decaf.matching.activations import correlations
+from flwr_decaf.matching.assignment import assign
+from flwr_decaf.matching.batch_norm import with_own_statistics
+from flwr_decaf.matching.groups import Group, find_groups, permuted
+
+
+class Matching:
+    """Aligns models of one architecture to one another on a node's data.
+
+    Each group of units is matched on its own: the correlation of two models' units does not depend
+    on how other groups are ordered, so one pass over the data serves them all. The authors match on
+    the training data of all nodes; a node has but its own, so that is what is used here.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Of the architecture; its values change.
+    groups : list of Group
+        Of ``find_groups``.
+    batches : sequence of mapping
+        What ``model(**batch)`` takes.
+
+    Raises
+    ------
+    ValueError
+        If there are no data.
+    """
+
+    def __init__(
+        self, model: nn.Module, groups: list[Group], batches: Sequence[Mapping[str, Tensor]]
+    ) -> None:
+        if not batches:
+            raise ValueError(
+                "matching must have data to compare units on; got no rows; leave the node out, or "
+                "give it some"
+            )
+        self._model, self._groups, self._batches = model, groups, batches
+
+    def align(self, states: Sequence[State]) -> list[State]:
+        """Permute the units of all states but the first to match the first's."""
+        own, *others = states
+        found = correlations(self._model, self._groups, states, self._batches)
+        return [
+            own,
+            *(
+                permuted(state, self._groups, [assign(matrix) for matrix in matrices])
+                for state, matrices in zip(others, found, strict=True)
+            ),
+        ]
+
+    def settle(self, state: State) -> State:
+        """Give a merged model batch-norm statistics of its own."""
+        return with_own_statistics(self._model, state, self._batches)
+
+
+__all__ = ["Group", "Matching", "find_groups", "permuted"]

@@ -1,0 +1,210 @@
+"""Which hidden units of a model may be permuted together, derived from the model itself.
+
+The model is traced by ``torch.export``. Every dimension of every tensor carries the units it runs
+over; each operation ties dimensions that must be permuted alike: a convolution's outputs, the
+batch-norm behind it and the next layer's inputs; both sides of a residual addition; the channels of
+a depthwise convolution. Flattened feature maps have several entries a unit. The model's own inputs
+and outputs stay in place.
+
+torch-pruning's DepGraph finds like groups, but takes each operation that it does not know for an
+elementwise one; a wrong guess there would change a merged model silently. Here it is refused.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from flwr_decaf.lora import State
+from flwr_decaf.matching.axes import Axes, Label
+from flwr_decaf.matching.operations import OPERATIONS, Unsupported
+
+
+class Member(NamedTuple):
+    """A dimension of a parameter or buffer; each unit has ``repeat`` neighbouring entries in it."""
+
+    name: str
+    dim: int
+    repeat: int
+
+
+class Tap(NamedTuple):
+    """Where a group's activations can be read: dimension ``dim`` of a layer's input or output."""
+
+    layer: str
+    side: str
+    dim: int
+    repeat: int
+
+
+class Group(NamedTuple):
+    """Units that move together.
+
+    Attributes
+    ----------
+    size : int
+        Number of units.
+    members : tuple of Member
+        All that a permutation of the units has to reorder.
+    taps : tuple of Tap
+        The layers that write or read the units.
+    """
+
+    size: int
+    members: tuple[Member, ...]
+    taps: tuple[Tap, ...]
+
+
+def find_groups(model: nn.Module, batch: Mapping[str, Tensor]) -> list[Group]:
+    """Find the groups of hidden units of a model.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Layers that are supported: linear, convolution (plain or depthwise), batch-norm,
+        layer-norm, elementwise operations, pooling, means, reshapes, in any graph.
+    batch : mapping of str to Tensor
+        One batch, as ``model(**batch)`` takes it; its values do not matter.
+
+    Returns
+    -------
+    list of Group
+        In the order in which the model computes them.
+
+    Raises
+    ------
+    ValueError
+        If the model has a layer of which it is not known what a permutation does to it.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            program = torch.export.export(model, (), dict(batch))
+    finally:
+        model.train(was_training)
+    return _groups_of(program)
+
+
+def permuted(state: State, groups: list[Group], permutations: list[Tensor]) -> State:
+    """Reorder hidden units; the model's function stays the same.
+
+    Parameters
+    ----------
+    state : State
+        Of the model, whole.
+    groups : list of Group
+        Of ``find_groups``.
+    permutations : list of Tensor
+        One a group: unit i of the result is unit ``permutation[i]`` of ``state``.
+    """
+    moved = dict(state)
+    for group, permutation in zip(groups, permutations, strict=True):
+        for name, dim, repeat in group.members:
+            tensor = moved[name]
+            entries = permutation[:, None] * repeat + torch.arange(repeat)
+            moved[name] = tensor.index_select(dim, entries.flatten().to(tensor.device))
+    return moved
+
+
+def _groups_of(program: ExportedProgram) -> list[Group]:
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    axes = Axes()
+    held: dict[Node, list[Label]] = {}
+    computed: list[Label] = []  # labels of what operations put out: these alone are units
+    taps: dict[Node, tuple[str, str, int]] = {}
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            shape = _shape(node)
+            own = names.get(node.name)
+            held[node] = [axes.new(size) if own and size > 1 else None for size in shape]
+        elif node.op == "output":
+            for label in (label for out in node.all_input_nodes for label in held.get(out, [])):
+                axes.fix(label)
+        else:
+            held[node] = _apply(node, held, axes)
+            computed += held[node]
+            taps = _taps(node, names) | taps
+    return _collect(axes, held, computed, taps, names)
+
+
+def _apply(node: Node, held: dict[Node, list[Label]], axes: Axes) -> list[Label]:
+    operation = str(node.target).removeprefix("aten.").split(".")[0].rstrip("_")
+    layer, kind = _layer(node)
+    if operation not in OPERATIONS:
+        raise ValueError(_refusal(layer, kind, operation))
+    try:
+        return OPERATIONS[operation](node, held, axes)
+    except Unsupported as error:
+        raise ValueError(_refusal(layer, kind, str(error))) from error
+
+
+def _refusal(layer: str, kind: str, what: str) -> str:
+    return (
+        "matching must know what a permutation of units does to each layer; it does not for "
+        f"{what} in {layer or 'the model itself'} ({kind}); use a model without it, or another "
+        "strategy than dimat"
+    )
+
+
+def _layer(node: Node) -> tuple[str, str]:
+    stack = node.meta.get("nn_module_stack") or {"": ("", "model")}
+    path, kind = list(stack.values())[-1]
+    name = kind if isinstance(kind, str) else kind.__name__
+    return path, name.rsplit(".", 1)[-1]
+
+
+def _taps(node: Node, names: Mapping[str, str]) -> dict[Node, tuple[str, str, int]]:
+    """List the values that hooks on this node's layer see: what it reads, and what it puts out."""
+    layer, kind = _layer(node)
+    weights = [names.get(source.name) for source in node.all_input_nodes]
+    # A hook sees what the operation sees only if the layer is that operation and nothing else.
+    if kind not in _DIMS or f"{layer}.weight" not in weights:
+        return {}
+    tapped = {node: (layer, "output", _DIMS[kind])}
+    if all(_layer(user)[1].startswith("BatchNorm") for user in node.users):
+        tapped = {}  # the same up to its sign behind the batch-norm
+    if not kind.startswith("BatchNorm"):
+        tapped[node.all_input_nodes[0]] = (layer, "input", _DIMS[kind])
+    return tapped
+
+
+_DIMS = {"Linear": -1, "Conv1d": 1, "Conv2d": 1, "BatchNorm1d": 1, "BatchNorm2d": 1}
+
+
+def _collect(
+    axes: Axes,
+    held: dict[Node, list[Label]],
+    computed: list[Label],
+    taps: Mapping[Node, tuple[str, str, int]],
+    names: Mapping[str, str],
+) -> list[Group]:
+    roots = dict.fromkeys(axes.root(label).axis for label in computed if label is not None)
+    members: dict[int, list[Member]] = defaultdict(list)
+    for node, labels in held.items():
+        for dim, label in enumerate(labels if node.name in names else []):
+            if label is not None:
+                root = axes.root(label)
+                members[root.axis].append(Member(names[node.name], dim, root.repeat))
+    read: dict[int, list[Tap]] = defaultdict(list)
+    for node, (layer, side, dim) in taps.items():
+        if (label := held[node][dim]) is not None:
+            root = axes.root(label)
+            read[root.axis].append(Tap(layer, side, dim, root.repeat))
+    return [
+        Group(axes.size(axis), tuple(members[axis]), tuple(read[axis]))
+        for axis in roots
+        if not axes.is_fixed(axis) and read[axis]
+    ]
+
+
+def _shape(node: Node) -> tuple[int, ...]:
+    value: Any = node.meta["val"]
+    return tuple(value.shape) if isinstance(value, Tensor) else ()

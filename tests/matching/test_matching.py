@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from flwr_decaf.matching import Matching, find_groups, permuted
+from flwr_decaf.matching.activations import Moments, correlations
+from flwr_decaf.matching.assignment import assign
+from flwr_decaf.rules import RULES
+from tests.matching.models import MODELS, Wrapped, build, draw, logits, pictures, state_of
+
+DATA = [pictures(seed=seed) for seed in (1, 2, 3)]
+
+
+def matching(name, data=DATA):
+    model = build(name)
+    groups = find_groups(model, pictures(2))
+    return model, groups, Matching(model, groups, data)
+
+
+@pytest.mark.parametrize("name", MODELS)
+class TestEveryArchitecture:
+    def test_a_permuted_copy_is_brought_back(self, name):  # invariant 14
+        model, groups, part = matching(name)
+        state = state_of(model)
+        _, aligned = part.align([state, permuted(state, groups, draw(groups))])
+        merged = RULES["matched"]([state, aligned], [0.3, 0.7])
+        torch.testing.assert_close(logits(model, merged), logits(model, state))
+
+    def test_identical_models_are_a_fixed_point(self, name):  # invariant 14
+        model, _, part = matching(name)
+        settled = part.settle(state_of(model))
+        merged = part.settle(RULES["matched"](part.align([settled] * 3), [0.5, 0.25, 0.25]))
+        for key, tensor in settled.items():
+            torch.testing.assert_close(merged[key], tensor, rtol=1e-9, atol=1e-9)
+
+    def test_permuting_a_node_permutes_the_merge_and_nothing_else(self, name):
+        model, groups, part = matching(name)
+        mine, theirs = state_of(model), state_of(build(name, seed=5))
+        hidden = permuted(theirs, groups, draw(groups))
+        once, again = (
+            part.settle(RULES["matched"](part.align([mine, other]), [0.5, 0.5]))
+            for other in (theirs, hidden)
+        )
+        torch.testing.assert_close(logits(model, again), logits(model, once))
+
+
+def test_units_are_found_again_in_a_model_that_was_trained_otherwise():
+    # Unit i of the other model is the own's unit (2, 0, 1)[i] with noise; the inverse is (1, 2, 0).
+    model = Wrapped(nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2)))
+    data = [{"pixel_values": torch.randn(200, 3, generator=torch.Generator().manual_seed(0))}]
+    own = state_of(model) | {"network.0.weight": torch.eye(3), "network.0.bias": torch.zeros(3)}
+    noise = 0.1 * torch.randn(3, 3, generator=torch.Generator().manual_seed(1))
+    other = own | {"network.0.weight": torch.eye(3)[[2, 0, 1]] + noise}
+    groups = find_groups(model, data[0])
+    ((matrix,),) = correlations(model, groups, [own, other], data)
+    assert assign(matrix).tolist() == [1, 2, 0]
+
+
+def test_correlations_are_pearsons():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(50, 3)) * 0.01 + 1000  # a mean that would cancel the rest
+    y = np.concatenate([x[:, ::-1] + rng.normal(size=(50, 3)) * 0.01, np.ones((50, 1))], axis=1)
+    moments = Moments()
+    for start in (0, 7, 30):
+        stop = {0: 7, 7: 30, 30: 50}[start]
+        moments.add(torch.tensor(x[start:stop]), torch.tensor(y[start:stop]))
+    found = moments.correlation()
+    expected = np.corrcoef(x.T, y[:, :3].T)[:3, 3:]
+    np.testing.assert_allclose(found[:, :3], expected, atol=1e-6)
+    assert found[:, 3].tolist() == [0, 0, 0]  # a constant unit
+
+
+def test_the_assignment_is_the_best_of_all():
+    # By hand: 0.9 + 0.8 beats 0.1 + 0.9, though both rows like column 1 best.
+    assert assign(torch.tensor([[0.1, 0.9], [0.8, 0.9]])).tolist() == [1, 0]
+    assert assign(torch.zeros(4, 4)).tolist() == [0, 1, 2, 3]
+    assert assign(torch.full((2, 2), torch.nan)).tolist() == [0, 1]
+
+
+def test_batch_norm_is_recomputed_by_hand():
+    model = Wrapped(nn.BatchNorm1d(1))
+    batches = [{"pixel_values": torch.tensor([[v], [v + 2]])} for v in (0.0, 10.0)]
+    state = state_of(model) | {"network.running_mean": torch.tensor([99.0])}
+    settled = Matching(model, [], batches).settle(state)
+    assert settled["network.running_mean"].tolist() == [6.0]  # of 1 and 11
+    assert settled["network.running_var"].tolist() == [2.0]  # unbiased, of both batches
+    assert state["network.running_mean"].tolist() == [99.0]
+    assert model.network.momentum == 0.1
+
+
+def test_no_data_are_refused():
+    model = build("mlp")
+    with pytest.raises(ValueError, match="must have data to compare units on; got no rows"):
+        Matching(model, find_groups(model, pictures(2)), [])
