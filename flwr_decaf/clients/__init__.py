@@ -4,6 +4,6 @@ Imports stay light: models and data are loaded by the tasks, when a node first n
 """
 
 from flwr_decaf.clients.adapter import freeze_factors
-from flwr_decaf.clients.peer_mixing import peer_mixing
+from flwr_decaf.clients.peer_mixing import peer_mixing, peer_mixing_with
 
-__all__ = ["freeze_factors", "peer_mixing"]
+__all__ = ["freeze_factors", "peer_mixing", "peer_mixing_with"]

@@ -1,4 +1,7 @@
-"""Drawing a PEFT model's adapter, getting it out, and putting another one in."""
+"""What of a model trains and travels: drawing it, getting it out, and putting another one in.
+
+Of a PEFT model that is its adapter; of any other the whole model with its batch-norm statistics.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,29 @@ from flwr_decaf.lora import State, factor_of
 from flwr_decaf.seeds import derive_seed
 
 
-def initialize_adapter(model: PeftModel, seed: int) -> State:
-    """Draw the adapter anew, so that it depends on the seed and on nothing else.
+def initialize_adapter(model: nn.Module, seed: int) -> State:
+    """Draw the adapter, or the whole model, anew: it depends on the seed and on nothing else.
 
     LoRA's A as PEFT draws it, B = 0; linear layers of a head normal with the model's
-    ``initializer_range`` as standard deviation, biases 0, as transformers draws them.
+    ``initializer_range`` as standard deviation, biases 0, as transformers draws them. The layers of
+    a whole model as PyTorch draws them.
 
     Returns
     -------
     State
-        A copy of the adapter that the model now holds.
+        A copy of what the model now holds.
     """
     torch.manual_seed(derive_seed(seed, "adapter"))
+    if isinstance(model, PeftModel):
+        _draw_adapter(model)
+    else:
+        for module in model.modules():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+    return {name: tensor.clone() for name, tensor in get_adapter(model).items()}
+
+
+def _draw_adapter(model: PeftModel) -> None:
     name = model.active_adapter
     spread = getattr(model.config, "initializer_range", 0.02)
     for module in model.modules():
@@ -37,16 +51,21 @@ def initialize_adapter(model: PeftModel, seed: int) -> State:
                     nn.init.normal_(parameter, std=spread)
                 else:
                     nn.init.zeros_(parameter)
-    return {name: tensor.clone() for name, tensor in get_adapter(model).items()}
 
 
-def get_adapter(model: PeftModel) -> State:
-    """Get the adapter's tensors under PEFT's names; they share memory with the model."""
-    return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
+def get_adapter(model: nn.Module) -> State:
+    """Get the tensors that train and travel; they share memory with the model.
+
+    An adapter's have PEFT's names. Integer buffers of a whole model stay where they are: they are
+    batch-norm's counters, which nothing reads, and no average of them would be an integer.
+    """
+    if isinstance(model, PeftModel):
+        return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
+    return {name: x for name, x in model.state_dict().items() if x.dtype.is_floating_point}
 
 
-def set_adapter(model: PeftModel, state: Mapping[str, Tensor]) -> None:
-    """Copy an adapter's values into the model; nothing is rebuilt.
+def set_adapter(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy values into the adapter, or the whole model; nothing is rebuilt.
 
     Raises
     ------
@@ -57,7 +76,8 @@ def set_adapter(model: PeftModel, state: Mapping[str, Tensor]) -> None:
     if held.keys() != state.keys():
         raise ValueError(
             "an adapter must hold the model's own tensors; "
-            f"{min(held.keys() ^ state.keys())} is in one only; use the same lora.* settings"
+            f"{min(held.keys() ^ state.keys())} is in one only; use the same lora.* and model.* "
+            "settings"
         )
     with torch.no_grad():
         for name, tensor in held.items():

@@ -5,26 +5,31 @@
 The user's train and evaluate functions stay ordinary Flower functions. They find the node's mixed
 model where they always found the global one, and what they return becomes the node's own model.
 A message without mail passes through untouched, so FedAvg runs through the same ClientApp.
+
+Where whole models have to be aligned before they are averaged (DIMAT), the client hands in how:
+
+    app = ClientApp(mods=[peer_mixing_with(matching)])
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import cast
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp.typing import ClientAppCallable
+from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from flwr_decaf import messages
+from flwr_decaf.clients.alignment import Alignment, Prepare, check_aligns
 from flwr_decaf.inspection import read_posts, wild
 from flwr_decaf.lora import State, factor_of, select
 from flwr_decaf.messages import Mail
 from flwr_decaf.metrics import interference
-from flwr_decaf.rules import NEEDED, ROBUST, RULES
+from flwr_decaf.rules import ALIGNED, NEEDED, ROBUST, RULES
 from flwr_decaf.rules.contract import check_alike
 
 
@@ -46,24 +51,53 @@ def peer_mixing(msg: Message, context: Context, call_next: ClientAppCallable) ->
     Message
         The user's reply. After training its arrays are replaced by the node's post, and its
         metrics tell of the mixing: ``mixing-seconds``, ``mixing-interference`` (Frobenius norm),
-         ``mixing-neighbours`` and ``mixing-refused``.
+        ``mixing-neighbours`` and ``mixing-refused``.
 
     Raises
     ------
     ValueError
         If the user's train function returns other arrays than it was given, or moves a factor
-        that is frozen in this round.
+        that is frozen in this round; or the strategy's rule needs ``peer_mixing_with``.
     """
+    return _mix_and_call(msg, context, call_next, prepare=None)
+
+
+def peer_mixing_with(prepare: Prepare) -> Mod:
+    """Make a ``peer_mixing`` that can align whole models: DIMAT's.
+
+    Parameters
+    ----------
+    prepare : callable
+        From the message, without its mail, and the context to an ``Alignment``, e.g.
+        ``matching.Matching`` with a model and the node's own data. Called only when there is
+        something to align; other strategies run as with ``peer_mixing``.
+
+    Returns
+    -------
+    Mod
+        As ``peer_mixing``; the metrics also tell ``matching-seconds``.
+    """
+
+    def mod(msg: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        return _mix_and_call(msg, context, call_next, prepare)
+
+    return mod
+
+
+def _mix_and_call(
+    msg: Message, context: Context, call_next: ClientAppCallable, prepare: Prepare | None
+) -> Message:
     call = cast(ConfigRecord, msg.content.get(messages.CALL, ConfigRecord()))
     if call.get("ask") == messages.ROLL_CALL:
         return Message(RecordDict({messages.CALL: _presence(context)}), reply_to=msg)
     mail = messages.take_mail(msg.content)
     if mail is None:
         return call_next(msg, context)
+    check_aligns(mail.rule, prepare)
     own = _own_state(msg.content, context, mail)
     if own is None:  # a restarted SuperNode: the relay sends its last post with the next message
         return Message(RecordDict({messages.CALL: ConfigRecord({"lost": True})}), reply_to=msg)
-    held, metrics, refused = mix(own, mail)
+    held, metrics, refused = mix(own, mail, lambda: prepare(msg, context) if prepare else None)
     # A large model's user needs the memory that its neighbours' took.
     own, mail = {}, replace(mail, posts={})
     if call.get("ask") == messages.COLLECT:
@@ -86,19 +120,22 @@ def peer_mixing(msg: Message, context: Context, call_next: ClientAppCallable) ->
     return reply
 
 
-def mix(own: State, mail: Mail) -> tuple[State, dict[str, float], dict[int, str]]:
+def mix(
+    own: State, mail: Mail, prepare: Callable[[], Alignment | None] = lambda: None
+) -> tuple[State, dict[str, float], dict[int, str]]:
     """Apply the mail's rule to the node's own state and its neighbours' posts.
 
-    Tensors that did not travel stay as they are. A node without neighbours in this round keeps
-    its own state to the bit. Posts that cannot be used are left out, and their weight goes to
-    the node's own.
+    States are aligned first, where the rule asks for it, by what ``prepare`` makes. Tensors that
+    did not travel stay as they are. A node without neighbours in this round keeps its own state to
+    the bit. Posts that cannot be used are left out, and their weight goes to the node's own.
 
     Returns
     -------
     state : State
         What the node now holds.
     metrics : dict of str to float
-        Seconds, interference, and the number of neighbours mixed and refused.
+        Seconds of mixing and of matching, interference, and the number of neighbours mixed and
+        refused.
     refused : dict of int to str
         Senders of posts that were not used, and why.
     """
@@ -110,6 +147,8 @@ def mix(own: State, mail: Mail) -> tuple[State, dict[str, float], dict[int, str]
         refused[senders[place]] = "its norm is beyond a hundred times the typical one"
     metrics = dict.fromkeys(("mixing-seconds", "mixing-interference"), 0.0)
     metrics |= {"mixing-neighbours": float(len(posts)), "mixing-refused": float(len(refused))}
+    if mail.rule in ALIGNED:
+        metrics["matching-seconds"] = 0.0
     if not posts or len(posts) < NEEDED[mail.robust](mail.liars):
         metrics["mixing-neighbours"] = 0.0
         return own, metrics, refused
@@ -118,11 +157,20 @@ def mix(own: State, mail: Mail) -> tuple[State, dict[str, float], dict[int, str]
     weights = [1.0 - sum(weights) if refused else mail.weights[0], *weights]
     # A factor that did not travel is not mixed, whatever the mail says.
     mixed = "".join(factor for factor in mail.mixes if factor in mail.travels)
+    states = [select(state, mixed) for state in (own, *posts.values())]
+    rule = ROBUST[mail.robust](RULES[mail.rule], mail.liars)
+    matching = time.perf_counter()
+    alignment = prepare() if mail.rule in ALIGNED else None
+    if alignment:
+        states = alignment.align(states)
+    mixing = time.perf_counter()
     with _one_thread():
-        states = [select(state, mixed) for state in (own, *posts.values())]
-        rule = ROBUST[mail.robust](RULES[mail.rule], mail.liars)
         held = own | rule(states, weights)
-    metrics["mixing-seconds"] = time.perf_counter() - started
+    settling = time.perf_counter()
+    if alignment:
+        held = alignment.settle(held)
+        metrics["matching-seconds"] = time.perf_counter() - settling + mixing - matching
+    metrics["mixing-seconds"] = settling - mixing + matching - started
     if mail.robust == "none":  # else what is lost is meant to be
         whole = [own, *(own | post for post in posts.values())]
         metrics["mixing-interference"] = interference(whole, weights, held)

@@ -50,9 +50,18 @@ class Matching:
         self._model, self._groups, self._batches = model, groups, batches
 
     def align(self, states: Sequence[State]) -> list[State]:
-        """Permute the units of all states but the first to match the first's."""
+        """Permute the units of all states but the first to match the first's.
+
+        Raises
+        ------
+        ValueError
+            If the states are not those of whole models.
+        """
         own, *others = states
-        found = correlations(self._model, self._groups, states, self._batches)
+        self._check_whole(own)
+        device = next(self._model.parameters()).device
+        there = [{name: x.to(device) for name, x in state.items()} for state in states]
+        found = correlations(self._model, self._groups, there, self._batches)
         return [
             own,
             *(
@@ -64,6 +73,15 @@ class Matching:
     def settle(self, state: State) -> State:
         """Give a merged model batch-norm statistics of its own."""
         return with_own_statistics(self._model, state, self._batches)
+
+    def _check_whole(self, state: State) -> None:
+        for name in (member.name for group in self._groups for member in group.members):
+            if name not in state:
+                raise ValueError(
+                    f"strategy dimat must have whole models; {name} is not among the arrays; train "
+                    "and return the whole state dict, or take decaf for adapters, whose common "
+                    "base keeps units in place"
+                )
 
 
 __all__ = ["Group", "Matching", "find_groups", "permuted"]

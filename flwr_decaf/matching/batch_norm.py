@@ -39,7 +39,7 @@ def with_own_statistics(
         for batch in batches if layers else ():
             model(**batch)
     held = model.state_dict()
-    return {name: held[name].clone() for name in state}
+    return {name: held[name].to(x.device, copy=True) for name, x in state.items()}
 
 
 @contextmanager

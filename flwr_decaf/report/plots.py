@@ -259,6 +259,7 @@ def _seconds(rows: pd.DataFrame) -> dict[str, float]:
     columns = {
         "training": "train-seconds",
         "mixing": "mixing-seconds",
+        "matching": "matching-seconds",
         "evaluation": "evaluate-seconds",
     }
     share = max(rounds["round"].nunique() * rounds["node"].nunique(), 1)

@@ -9,6 +9,7 @@ from flwr.serverapp.strategy import Strategy
 from flwr_decaf.strategies.centralized import Centralized
 from flwr_decaf.strategies.dec_lora import DecLoRA
 from flwr_decaf.strategies.decaf import DeCAF
+from flwr_decaf.strategies.dimat import DIMAT
 from flwr_decaf.strategies.dlora import DLoRA
 from flwr_decaf.strategies.dlora_fa import DLoRAFA
 from flwr_decaf.strategies.fedavg import FedAvg
@@ -22,12 +23,14 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "dlora-fa": DLoRAFA,
     "dec-lora": DecLoRA,
     "tad-lora": TADLoRA,
+    "dimat": DIMAT,
     "local-only": LocalOnly,
     "fedavg": FedAvg,
     "centralized": Centralized,
 }
 
 __all__ = [
+    "DIMAT",
     "STRATEGIES",
     "Centralized",
     "DLoRA",

@@ -213,6 +213,7 @@ evaluate_metrics_aggr_fn
         if self.resume_from:
             self._mailbox.restore(self.resume_from)
         self._num_rounds = num_rounds
+        self._train_config = train_config or ConfigRecord()
         self._timeout = self._attendance.timeout = timeout
         self._averages_each_round = evaluate_fn is not None
         left, score = rounds_left(num_rounds, self.done), scoring_on(evaluate_fn, self.done)
@@ -306,7 +307,8 @@ evaluate_metrics_aggr_fn
         """
         call = ConfigRecord({"ask": messages.COLLECT})
         kind = MessageType.TRAIN
-        asked = self._ask(grid, self._all, kind, self._num_rounds, ConfigRecord(), call)
+        # The client's part in mixing may need the settings, even where nothing is trained.
+        asked = self._ask(grid, self._all, kind, self._num_rounds, self._train_config, call)
         contents = self._gather(
             self._num_rounds, grid.send_and_receive(asked, timeout=self._timeout)
         )

@@ -7,10 +7,12 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from flwr_decaf import messages
-from flwr_decaf.clients import peer_mixing
+from flwr_decaf.clients import peer_mixing, peer_mixing_with
 from flwr_decaf.clients.peer_mixing import mix
 from flwr_decaf.lora import select
+from flwr_decaf.matching import Matching, find_groups, permuted
 from flwr_decaf.messages import Mail, pack, put_mail, unpack_record
+from tests.matching.models import build, draw, logits, pictures, state_of
 from tests.states import lora_state
 
 OWN, OTHER = lora_state(1), lora_state(2)
@@ -220,3 +222,46 @@ def test_the_mix_does_not_depend_on_the_number_of_threads():
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
     assert all(torch.equal(mixed[0][name], mixed[1][name]) for name in own)
+
+
+class TestAligning:
+    def peers(self):
+        """A node, a neighbour with the same units in another order, and the client's part."""
+        model = build("resnet-20")
+        groups = find_groups(model, pictures(2))
+        part = Matching(model, groups, [pictures(seed=seed) for seed in (1, 2)])
+        own = part.settle(state_of(model))
+        return model, own, permuted(own, groups, draw(groups)), part
+
+    def test_a_neighbour_in_another_order_changes_nothing(self):  # invariant 14, through the mod
+        model, own, neighbour, part = self.peers()
+        found, asked = {}, []
+
+        def train(msg, ctx):
+            found.update(msg.content["arrays"].to_torch_state_dict())
+            return returning()(msg, ctx)
+
+        def prepare(msg, ctx):
+            asked.append(msg.content["config"]["server-round"])
+            assert messages.POSTS not in msg.content
+            return part
+
+        sent = message(mail(neighbour=neighbour, rule="matched"))
+        reply = peer_mixing_with(prepare)(sent, context(own), train)
+        torch.testing.assert_close(logits(model, found), logits(model, own))
+        assert asked == [1]
+        assert reply.content["metrics"]["matching-seconds"] > 0
+        averaged, metrics, _ = mix(own, mail(neighbour=neighbour))  # and without matching
+        assert float((logits(model, averaged) - logits(model, own)).abs().max()) > 0.1
+        assert "matching-seconds" not in metrics
+
+    def test_nothing_is_prepared_where_nothing_is_aligned(self):
+        def prepare(msg, ctx):
+            pytest.fail("it was prepared")
+
+        for sent in (mail(), Mail("matched", "AB", "AB")):
+            peer_mixing_with(prepare)(message(sent), context(OWN), returning())
+
+    def test_a_mod_that_cannot_align_says_so(self):
+        with pytest.raises(ValueError, match=r"mods=\[peer_mixing_with"):
+            peer_mixing(message(mail(rule="matched")), context(OWN), returning())

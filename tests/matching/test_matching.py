@@ -95,3 +95,10 @@ def test_no_data_are_refused():
     model = build("mlp")
     with pytest.raises(ValueError, match="must have data to compare units on; got no rows"):
         Matching(model, find_groups(model, pictures(2)), [])
+
+
+def test_states_of_adapters_are_refused():
+    model = build("mlp")
+    part = Matching(model, find_groups(model, pictures(2)), DATA)
+    with pytest.raises(ValueError, match=r"whole models; network\..* is not among the arrays"):
+        part.align([{"lora_A.weight": torch.zeros(1)}] * 2)

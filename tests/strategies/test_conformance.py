@@ -8,7 +8,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from flwr_decaf.clients import peer_mixing
+from flwr_decaf.clients import peer_mixing, peer_mixing_with
 from flwr_decaf.lora import factor_of
 from flwr_decaf.mixing_matrix import build_network
 from flwr_decaf.strategies import STRATEGIES, Router
@@ -22,10 +22,24 @@ CASES = {
     "dlora-fa": ({"topology": "ring"}, "B"),
     "dec-lora": ({"topology": "ring"}, "AB"),
     "tad-lora": ({"topology": "ring", "phase_length": 2}, "AB"),
+    "dimat": ({"topology": "ring"}, "AB"),
     "local-only": ({}, ""),
     "rolora": ({"topology": "ring", "phase_length": 1, "mixes": "active"}, "AB"),
 }
 KINDS = STRATEGIES | {"rolora": STRATEGIES["tad-lora"]}
+
+
+class InOrder:
+    """Models whose units correspond as they are; what matching does has tests of its own."""
+
+    def align(self, states):
+        return list(states)
+
+    def settle(self, state):
+        return state
+
+
+MODS = {"dimat": peer_mixing_with(lambda msg, context: InOrder())}
 
 
 def train(msg, context):
@@ -57,7 +71,7 @@ def run(
     resume_from=None,
     **start,
 ):
-    app = ClientApp(mods=[peer_mixing])
+    app = ClientApp(mods=[MODS.get(name, peer_mixing)])
     app.train()(train)
     app.evaluate()(evaluate)
     grid = grid or LocalGrid(app, n)
@@ -69,7 +83,7 @@ def run(
 
 
 def told(record):
-    return {key: value for key, value in record.items() if key != "mixing-seconds"}
+    return {key: value for key, value in record.items() if not key.endswith("-seconds")}
 
 
 def equal(first, second):
@@ -214,3 +228,12 @@ def test_fedavg_stops_when_too_many_fail(broken, tolerated):
     with pytest.raises(RuntimeError, match=rf"round 1: {len(broken)} of 4 nodes failed"):
         strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=2, train_config=both)
     assert len(told) == len(broken)
+
+
+def test_dimat_is_refused_before_anybody_trains_where_nothing_aligns():
+    trained = []
+    app = ClientApp(mods=[peer_mixing])
+    app.train()(lambda msg, context: trained.append(msg))
+    with pytest.raises(RuntimeError, match=r"strategy dimat must be run by clients that match"):
+        STRATEGIES["dimat"]("ring").start(LocalGrid(app, 3), ArrayRecord(lora_state(0)))
+    assert not trained
