@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -134,6 +134,15 @@ class Data:
     max_test_samples: int = setting(400, at_least(0, "0 takes all"))
     max_local_test_samples: int = setting(50, at_least(0, "0 takes all"))
     max_length: int = setting(48, at_least(2, "tokens to keep of each text"))
+
+    def unsplit(self) -> Data:
+        """Forget how the rows are split over the nodes: what does not depend on it is one key."""
+        return replace(self, **{name: getattr(Data(), name) for name in _OF_THE_SPLIT})
+
+
+_OF_THE_SPLIT = (
+    "partitioner", "alpha", "label_skew", "local_test_share", "max_local_test_samples",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

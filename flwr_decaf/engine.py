@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from flwr_decaf.app_bundle import bundled_part
 from flwr_decaf.processes import environment, free_port, running, script, wait_until_up
 
 _LOOK_EVERY = 0.5  # seconds
@@ -106,6 +108,7 @@ def flwr_run(
     engine: Engine,
     log: Path | None = None,
     watch: Callable[[], None] = lambda: None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> None:
     """Run a Flower app to its end.
 
@@ -121,6 +124,8 @@ def flwr_run(
         Where Flower's log goes; by default to this process's own output.
     watch : callable
         Called every half second while the run goes on.
+    meanwhile : callable
+        Called once, in a thread, while the SuperLink comes up; what it raises ends all.
 
     Raises
     ------
@@ -128,21 +133,20 @@ def flwr_run(
         If the SuperLink does not start, or ``flwr run`` itself fails. A run that fails later does
         not show here: Flower exits 0 then.
     """
-    with tempfile.TemporaryDirectory(prefix="flwr-decaf-") as home, engine.start(Path(home)) as env:
-        command = [script("flwr"), "run", str(app), "local", "--stream"]
+    with (
+        tempfile.TemporaryDirectory(prefix="flwr-decaf-") as home,
+        bundled_part(app) as part,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        command = [script("flwr"), "run", str(part), "local", "--stream"]
         command += ["--run-config", str(run_config)]
         if engine.federation:
             options = (f"{key}={value}" for key, value in engine.federation.items())
             command += ["--federation-config", " ".join(options)]
-        with _output(log) as output:
-            process = subprocess.Popen(command, env=env, stdout=output, stderr=output)
-            try:
-                code = _wait(process, watch)
-            finally:
-                process.terminate()
-        if code != 0:
-            where = log or "its output"
-            raise RuntimeError(f"'{' '.join(command)}' ended with status {code}; see {where}")
+        done = pool.submit(meanwhile)
+        with engine.start(Path(home)) as env:
+            done.result()
+            _submit(command, env, log, watch)
 
 
 _ADDRESS = "FLWR_DECAF_SUPERLINK"  # where supernode() finds the SuperLink's address
@@ -171,6 +175,20 @@ def superlink(home: Path, *options: str) -> Iterator[dict[str, str]]:
     with running(command, env, log) as process:
         wait_until_up(process, port, log)
         yield env
+
+
+def _submit(
+    command: Sequence[str], env: Mapping[str, str], log: Path | None, watch: Callable[[], None]
+) -> None:
+    with _output(log) as output:
+        process = subprocess.Popen(command, env=dict(env), stdout=output, stderr=output)
+        try:
+            code = _wait(process, watch)
+        finally:
+            process.terminate()
+    if code != 0:
+        where = log or "its output"
+        raise RuntimeError(f"'{' '.join(command)}' ended with status {code}; see {where}")
 
 
 def _wait(process: subprocess.Popen[bytes], watch: Callable[[], None]) -> int:

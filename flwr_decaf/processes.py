@@ -24,6 +24,8 @@ ENVIRONMENT = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_TELEMETRY_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Seconds between two looks for a run that is to be started: 1 by default.
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
     # Actors that wait for one another in a spin loop cost up to six times on few cores.
     "OMP_WAIT_POLICY": "passive",
     "TOKENIZERS_PARALLELISM": "false",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from flwr_decaf.clients.tasks import load_test
 from flwr_decaf.comparison import difference, folder_of, runs_of
 from flwr_decaf.config import Config, flatten, parse_config
 from flwr_decaf.preflight import check
@@ -51,8 +52,10 @@ def main(grid: Grid, context: Context) -> None:
     _log.info("Run folder: %s", root)
 
 
-def _ready_nodes(grid: Grid, runs: Iterable[Config]) -> list[int]:
+def _ready_nodes(grid: Grid, runs: Collection[Config]) -> list[int]:
     """Await all nodes, and try every run before the first one starts."""
+    first = next(iter(runs))
+    load_test(first.model, first.lora, first.data, first.seed)  # while the engine starts them
     nodes = roll_call(grid)
     for run in runs:
         check(run, len(nodes))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 
-from flwr_decaf.clients.tasks import load_task
+from flwr_decaf.clients.tasks import forget_task
 from flwr_decaf.comparison import folder_of, runs_of
 from flwr_decaf.config import Config, Value, parse_config
 from flwr_decaf.engine import Engine, flwr_run
@@ -70,22 +70,21 @@ def simulate(
     runs = runs_of(parse_config(values))
     if values["resume-from"]:
         check_resumable(root, runs)
-    _check(runs.values(), nodes)
     folders = {name: RunFolder(folder_of(root, name, len(runs))) for name in runs}
     paths = {name: folder.path for name, folder in folders.items()}
     rounds = {name: run.num_server_rounds for name, run in runs.items()}
 
-    def run_engine(values: dict[str, Value]) -> None:
+    def run_engine(values: dict[str, Value], meanwhile: Callable[[], None] = lambda: None) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             settings = Path(temporary) / "run.toml"
             settings.write_text(to_toml(values), encoding="utf8")
             if console is None:
-                flwr_run(app, settings, engine)
+                flwr_run(app, settings, engine, meanwhile=meanwhile)
                 return
             with shown_progress(console, paths, rounds) as watch:
-                flwr_run(app, settings, engine, root / "log.txt", watch)
+                flwr_run(app, settings, engine, root / "log.txt", watch, meanwhile)
 
-    run_engine(values)
+    run_engine(values, meanwhile=lambda: _check(runs.values(), nodes))
     came = -1
     # Flower cannot replace a Ray actor that died; a fresh engine can go on, as long as it gets on.
     while _lost_an_actor(folders.values()) and _progress(folders.values()) > came:
@@ -132,7 +131,7 @@ def _check(runs: Iterable[Config], nodes: int) -> None:
     # The ServerApp checks the same, but only after the engine has started.
     for run in runs:
         check(run, nodes)
-    load_task.cache_clear()  # what the nodes load, this process need not keep
+    forget_task()  # what the nodes load, this process need not keep
 
 
 def _finished(folder: RunFolder, root: Path) -> RunFolder:

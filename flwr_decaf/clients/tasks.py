@@ -101,9 +101,10 @@ def encoded(
     )
 
 
-@lru_cache(maxsize=1)  # two large bases may not fit
 def load_task(model: Model, lora: Lora, data: Data) -> Task:
     """Build a task once per process; every virtual client that the process runs shares it.
+
+    How the data are split over the nodes makes no difference to it.
 
     The adapter's values are arbitrary: the server draws the first ones
     (``adapter.initialize_adapter``) and every message brings those to use.
@@ -113,6 +114,16 @@ def load_task(model: Model, lora: Lora, data: Data) -> Task:
     ValueError
         In one line, if the model cannot be loaded or the adapter does not fit it.
     """
+    return _build(model, lora, data.unsplit())
+
+
+def forget_task() -> None:
+    """Let go of the task that this process holds."""
+    _build.cache_clear()
+
+
+@lru_cache(maxsize=1)  # two large bases may not fit
+def _build(model: Model, lora: Lora, data: Data) -> Task:
     return TASKS[model.task](model, lora, data)
 
 
@@ -127,7 +138,11 @@ def load_node_data(model: Model, lora: Lora, data: Data, seed: int, node: int, n
     )
 
 
-@lru_cache(maxsize=2)
 def load_test(model: Model, lora: Lora, data: Data, seed: int) -> Dataset:
-    """Load and encode the test rows common to all nodes."""
+    """Load and encode the test rows common to all nodes, however the others are split."""
+    return _encoded_test(model, lora, data.unsplit(), seed)
+
+
+@lru_cache(maxsize=2)
+def _encoded_test(model: Model, lora: Lora, data: Data, seed: int) -> Dataset:
     return load_task(model, lora, data).encode(load_rows(data, seed)["test"])

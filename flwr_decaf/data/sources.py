@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,12 +89,7 @@ def load_rows(data: config.Data, seed: int) -> DatasetDict:
     ValueError
         In one line, if the set cannot be found or lacks the label column or classes.
     """
-    splits = _with_test(_read(data.name, data.subset), data.test_split, seed)
-    if data.label_column:
-        require_columns("data.label-column", [data.label_column], splits["train"], data)
-        splits = _with_class_labels(_named_label(splits, data.label_column))
-        splits = _only_classes(splits, split_list(data.classes))
-        _check_labelled(splits, data)
+    splits = _labelled(data, seed)
     sizes = {"train": data.max_train_samples, "test": data.max_test_samples}
     return DatasetDict(
         {
@@ -101,6 +97,24 @@ def load_rows(data: config.Data, seed: int) -> DatasetDict:
             for split, size in sizes.items()
         }
     )
+
+
+def _labelled(data: config.Data, seed: int) -> DatasetDict:
+    """Read both splits whole and number their classes: once for all seeds that come to the same."""
+    data = replace(data.unsplit(), max_train_samples=0, max_test_samples=0)
+    drawn = _own_test(_read(data.name, data.subset), data.test_split) is None
+    return _read_labelled(data, seed if drawn else 0)
+
+
+@lru_cache(maxsize=4)
+def _read_labelled(data: config.Data, seed: int) -> DatasetDict:
+    splits = _with_test(_read(data.name, data.subset), data.test_split, seed)
+    if data.label_column:
+        require_columns("data.label-column", [data.label_column], splits["train"], data)
+        splits = _with_class_labels(_named_label(splits, data.label_column))
+        splits = _only_classes(splits, split_list(data.classes))
+        _check_labelled(splits, data)
+    return splits
 
 
 def require_columns(key: str, columns: Iterable[str], rows: Dataset, data: config.Data) -> None:
@@ -125,6 +139,7 @@ def sample(rows: Dataset, size: int, seed: int) -> Dataset:
     return rows.shuffle(seed=seed).select(range(size)) if 0 < size < len(rows) else rows
 
 
+@lru_cache(maxsize=2)
 def _read(name: str, subset: str) -> DatasetDict:
     try:
         if name in DEMO_SETS:
@@ -145,17 +160,20 @@ def _read(name: str, subset: str) -> DatasetDict:
 
 
 def _with_test(splits: DatasetDict, wanted: str, seed: int) -> DatasetDict:
-    train = splits["train"]
+    held_out = _own_test(splits, wanted)
+    if held_out is not None:
+        return DatasetDict({"train": splits["train"], "test": held_out})
+    return splits["train"].train_test_split(test_size=0.2, seed=derive_seed(seed, "test split"))
+
+
+def _own_test(splits: DatasetDict, wanted: str) -> Dataset | None:
     if wanted and wanted not in splits:
         raise ValueError(
             f"data.test-split must be a split of the data; got {wanted!r}; it has "
             f"{', '.join(splits)}"
         )
     candidates = [wanted] if wanted else ["test", "validation"]
-    held_out = next((splits[name] for name in candidates if name in splits), None)
-    if held_out is not None:
-        return DatasetDict({"train": train, "test": held_out})
-    return train.train_test_split(test_size=0.2, seed=derive_seed(seed, "test split"))
+    return next((splits[name] for name in candidates if name in splits), None)
 
 
 def _named_label(splits: DatasetDict, column: str) -> DatasetDict:

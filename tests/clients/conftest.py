@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flwr_decaf.clients.adapter import initialize_adapter
-from flwr_decaf.clients.tasks import load_node_data, load_task
+from flwr_decaf.clients.tasks import forget_task, load_node_data, load_task
 from flwr_decaf.config import Data, Lora, Model
 
 SETTINGS = Model(), Lora(rank=4), Data(max_train_samples=120, max_test_samples=40, max_length=24)
@@ -14,7 +14,7 @@ SETTINGS = Model(), Lora(rank=4), Data(max_train_samples=120, max_test_samples=4
 @pytest.fixture
 def task():
     """MiniLM with LoRA as every actor builds it; fresh, because training moves it."""
-    load_task.cache_clear()
+    forget_task()
     task = load_task(*SETTINGS)
     initialize_adapter(task.model, seed=0)
     return task
