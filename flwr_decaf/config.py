@@ -200,6 +200,14 @@ class Config:
     strategy: str = setting("decaf", each_of(STRATEGIES))
     num_server_rounds: int = setting(8, at_least(1, "a run needs at least one round"))
     evaluate_every: int = setting(4, at_least(0, "0 never evaluates"))
+    evaluate_fraction: float = setting(
+        1.0,
+        Check(
+            "be > 0 and <= 1",
+            lambda part: bool(0 < part <= 1),
+            "1 evaluates all nodes; evaluate-every = 0 evaluates none",
+        ),
+    )
     evaluate_average: bool = setting(False)
     seed: int = setting(0, at_least(0, "any number from 0 up"))
     seeds: str = setting(

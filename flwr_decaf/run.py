@@ -94,6 +94,8 @@ def build_strategy(
 
     common: dict[str, Any] = {
         "evaluate_every": config.evaluate_every,
+        "evaluate_fraction": config.evaluate_fraction,
+        "seed": config.topology.seed,
         "resume_from": checkpoint,
         "on_round": keep,
         "train_metrics_aggr_fn": folder.recorder("train"),
@@ -113,7 +115,6 @@ def build_strategy(
         "robust": config.robust.method,
         "liars": config.robust.liars,
         "sign_flipping": config.attack.sign_flipping,
-        "seed": config.topology.seed,
     }
     if config.strategy != "local-only":
         common |= network_options(config)

@@ -64,6 +64,9 @@ class LocalGrid(Grid):
         self.contexts[node_id] = context
         return reply
 
+    def place_of(self, message: Message) -> int:
+        return self._ids.index(message.metadata.dst_node_id)
+
     def mail_to(self, place: int) -> list[RecordDict]:
         return [m.content for m in self.sent if m.metadata.dst_node_id == self._ids[place]]
 

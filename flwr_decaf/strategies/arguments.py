@@ -7,7 +7,7 @@ from inspect import Signature
 
 _INSTEAD = {
     "fraction_train": "every node trains in every round; leave it out",
-    "fraction_evaluate": "use evaluate_every",
+    "fraction_evaluate": "use evaluate_fraction",
     "min_train_nodes": "use max_failures",
     "min_evaluate_nodes": "use max_failures",
     "min_available_nodes": "use num_nodes",

@@ -13,6 +13,7 @@ from flwr_decaf.lora import size_in_bytes
 from flwr_decaf.messages import pack, unpack
 from flwr_decaf.schedules import is_due
 from flwr_decaf.strategies.attendance import OnFailure, check_failures
+from flwr_decaf.strategies.participation import check_fraction, evaluated
 from flwr_decaf.strategies.resuming import Keep, Score, counting_on, forget, scoring_on
 
 _GLOBAL = 0  # whose post the global model is, in a checkpoint
@@ -29,6 +30,8 @@ class FedAvg(flwr_strategy.FedAvg):
     ----------
     evaluate_every : int
         Evaluate in each round that it divides, and in the last; 0 evaluates in none.
+    evaluate_fraction, seed
+        As in ``Router``: the nodes are those that peers are evaluated on.
     num_rounds : int
         The last round.
     resume_from : Checkpoint, optional
@@ -41,7 +44,7 @@ class FedAvg(flwr_strategy.FedAvg):
         Flower's own; the minimum numbers of nodes are 1 here.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - an argument a setting
         self,
         evaluate_every: int,
         num_rounds: int,
@@ -49,17 +52,22 @@ class FedAvg(flwr_strategy.FedAvg):
         on_round: Keep = forget,
         max_failures: int | None = None,
         on_failure: OnFailure = lambda server_round, node, cause: None,
+        evaluate_fraction: float = 1.0,
+        seed: int = 0,
         **options: Any,
     ) -> None:
         one = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
         super().__init__(**{**one, **options})
         self.evaluate_every = evaluate_every
+        self.evaluate_fraction = check_fraction(evaluate_fraction)
+        self.seed = seed
         self.num_rounds = num_rounds
         self.resume_from = resume_from
         self.done = resume_from.server_round if resume_from else 0
         self.on_round = on_round
         self.max_failures = max_failures
         self.on_failure = on_failure
+        self._place: dict[int, int] = {}  # of the nodes that have answered
 
     def start(  # noqa: PLR0913 - Flower's signature
         self,
@@ -108,10 +116,15 @@ class FedAvg(flwr_strategy.FedAvg):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Evaluate as Flower does, in the rounds that are due."""
+        """Evaluate as Flower does, in the rounds that are due, on all nodes or some."""
         if not is_due(server_round, self.evaluate_every, self.num_rounds):
             return []
-        return super().configure_evaluate(server_round, arrays, config, grid)
+        asked = list(super().configure_evaluate(server_round, arrays, config, grid))
+        known, share = sorted(self._place.values()), self.evaluate_fraction
+        if share == 1 or len(asked) == 1:
+            return asked
+        chosen = evaluated(server_round, known, share, self.num_rounds, self.seed)
+        return [message for message in asked if self._place.get(_receiver(message)) in chosen]
 
     @counting_on
     def aggregate_evaluate(
@@ -133,6 +146,11 @@ class FedAvg(flwr_strategy.FedAvg):
             for reply in received
             if reply.has_error()
         }
+        self._place |= {
+            reply.metadata.src_node_id: _partition(reply)
+            for reply in received
+            if not reply.has_error()
+        }
         for node_id, cause in causes.items():
             self.on_failure(server_round, node_id, cause)
         asked = max(len(received), 1)
@@ -147,6 +165,10 @@ class FedAvg(flwr_strategy.FedAvg):
 
     def _bytes_carried(self, arrays: ArrayRecord) -> int:
         return 2 * size_in_bytes(arrays.to_torch_state_dict())
+
+
+def _receiver(message: Message) -> int:
+    return message.metadata.dst_node_id
 
 
 def _partition(reply: Message) -> int:

@@ -1,4 +1,4 @@
-"""Who takes part in a round, for studies of nodes that come and go."""
+"""Who takes part in a round, for studies of nodes that come and go, and who is evaluated."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
+
+from flwr_decaf.seeds import derive_seed
 
 Schedule = Sequence[Sequence[int]]
 
@@ -77,6 +79,51 @@ def present(
     chance = [generator.random() for _ in range(n)]
     staying = [node for node in due if chance[node] >= drop_probability]
     return staying or [max(due, key=chance.__getitem__)]
+
+
+def check_fraction(fraction: float) -> float:
+    """Require a share of nodes to evaluate, 0 < share <= 1.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(
+            f"evaluate_fraction must be > 0 and <= 1; got {fraction}; 1 evaluates all nodes, and "
+            "evaluate_every = 0 none"
+        )
+    return fraction
+
+
+def evaluated(
+    server_round: int, nodes: Sequence[int], fraction: float, last: int, seed: int
+) -> list[int]:
+    """Draw which nodes are evaluated in a round: all in the last one, which reports compare.
+
+    Parameters
+    ----------
+    server_round, last : int
+        The round, and the run's last.
+    nodes : sequence of int
+        Who can be.
+    fraction : float
+        Share of them, rounded, but one at least.
+    seed : int
+        Decides the draw, together with the round.
+
+    Examples
+    --------
+    >>> len(evaluated(1, range(10), 0.3, last=2, seed=0))
+    3
+    >>> len(evaluated(2, range(10), 0.3, last=2, seed=0))
+    10
+    """
+    if server_round == last or fraction == 1:
+        return list(nodes)
+    drawn = random.Random(derive_seed(seed, "evaluate", server_round))
+    return sorted(drawn.sample(list(nodes), max(1, round(fraction * len(nodes)))))
 
 
 def _parsed(text: str) -> object:

@@ -45,7 +45,7 @@ from flwr_decaf.strategies.attacks import liars_among, sign_flipped
 from flwr_decaf.strategies.attendance import Attendance, OnFailure
 from flwr_decaf.strategies.mailbox import Mailbox
 from flwr_decaf.strategies.participation import Schedule as Participation
-from flwr_decaf.strategies.participation import present, read_schedule
+from flwr_decaf.strategies.participation import check_fraction, evaluated, present, read_schedule
 from flwr_decaf.strategies.resuming import (
     Keep,
     count_results_on,
@@ -82,6 +82,9 @@ class Router(Strategy):
         Nodes to wait for; by default what their ``num-partitions`` says.
     evaluate_every : int
         Evaluate in each round that it divides, and in the last; 0 evaluates in none.
+    evaluate_fraction : float
+        Share of the nodes that are evaluated in these rounds, drawn anew each time; in the last
+        round all are.
     max_failures : int, optional
         Nodes that may fail in a round before the run stops; by default half of them.
     retries : int
@@ -122,6 +125,7 @@ evaluate_metrics_aggr_fn
         seed: int = 0,
         num_nodes: int | None = None,
         evaluate_every: int = 1,
+        evaluate_fraction: float = 1.0,
         max_failures: int | None = None,
         retries: int = 1,
         participation: Participation = (),
@@ -151,6 +155,7 @@ evaluate_metrics_aggr_fn
         self.seed = seed
         self.num_nodes = num_nodes
         self.evaluate_every = evaluate_every
+        self.evaluate_fraction = check_fraction(evaluate_fraction)
         self.drop_probability = drop_probability
         self.participation = read_schedule(participation) if participation else ()
         self.robust = robust
@@ -281,11 +286,13 @@ evaluate_metrics_aggr_fn
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Address an evaluate message, with the round's mail, to every node if it is due."""
+        """Address an evaluate message, with the round's mail, to all or some nodes if it is due."""
         if not is_due(server_round, self.evaluate_every, self._num_rounds):
             return []
-        honest = (node for node in self._all if node not in self._lying)
-        return self._ask(grid, honest, MessageType.EVALUATE, server_round, config)
+        honest = [node for node in self._all if node not in self._lying]
+        share, last = self.evaluate_fraction, self._num_rounds
+        chosen = evaluated(server_round, honest, share, last, self.seed)
+        return self._ask(grid, chosen, MessageType.EVALUATE, server_round, config)
 
     @counting_on
     def aggregate_evaluate(

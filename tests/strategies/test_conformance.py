@@ -69,6 +69,7 @@ def run(
     grid=None,
     on_round=lambda _: None,
     resume_from=None,
+    fraction=1.0,
     **start,
 ):
     app = ClientApp(mods=[MODS.get(name, peer_mixing)])
@@ -76,10 +77,27 @@ def run(
     app.evaluate()(evaluate)
     grid = grid or LocalGrid(app, n)
     strategy = KINDS[name](
-        **CASES[name][0], evaluate_every=evaluate_every, on_round=on_round, resume_from=resume_from
+        **CASES[name][0],
+        evaluate_every=evaluate_every,
+        evaluate_fraction=fraction,
+        on_round=on_round,
+        resume_from=resume_from,
     )
     result = strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=rounds, **start)
     return result, strategy.collect(grid), grid
+
+
+def evaluated_nodes(grid):
+    """Tell which nodes were asked to evaluate in each round."""
+    asked, when, before = {}, 0, "evaluate"
+    for message in grid.sent:  # Flower's FedAvg writes the last round into all its messages
+        kind = message.metadata.message_type
+        if "config" in message.content:
+            when += (before, kind) == ("evaluate", "train")
+            before = kind
+        if kind == "evaluate":
+            asked.setdefault(when, set()).add(grid.place_of(message))
+    return asked
 
 
 def told(record):
@@ -98,8 +116,15 @@ def test_every_strategy_on_the_router_has_a_row():
 class TestEveryStrategy:
     def test_evaluating_does_not_change_what_nodes_hold(self, name):
         held = [run(name, evaluate_every=every)[1] for every in (1, 2, 0)]
+        held.append(run(name, fraction=0.5)[1])
         for other in held[1:]:
             assert all(equal(held[0][node], other[node]) for node in held[0])
+
+    def test_a_share_of_the_nodes_is_evaluated_and_all_in_the_last_round(self, name):
+        drawn = [evaluated_nodes(run(name, rounds=12, fraction=0.5)[2]) for _ in range(2)]
+        assert drawn[0] == drawn[1]
+        assert [len(drawn[0][t]) for t in range(1, 13)] == [2] * 11 + [4]
+        assert len({frozenset(nodes) for nodes in drawn[0].values()}) > 3
 
     @pytest.mark.parametrize("n", [1, 2, 3])
     def test_small_networks(self, name, n):
@@ -142,6 +167,17 @@ class TestEveryStrategy:
                 assert told(record) == told(getattr(once, metrics)[t])
         rounds = [m.content["config"]["server-round"] for m in grid.sent if "config" in m.content]
         assert min(rounds) == min(stop + 1, 4)
+
+    def test_resuming_evaluates_the_same_share(self, name):
+        kept = {}
+        keep = lambda reached: kept.update({reached.server_round: reached})  # noqa: E731
+        once, whole, grid = run(name, rounds=6, fraction=0.5, on_round=keep)
+        again, resumed, rest = run(name, rounds=6, fraction=0.5, resume_from=kept[2])
+        assert all(equal(whole[node], resumed[node]) for node in whole)
+        asked = evaluated_nodes(grid)
+        assert list(evaluated_nodes(rest).values()) == [asked[t] for t in range(3, 7)]
+        for t, record in again.evaluate_metrics_clientapp.items():
+            assert told(record) == told(once.evaluate_metrics_clientapp[t])
 
     def test_two_runs_on_the_same_nodes_do_not_leak(self, name):
         _, first, grid = run(name)
@@ -237,3 +273,27 @@ def test_dimat_is_refused_before_anybody_trains_where_nothing_aligns():
     with pytest.raises(RuntimeError, match=r"strategy dimat must be run by clients that match"):
         STRATEGIES["dimat"]("ring").start(LocalGrid(app, 3), ArrayRecord(lora_state(0)))
     assert not trained
+
+
+def test_fedavg_evaluates_the_share_that_peers_evaluate():
+    app = ClientApp(mods=[peer_mixing])
+    app.train()(train_told)
+    app.evaluate()(evaluate)
+    grid = LocalGrid(app, 4)
+    both = ConfigRecord({"trainable-factors": "AB"})
+    strategy = STRATEGIES["fedavg"](evaluate_every=1, evaluate_fraction=0.5, num_rounds=4, seed=0)
+    strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=4, train_config=both)
+    of_peers = evaluated_nodes(run("dlora", rounds=4, fraction=0.5)[2])
+    assert evaluated_nodes(grid) == of_peers
+
+
+def train_told(msg, context):
+    reply = train(msg, context)
+    reply.content["metrics"]["partition-id"] = int(context.node_config["partition-id"])
+    return reply
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5])
+def test_a_share_that_is_none_is_refused(fraction):
+    with pytest.raises(ValueError, match=r"evaluate_fraction must be > 0 and <= 1; got"):
+        STRATEGIES["decaf"]("ring", evaluate_fraction=fraction)

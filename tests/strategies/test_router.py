@@ -338,7 +338,7 @@ def test_a_dead_actor_stops_the_run_whatever_may_fail(cause):
     ("argument", "remedy"),
     [
         ("fraction_train", "every node trains in every round; leave it out"),
-        ("fraction_evaluate", "use evaluate_every"),
+        ("fraction_evaluate", "use evaluate_fraction"),
         ("min_available_nodes", "use num_nodes"),
         ("server_learning_rate", "known are topology, weights"),
     ],
