@@ -24,8 +24,9 @@ from flwr_decaf.report.runs import (
     read_metrics,
     score_in,
 )
-from flwr_decaf.report.style import Look, looks
+from flwr_decaf.report.style import PART_COLOURS, Look, looks
 from flwr_decaf.report.swept import score_over_setting
+from flwr_decaf.report.timing import seconds_spent
 from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.score import score_of
 
@@ -165,19 +166,15 @@ def time_split(folders: Sequence[RunFolder]) -> Figure | None:
 
     The last is what is left of the wall time of a round times the processes that worked in it.
     """
-    metrics = read_metrics(folders)
-    if not {"process", "train-seconds"} <= set(metrics):
+    parts = seconds_spent(folders)
+    if parts is None:
         return None
-    by_run = metrics.groupby(["run", "label"])
-    seconds = {label_of_run: _seconds(rows) for label_of_run, rows in by_run}
-    parts = pd.DataFrame.from_dict(seconds, orient="index").groupby(level=1, sort=False).mean()
     parts.index = parts.index.map(lambda label: textwrap.fill(label, 26))
     figure = Figure(figsize=(_SIZE[0], 0.9 + 0.33 * len(parts)), layout="constrained")
     axes = figure.subplots()
     left = np.zeros(len(parts))
-    colours = ("#0072B2", "#E69F00", "#009E73", "#BBBBBB")
-    for part, colour in zip(parts, colours, strict=True):
-        axes.barh(parts.index, parts[part], left=left, label=part, color=colour)
+    for part in parts:
+        axes.barh(parts.index, parts[part], left=left, label=part, color=PART_COLOURS[str(part)])
         left += parts[part].to_numpy()
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
@@ -251,23 +248,3 @@ def _last_scores(folder: RunFolder) -> tuple[str, dict[int, float]]:
     scored = [line for line in folder.metrics if name in line]
     last = max((line["round"] for line in scored), default=0)
     return name, {line["node"]: line[name] for line in scored if line["round"] == last}
-
-
-def _seconds(rows: pd.DataFrame) -> dict[str, float]:
-    """Split the time of a run's rounds, in seconds per node and round."""
-    rounds = rows[rows["round"] > 0]
-    columns = {
-        "training": "train-seconds",
-        "mixing": "mixing-seconds",
-        "matching": "matching-seconds",
-        "evaluation": "evaluate-seconds",
-    }
-    share = max(rounds["round"].nunique() * rounds["node"].nunique(), 1)
-    spent = {
-        k: float(rounds.get(c, pd.Series(dtype=float)).sum()) / share for k, c in columns.items()
-    }
-    wall = (rows["elapsed"].max() - rows.loc[rows["round"] == 0, "elapsed"].max()) / share
-    return {
-        **spent,
-        "relay, waiting": max(wall * rounds["process"].nunique() - sum(spent.values()), 0),
-    }

@@ -19,6 +19,13 @@ _COLOURS = {
     "centralized": "#000000",
     "local-only": "#8C8C8C",
 }
+PART_COLOURS = {
+    "training": "#0072B2",
+    "mixing": "#E69F00",
+    "matching": "#CC79A7",
+    "evaluation": "#009E73",
+    "relay, waiting": "#BBBBBB",
+}
 _OTHERS = "#5D3A9B"
 _DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
     "-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)),

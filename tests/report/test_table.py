@@ -21,7 +21,9 @@ def cells(text, name):
 
 @pytest.fixture
 def folder(tmp_path):
-    folder = RunFolder.create(tmp_path / "my-run", {"strategy": "decaf", "topology.name": "ring"})
+    folder = RunFolder.create(
+        tmp_path / "my-run", {"strategy": "decaf", "topology.name": "ring", "seed": 0}
+    )
     for node, (before, after, local) in enumerate([(0.1, 0.5, 0.8), (0.1, 0.3, None)]):
         for when, accuracy in ((0, before), (4, after)):
             line = {"node": node, "round": when, "phase": "evaluate", "accuracy": accuracy}

@@ -1,0 +1,58 @@
+"""What the time of a run's rounds went to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from flwr_decaf.report.runs import read_metrics
+from flwr_decaf.run_folder import RunFolder
+
+_PARTS = {
+    "training": "train-seconds",
+    "mixing": "mixing-seconds",
+    "matching": "matching-seconds",
+    "evaluation": "evaluate-seconds",
+}
+_REST = "relay, waiting"
+
+
+def seconds_spent(folders: Sequence[RunFolder]) -> pd.DataFrame | None:
+    """Split the time of the rounds, in seconds per node and round.
+
+    Returns
+    -------
+    DataFrame or None
+        A row a method, means over its runs, and a column for each part that took time. The last,
+        "relay, waiting", is what is left of the wall time of a round times the processes that
+        worked in it. None if the runs do not tell.
+    """
+    metrics = read_metrics(folders)
+    if not {"process", "train-seconds", "elapsed"} <= set(metrics):
+        return None
+    seconds = {name: _split(rows) for name, rows in metrics.groupby(["run", "label"])}
+    parts = pd.DataFrame.from_dict(seconds, orient="index").groupby(level=1, sort=False).mean()
+    return parts.loc[:, (parts > 0).any() | (parts.columns == _REST)]
+
+
+def shares_told(folder: RunFolder) -> str:
+    """Say in a line what share of its time each part of a run took; empty if it is not known."""
+    parts = seconds_spent([folder])
+    if parts is None or not len(parts) or not parts.iloc[0].sum() > 0:
+        return ""
+    shares = 100 * parts.iloc[0] / parts.iloc[0].sum()
+    return "time: " + " · ".join(f"{part} {share:.0f} %" for part, share in shares.items())
+
+
+def _split(rows: pd.DataFrame) -> dict[str, float]:
+    rounds = rows[rows["round"] > 0]
+    share = max(rounds["round"].nunique() * rounds["node"].nunique(), 1)
+    spent = {
+        part: float(rounds[column].sum()) / share if column in rounds else 0.0
+        for part, column in _PARTS.items()
+    }
+    before = rows.loc[rows["round"] == 0, "elapsed"].max()
+    wall = (rows["elapsed"].max() - (0.0 if pd.isna(before) else before)) / share
+    left = wall * rounds["process"].nunique() - sum(spent.values())
+    return {**spent, _REST: max(left, 0.0)}
