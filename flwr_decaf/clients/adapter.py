@@ -16,13 +16,16 @@ from torch import Tensor, nn
 from flwr_decaf.lora import State, factor_of
 from flwr_decaf.seeds import derive_seed
 
+NEW_HEADS = ("classifier", "score")  # transformers' names of heads that no base brings trained
+
 
 def initialize_adapter(model: nn.Module, seed: int) -> State:
     """Draw the adapter, or the whole model, anew: it depends on the seed and on nothing else.
 
-    LoRA's A as PEFT draws it, B = 0; linear layers of a head normal with the model's
-    ``initializer_range`` as standard deviation, biases 0, as transformers draws them. The layers of
-    a whole model as PyTorch draws them.
+    LoRA's A as PEFT draws it, B = 0; linear layers of a new head (``NEW_HEADS``) normal with the
+    model's ``initializer_range`` as standard deviation, biases 0, as transformers draws them;
+    other modules that train whole beside an adapter as they came with the base. The layers of a
+    whole model as PyTorch draws them.
 
     Returns
     -------
@@ -42,15 +45,21 @@ def initialize_adapter(model: nn.Module, seed: int) -> State:
 def _draw_adapter(model: PeftModel) -> None:
     name = model.active_adapter
     spread = getattr(model.config, "initializer_range", 0.02)
-    for module in model.modules():
+    for path, module in model.named_modules():
         if isinstance(module, LoraLayer):
             module.reset_lora_parameters(name, init_lora_weights=True)
+        elif isinstance(module, ModulesToSaveWrapper) and path.endswith(NEW_HEADS):
+            _draw_head(module.modules_to_save[name], spread)
         elif isinstance(module, ModulesToSaveWrapper):
-            for parameter in module.modules_to_save[name].parameters():
-                if parameter.dim() > 1:
-                    nn.init.normal_(parameter, std=spread)
-                else:
-                    nn.init.zeros_(parameter)
+            module.modules_to_save[name].load_state_dict(module.original_module.state_dict())
+
+
+def _draw_head(head: nn.Module, spread: float) -> None:
+    for parameter in head.parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=spread)
+        else:
+            nn.init.zeros_(parameter)
 
 
 def get_adapter(model: nn.Module) -> State:

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import logging
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,13 @@ DTYPES: dict[str, torch.dtype | str] = {"auto": "auto", **PRECISIONS}
 _HEADS = ["classifier", "pre_classifier", "pooler", "score", "lm_head"]
 
 
-def load_pretrained(model: Model, auto_class: Any, **options: Any) -> tuple[Any, Any]:
-    """Load a tokenizer and a base model.
+def load_pretrained(
+    model: Model,
+    auto_class: Any,
+    readers: Sequence[Callable[[str], Any]] = (AutoTokenizer.from_pretrained,),
+    **options: Any,
+) -> tuple[Any, ...]:
+    """Load a base model and what makes texts or pictures ready for it.
 
     Parameters
     ----------
@@ -40,13 +46,15 @@ def load_pretrained(model: Model, auto_class: Any, **options: Any) -> tuple[Any,
         ``quantization``: see ``quantization_config``; ``dtype``: of what is not quantized.
     auto_class : type
         One of transformers' AutoModelFor... classes.
+    readers : sequence of callable
+        Load a tokenizer, an image processor, or both, from the model's folder or hub id.
     **options
         For its ``from_pretrained``.
 
     Returns
     -------
     tuple
-        Tokenizer and model.
+        What the readers loaded, and the model.
 
     Raises
     ------
@@ -63,7 +71,7 @@ def load_pretrained(model: Model, auto_class: Any, **options: Any) -> tuple[Any,
             folder = str(converted(Path(folder)))
         if folder.startswith(("/", ".", "~")) and not Path(folder).is_dir():
             raise FileNotFoundError(f"no such folder: {folder}")
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        read = [reader(folder) for reader in readers]
         base = auto_class.from_pretrained(
             folder, quantization_config=quantization, dtype=DTYPES[model.dtype], **options
         )
@@ -73,7 +81,17 @@ def load_pretrained(model: Model, auto_class: Any, **options: Any) -> tuple[Any,
             f"package:NAME/FOLDER; got {model.name!r}, which cannot be loaded "
             f"({first_line(error)}); check the spelling and the network"
         ) from error
-    return tokenizer, _prepared(base) if quantization else base
+    return *read, _prepared(base) if quantization else base
+
+
+def head_options(labels: Sequence[str]) -> dict[str, Any]:
+    """Options of ``from_pretrained`` that give a model a head for these classes."""
+    numbered = dict(enumerate(labels))
+    return {
+        "num_labels": len(labels),
+        "id2label": numbered,
+        "label2id": {label: number for number, label in numbered.items()},
+    }
 
 
 def fingerprint(tokenizer: Any) -> str:
@@ -129,15 +147,31 @@ def _prepared(base: Any) -> Any:
         return prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
 
 
-def add_adapter(base: torch.nn.Module, lora: Lora, task_type: TaskType) -> PeftModel:
+def add_adapter(
+    base: torch.nn.Module, lora: Lora, task_type: TaskType | None = None, head: str = ""
+) -> PeftModel:
     """Inject LoRA into a base.
+
+    Parameters
+    ----------
+    base : nn.Module
+        The frozen base.
+    lora : config.Lora
+        Rank, alpha, dropout, which layers of which encoder, and what else trains.
+    task_type : TaskType, optional
+        PEFT's; it knows the heads of some.
+    head : str
+        A new head for PEFT to train and save, where ``task_type`` does not say it.
 
     Raises
     ------
     ValueError
-        If no layer of the base is called one of ``lora.target-modules``.
+        If no layer of the base is called one of ``lora.target-modules``, or it has no encoder of
+        the kind ``lora.encoder``.
     """
     targets = split_list(lora.target_modules)
+    heads = [*split_list(lora.modules_to_save), *([head] if head else [])]
+    _check_modules(base, lora)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT still asks for a renamed property
@@ -149,15 +183,37 @@ def add_adapter(base: torch.nn.Module, lora: Lora, task_type: TaskType) -> PeftM
                     lora_alpha=lora.alpha,
                     lora_dropout=lora.dropout,
                     target_modules=targets or None,
+                    exclude_modules=_OTHER_ENCODER[lora.encoder],
+                    modules_to_save=heads or None,
                 ),
             )
     except ValueError as error:
-        leaves = {
-            name.rsplit(".", 1)[-1]
-            for name, module in base.named_modules()
-            if isinstance(module, torch.nn.Linear)
-        }
         raise ValueError(
             f"lora.target-modules must name layers of the model; got {lora.target_modules!r}; "
-            f"take some of its linear layers: {', '.join(sorted(leaves - {''}))}"
+            f"take some of its linear layers: {', '.join(_leaves(base, torch.nn.Linear))}"
         ) from error
+
+
+# The encoder that is left out, as a pattern of PEFT's.
+_OTHER_ENCODER = {"both": None, "vision": r".*text_model\..*", "text": r".*vision_model\..*"}
+
+
+def _check_modules(base: torch.nn.Module, lora: Lora) -> None:
+    if lora.encoder != "both" and not hasattr(base, f"{lora.encoder}_model"):
+        raise ValueError(
+            f"lora.encoder must be both for a model that has but one encoder; got {lora.encoder!r} "
+            f"for {type(base).__name__}; it is for CLIP and the like"
+        )
+    for name in split_list(lora.modules_to_save):
+        if name not in (leaves := _leaves(base, torch.nn.Module)):
+            raise ValueError(
+                f"lora.modules-to-save must name modules of the model; got {name!r}; it has "
+                f"{', '.join(leaves)}"
+            )
+
+
+def _leaves(base: torch.nn.Module, kind: type[torch.nn.Module]) -> list[str]:
+    """List the last parts of the names of a model's modules of a kind."""
+    named = base.named_modules()
+    found = {name.rsplit(".", 1)[-1] for name, module in named if isinstance(module, kind)}
+    return sorted(name for name in found if name and not name.isdecimal())

@@ -62,3 +62,22 @@ def language_scores(sums: Sums) -> dict[str, float]:
     guesses = classification_scores(sums) if "rows" in sums else {}
     perplexity = math.exp(loss) if loss < _LARGEST else math.inf
     return {**guesses, "loss": loss, "perplexity": perplexity}
+
+
+def clip_scores(sums: Sums) -> dict[str, float]:
+    """Turn the counts of ``count_guesses`` into scores, and those of captions if there are any.
+
+    Parameters
+    ----------
+    sums : Sums
+        ``asked``, the pictures whose caption was looked for, ``within 1`` and ``within 5``, those
+        whose caption was the nearest, or among the five nearest.
+
+    Returns
+    -------
+    dict of str to float
+        Scores of the guesses, ``recall-at-1`` and ``recall-at-5``.
+    """
+    asked = sums.get("asked", 0)
+    recalls = {f"recall-at-{k}": sums[f"within {k}"] / asked for k in (1, 5)} if asked else {}
+    return classification_scores(sums) | recalls

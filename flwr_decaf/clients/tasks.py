@@ -28,6 +28,11 @@ Batch = dict[str, Tensor]
 Row = dict[str, Any]
 
 
+def _own_loss(model: PeftModel, batch: Batch) -> Tensor:
+    loss: Tensor = model(**batch).loss
+    return loss
+
+
 @dataclass(frozen=True)
 class Task:
     """A model with its adapter, and the way from rows to batches to scores.
@@ -35,7 +40,7 @@ class Task:
     Attributes
     ----------
     model : PeftModel
-        Frozen base with a trainable adapter; ``model(**batch).loss`` is the training loss.
+        Frozen base with a trainable adapter.
     encode : callable
         Rows as loaded -> rows that ``collate`` takes.
     collate : callable
@@ -48,6 +53,8 @@ class Task:
         Such sums -> scores by name; ``accuracy`` or ``perplexity`` among them.
     labels : tuple of str
         Names of the classes, by number; empty where there are none.
+    loss : callable
+        (model, batch) -> the training loss; the model's own unless given.
     """
 
     model: PeftModel
@@ -57,6 +64,7 @@ class Task:
     tally: Callable[[PeftModel, list[Row], torch.device], Sums]
     scores: Callable[[Sums], dict[str, float]]
     labels: tuple[str, ...] = ()
+    loss: Callable[[PeftModel, Batch], Tensor] = _own_loss
 
 
 def _text_classification(model: Model, lora: Lora, data: Data) -> Task:
@@ -72,9 +80,23 @@ def _causal_lm(model: Model, lora: Lora, data: Data) -> Task:
     return build(model, lora, data)
 
 
+def _image_classification(model: Model, lora: Lora, data: Data) -> Task:
+    from flwr_decaf.clients.image_classification import build
+
+    return build(model, lora, data)
+
+
+def _clip(model: Model, lora: Lora, data: Data) -> Task:
+    from flwr_decaf.clients.clip import build
+
+    return build(model, lora, data)
+
+
 TASKS: dict[str, Callable[[Model, Lora, Data], Task]] = {
     "text-classification": _text_classification,
     "causal-lm": _causal_lm,
+    "image-classification": _image_classification,
+    "clip": _clip,
 }
 
 
@@ -124,6 +146,11 @@ def forget_task() -> None:
 
 @lru_cache(maxsize=1)  # two large bases may not fit
 def _build(model: Model, lora: Lora, data: Data) -> Task:
+    if model.objective != "classification" and model.task != "clip":
+        raise ValueError(
+            f"model.objective must be classification with model.task = {model.task}; got "
+            f"{model.objective!r}; it is for clip"
+        )
     return TASKS[model.task](model, lora, data)
 
 

@@ -9,10 +9,10 @@ from peft import PeftModel, TaskType
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
 
 from flwr_decaf.clients.hardware import to_device
-from flwr_decaf.clients.pretrained import add_adapter, fingerprint, load_pretrained
+from flwr_decaf.clients.pretrained import add_adapter, fingerprint, head_options, load_pretrained
 from flwr_decaf.clients.scores import Sums, classification_scores, count_guesses
 from flwr_decaf.clients.tasks import Row, Task, encoded
-from flwr_decaf.data.sources import load_rows, require_columns
+from flwr_decaf.data.sources import class_names, load_rows, require_columns
 from flwr_decaf.text import split_list
 
 if TYPE_CHECKING:
@@ -34,18 +34,11 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
     rows = load_rows(data, seed=0)["train"]
     columns = split_list(data.text_column)
     require_columns("data.text-column", columns, rows, data)
-    if not data.label_column:
-        raise ValueError(
-            "data.label-column must name the classes with model.task = text-classification; got "
-            "''; name a column"
-        )
-    labels = rows.features["label"].names
+    labels = class_names(rows, data, model.task)
     tokenizer, base = load_pretrained(
         model,
         AutoModelForSequenceClassification,
-        num_labels=len(labels),
-        id2label=dict(enumerate(labels)),
-        label2id={label: number for number, label in enumerate(labels)},
+        **head_options(labels),
     )
     collator, source = DataCollatorWithPadding(tokenizer), fingerprint(tokenizer)
 

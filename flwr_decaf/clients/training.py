@@ -58,9 +58,9 @@ def train_locally(
     scaler = loss_scaler(device, train.precision)
     for batch in _training_batches(task, rows, train, seed):
         with autocast(device, train.precision):
-            loss = task.model(**to_device(batch, device)).loss
+            loss = task.loss(task.model, to_device(batch, device))
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
+        torch.autograd.backward(scaler.scale(loss))
         scaler.step(optimizer)
         scaler.update()
         losses.append(loss.item())

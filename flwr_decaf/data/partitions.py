@@ -35,6 +35,15 @@ def iid(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
     return _over(IidPartitioner(num_partitions=n), rows.shuffle(seed=seed))
 
 
+def stratified(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
+    """Deal every class out evenly, one class after the other, as DeCAF's IID (2505.21382)."""
+    order = np.random.default_rng(seed).permutation(len(rows))
+    dealt = order[np.argsort(np.array(rows["label"])[order], kind="stable")]
+    node_of = np.empty(len(rows), dtype=int)
+    node_of[dealt] = np.arange(len(rows)) % n
+    return _by_node(rows, node_of.tolist())
+
+
 def dirichlet(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
     """Draw each class's shares from Dirichlet(alpha), keeping the nodes' sizes near one another."""
     smallest = max(2, min(10, len(rows) // (2 * n)))
@@ -86,6 +95,7 @@ def label_skew(rows: Dataset, n: int, data: config.Data, seed: int) -> Partition
 
 PARTITIONERS: dict[str, Callable[[Dataset, int, config.Data, int], Partitioner]] = {
     "iid": iid,
+    "stratified": stratified,
     "dirichlet": dirichlet,
     "pathological": pathological,
     "label-skew": label_skew,

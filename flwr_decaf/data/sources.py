@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 
 from flwr_decaf.seeds import derive_seed
@@ -89,7 +90,11 @@ def load_rows(data: config.Data, seed: int) -> DatasetDict:
     ValueError
         In one line, if the set cannot be found or lacks the label column or classes.
     """
-    splits = _labelled(data, seed)
+    splits = DatasetDict(_labelled(data, seed))  # a new one: that one is kept
+    if data.shots_per_class:
+        splits["train"] = few_shots(
+            splits["train"], data.shots_per_class, derive_seed(seed, "shots")
+        )
     sizes = {"train": data.max_train_samples, "test": data.max_test_samples}
     return DatasetDict(
         {
@@ -134,9 +139,33 @@ def require_columns(key: str, columns: Iterable[str], rows: Dataset, data: confi
             )
 
 
+def class_names(rows: Dataset, data: config.Data, task: str) -> list[str]:
+    """List the classes by number.
+
+    Raises
+    ------
+    ValueError
+        If ``data.label_column`` is empty.
+    """
+    if not data.label_column:
+        raise ValueError(
+            f"data.label-column must name the classes with model.task = {task}; got ''; name a "
+            "column"
+        )
+    return list(rows.features["label"].names)
+
+
 def sample(rows: Dataset, size: int, seed: int) -> Dataset:
     """Draw ``size`` rows without replacement; 0, or more than there are, takes all as they are."""
     return rows.shuffle(seed=seed).select(range(size)) if 0 < size < len(rows) else rows
+
+
+def few_shots(rows: Dataset, shots: int, seed: int) -> Dataset:
+    """Draw ``shots`` rows of each class, all nodes together, or all where a class has fewer."""
+    order = np.random.default_rng(seed).permutation(len(rows))
+    labels = np.array(rows["label"])[order]
+    chosen = [order[labels == label][:shots] for label in np.unique(labels)]
+    return rows.select(np.sort(np.concatenate(chosen)))
 
 
 @lru_cache(maxsize=2)
