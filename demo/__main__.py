@@ -21,7 +21,7 @@ PARTS: dict[str, Callable[[Path], None]] = {
     "emoji": emoji.write,
     "fashion_mnist": fashion_mnist.write,
     "vit-small": vit.write,
-    "vit-minilm": lambda folder: dual_encoder.write(folder, ROOT / "vit-small"),
+    "vit-minilm": lambda folder: dual_encoder.write(folder, ROOT / "vit-small", ROOT / "emoji"),
 }
 
 

@@ -68,6 +68,15 @@ def share(remedy: str) -> Check:
     return Check("be >= 0 and < 1", lambda value: bool(0 <= value < 1), remedy)
 
 
+def whole_numbers(example: str) -> Check:
+    """Require a list of whole numbers, which may be empty."""
+    return Check(
+        "be whole numbers >= 0, separated by commas, or empty",
+        lambda value: all(part.isdecimal() for part in split_list(value)),
+        f'write e.g. "{example}"',
+    )
+
+
 def setting(default: T, check: Check | None = None) -> T:
     """Declare a setting: its default, whose type is the setting's, and its check."""
     return field(default=default, metadata={"check": check})
@@ -106,14 +115,16 @@ class Model:
 class Lora:
     """The adapter, in PEFT's terms.
 
-    ``target-modules`` is a comma-separated list; empty leaves the choice to PEFT. ``encoder`` says
-    which of CLIP's two get it. ``modules-to-save`` train whole, beside the adapter.
+    ``target-modules`` is a comma-separated list; empty leaves the choice to PEFT.
+    ``layers-to-transform`` says which layers, by number, and ``encoder`` which of CLIP's two get
+    it; ``modules-to-save`` train whole, beside the adapter.
     """
 
     rank: int = setting(8, at_least(1, "the papers use 2 to 16"))
     alpha: float = setting(16.0, above(0, "twice the rank is common"))
     dropout: float = setting(0.0, share("0.1 is common"))
     target_modules: str = setting("query,value")
+    layers_to_transform: str = setting("", whole_numbers("6, 7, 8, 9, 10, 11"))
     encoder: str = setting("both", one_of(["both", "vision", "text"]))
     modules_to_save: str = setting("")
 
@@ -220,11 +231,7 @@ class Config:
     seed: int = setting(0, at_least(0, "any number from 0 up"))
     seeds: str = setting(
         "",
-        Check(
-            "be whole numbers >= 0, separated by commas, or empty",
-            lambda value: all(part.isdecimal() for part in split_list(value)),
-            'write e.g. "0, 1, 2"',
-        ),
+        whole_numbers("0, 1, 2"),
     )
     sweep: str = setting("")
     output_dir: str = setting("runs")

@@ -61,7 +61,7 @@ class Pixels:
 
     def encode(self, images: Sequence[Image.Image]) -> list[bytes]:
         """Resize and crop; a byte for each value, in the order of ``shape``."""
-        return [x.tobytes() for x in _resized(self.processor, [_in_colour(i) for i in images])]
+        return [x.tobytes() for x in _resized(self.processor, [in_colour(i) for i in images])]
 
     def batch(self, rows: Sequence[Row]) -> Tensor:
         """Stack and normalize: (rows, channels, height, width) in fp32."""
@@ -83,7 +83,7 @@ def _resized(processor: Any, images: list[Image.Image]) -> np.ndarray:
     return np.asarray(made["pixel_values"]).round().clip(0, 255).astype(np.uint8)
 
 
-def _in_colour(image: Image.Image) -> Image.Image:
+def in_colour(image: Image.Image) -> Image.Image:
     """Put what is transparent on white, and grey into three channels."""
     if image.mode == "P" or "A" in image.mode:
         clear = image.convert("RGBA")

@@ -170,6 +170,7 @@ def add_adapter(
         the kind ``lora.encoder``.
     """
     targets = split_list(lora.target_modules)
+    layers = [int(number) for number in split_list(lora.layers_to_transform)]
     heads = [*split_list(lora.modules_to_save), *([head] if head else [])]
     _check_modules(base, lora)
     try:
@@ -183,14 +184,15 @@ def add_adapter(
                     lora_alpha=lora.alpha,
                     lora_dropout=lora.dropout,
                     target_modules=targets or None,
+                    layers_to_transform=layers or None,
                     exclude_modules=_OTHER_ENCODER[lora.encoder],
                     modules_to_save=heads or None,
                 ),
             )
     except ValueError as error:
         raise ValueError(
-            f"lora.target-modules must name layers of the model; got {lora.target_modules!r}; "
-            f"take some of its linear layers: {', '.join(_leaves(base, torch.nn.Linear))}"
+            f"lora.target-modules must name layers of the model; got {lora.target_modules!r} "
+            f"and lora.layers-to-transform {lora.layers_to_transform!r}; take some of its linear layers: {', '.join(_leaves(base, torch.nn.Linear))}"
         ) from error
 
 
