@@ -53,7 +53,7 @@ WRONG = [
     ("lora.rank", 2.5, "lora.rank must be of type int; got 2.5"),
     ("lora.dropout", 1.0, "lora.dropout must be >= 0 and < 1; got 1.0"),
     ("data.alpha", 0.0, "data.alpha must be > 0; got 0.0; 0.1 is very unequal"),
-    ("data.partitioner", "dirichlt", "data.partitioner must be one of iid, dirichlet"),
+    ("data.partitioner", "dirichlt", "data.partitioner must be one of iid, stratified, dirichlet"),
     ("model.task", "poetry", "model.task must be one of text-classification"),
     ("num-server-rounds", 0, "num-server-rounds must be >= 1; got 0"),
     ("evaluate-every", -1, "evaluate-every must be >= 0; got -1"),

@@ -8,6 +8,7 @@ captions find each other in a batch, the symmetric loss of CLIP (arXiv 2103.0002
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -52,7 +53,9 @@ class Clip:
         self.classes = self._fixed(prompts_of(self.labels, data.prompt))
         if self.contrastive:
             require_columns("data.text-column", [data.text_column], splits["train"], data)
-            captions = sorted(set(splits["test"][data.text_column]))
+            # Of the whole test: which rows of it are scored depends on the seed, the task does not.
+            every = load_rows(replace(data, max_test_samples=0), seed=0)["test"]
+            captions = sorted(set(every[data.text_column]))
             self.captions = self._fixed([[caption] for caption in captions])
             self.number = {caption: place for place, caption in enumerate(captions)}
 

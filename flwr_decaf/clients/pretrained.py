@@ -192,7 +192,8 @@ def add_adapter(
     except ValueError as error:
         raise ValueError(
             f"lora.target-modules must name layers of the model; got {lora.target_modules!r} "
-            f"and lora.layers-to-transform {lora.layers_to_transform!r}; take some of its linear layers: {', '.join(_leaves(base, torch.nn.Linear))}"
+            f"and lora.layers-to-transform {lora.layers_to_transform!r}; take some of "
+            f"its linear layers: {', '.join(_leaves(base, torch.nn.Linear))}"
         ) from error
 
 

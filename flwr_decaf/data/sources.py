@@ -92,6 +92,7 @@ def load_rows(data: config.Data, seed: int) -> DatasetDict:
     """
     splits = DatasetDict(_labelled(data, seed))  # a new one: that one is kept
     if data.shots_per_class:
+        class_names(splits["train"], data, "any, with data.shots-per-class")
         splits["train"] = few_shots(
             splits["train"], data.shots_per_class, derive_seed(seed, "shots")
         )
@@ -106,7 +107,7 @@ def load_rows(data: config.Data, seed: int) -> DatasetDict:
 
 def _labelled(data: config.Data, seed: int) -> DatasetDict:
     """Read both splits whole and number their classes: once for all seeds that come to the same."""
-    data = replace(data.unsplit(), max_train_samples=0, max_test_samples=0)
+    data = replace(data.unsplit(), max_train_samples=0, max_test_samples=0, shots_per_class=0)
     drawn = _own_test(_read(data.name, data.subset), data.test_split) is None
     return _read_labelled(data, seed if drawn else 0)
 

@@ -14,6 +14,7 @@ from flwr_decaf.data.partitions import PARTITIONERS, node_data, partition_rows
 SKEW = [[0.9, 0.1, 0.5], [0.1, 0.9, 0.5], [0.5, 0.5, 1.0]]
 OPTIONS = {
     "iid": {},
+    "stratified": {},
     "dirichlet": {"alpha": 1.0},
     "pathological": {},
     "label-skew": {"label_skew": json.dumps(SKEW)},
@@ -78,6 +79,16 @@ def test_iid_gives_all_classes_to_all_in_like_shares(folder):
         part = classes(node_data(data(folder, "iid"), node, N, 0))
         assert part.total() == 100
         assert all(20 <= part[c] <= 47 for c in range(3))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_stratified_deals_every_class_out_evenly(folder, n):
+    options = {"partitioner": "stratified", "local_test_share": 0.0}
+    parts = [classes(node_data(Data(name=folder, **options), node, n, 0)) for node in range(n)]
+    for label in range(3):
+        assert {part[label] for part in parts} <= {100 // n, -(-100 // n)}
+    totals = [part.total() for part in parts]
+    assert max(totals) - min(totals) <= 1
 
 
 def test_pathological_gives_whole_classes_to_single_nodes(folder):

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 
 import pytest
 from datasets import ClassLabel, Dataset
+from PIL import Image
 
 from flwr_decaf.config import Data
 from flwr_decaf.data.sources import load_rows, resolve_path
@@ -51,6 +53,37 @@ def test_sizes_are_samples_that_the_seed_decides(tmp_path):
     first, again, other = (load_rows(data, seed=seed)["train"]["body"] for seed in (1, 1, 2))
     assert len(first) == 7
     assert list(first) == list(again) != list(other)
+
+
+def test_shots_are_so_many_of_each_class_whatever_there_is(tmp_path):
+    rows = [{"text": str(i), "label": "aab"[i % 3] if i < 30 else "c"} for i in range(33)]
+    for split in ("train", "test"):
+        Dataset.from_list(rows).to_csv(tmp_path / f"{split}.csv")
+    data = Data(name=str(tmp_path), shots_per_class=5)
+    splits = [load_rows(data, seed) for seed in (0, 0, 1)]
+    assert Counter(splits[0]["train"]["label"]) == {0: 5, 1: 5, 2: 3}  # of c there are three
+    assert len(splits[0]["test"]) == 33
+    drawn = [list(split["train"]["text"]) for split in splits]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_shots_need_classes(tmp_path):
+    Dataset.from_list([{"text": str(i)} for i in range(10)]).to_csv(tmp_path / "train.csv")
+    with pytest.raises(ValueError, match=r"label-column must name .*data\.shots-per-class; got ''"):
+        load_rows(Data(name=str(tmp_path), label_column="", shots_per_class=2), seed=0)
+
+
+def test_a_folder_of_pictures_by_class(tmp_path):
+    for split, n in (("train", 3), ("test", 2)):
+        for name, shade in (("cat", 10), ("dog", 200)):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(n):
+                Image.new("L", (5, 4), shade + i).save(tmp_path / split / name / f"{i}.png")
+    splits = load_rows(Data(name=str(tmp_path)), seed=0)
+    assert splits["train"].features["label"].names == ["cat", "dog"]
+    pixels = {row["image"].getpixel((0, 0)): row["label"] for row in splits["train"]}
+    assert pixels == {10: 0, 11: 0, 12: 0, 200: 1, 201: 1, 202: 1}
+    assert len(splits["test"]) == 4
 
 
 def test_numbers_as_labels(tmp_path):
