@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -17,6 +18,7 @@ from flwr_decaf.clients import peer_mixing
 from flwr_decaf.clients.adapter import get_adapter, set_adapter
 from flwr_decaf.clients.evaluation import evaluate_node
 from flwr_decaf.clients.hardware import choose_device
+from flwr_decaf.clients.learning_rate import LEARNING_RATES
 from flwr_decaf.clients.tasks import Task, load_node_data, load_task
 from flwr_decaf.clients.training import train_locally
 from flwr_decaf.config import Config, parse_config
@@ -31,10 +33,11 @@ def train(msg: Message, context: Context) -> Message:
     """Train the adapter that the message brings on this node's rows, and send it back."""
     config, node, server_round, task, data = _prepare(msg, context)
     sent = cast(ConfigRecord, msg.content["config"])
+    share = LEARNING_RATES[config.train.schedule](server_round, config.num_server_rounds)
     metrics = train_locally(
         task,
         data.train,
-        config.train,
+        replace(config.train, learning_rate=share * config.train.learning_rate),
         trainable=str(sent.get("trainable-factors", "AB")),
         seed=derive_seed(config.seed, "train", server_round, node),
     )

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from flwr_decaf.changing_graphs import CHANGING
 from flwr_decaf.clients.augmentation import AUGMENTATIONS
 from flwr_decaf.clients.hardware import DEVICES, PRECISIONS
+from flwr_decaf.clients.learning_rate import LEARNING_RATES
 from flwr_decaf.clients.tasks import TASKS
 from flwr_decaf.data.partitions import PARTITIONERS
 from flwr_decaf.mixing_matrix import WEIGHTS
@@ -199,6 +200,7 @@ class Train:
     """Local training between two exchanges."""
 
     learning_rate: float = setting(5e-3, above(0, "1e-4 to 5e-3 suit LoRA"))
+    schedule: str = setting("constant", one_of(LEARNING_RATES))
     weight_decay: float = setting(0.01, at_least(0, "0 switches it off"))
     batch_size: int = setting(16, at_least(1, "16 or 32 are common"))
     local_steps: int = setting(8, at_least(1, "optimizer steps a round"))

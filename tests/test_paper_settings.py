@@ -8,8 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from peft import TaskType
 from transformers import (
+    CLIPConfig,
+    CLIPModel,
     LlamaConfig,
     LlamaForCausalLM,
     RobertaConfig,
@@ -29,6 +32,7 @@ from flwr_decaf.run_settings import checked_settings
 from flwr_decaf.strategies import Router
 
 CONF = sorted((Path(__file__).parents[1] / "conf" / "paper").glob("*.toml"))
+CLIP = Path(__file__).parents[1] / "conf" / "paper" / "clip-flowers102.toml"
 LAYERS, WIDTH = 2, 32
 
 
@@ -50,15 +54,30 @@ def tiny_llama():
     )  # fmt: skip
 
 
+def tiny_clip():
+    size = {
+        "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }  # fmt: skip
+    text = {**size, "vocab_size": 50, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    vision = {**size, "image_size": 28, "patch_size": 14}
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
+
+
+# how to build one, its kind for PEFT, and how many layers of it LoRA adapts
 MODELS = {
-    "text-classification": (tiny_roberta, TaskType.SEQ_CLS),
-    "causal-lm": (tiny_llama, TaskType.CAUSAL_LM),
+    "text-classification": (tiny_roberta, TaskType.SEQ_CLS, LAYERS * 2),  # query, value
+    "causal-lm": (tiny_llama, TaskType.CAUSAL_LM, LAYERS * 2),
+    "clip": (tiny_clip, None, 2 * LAYERS * 3),  # two encoders; query, key, value
 }
 RUNS = {
     "dec-lora-roberta-sst2": 2 * 2 * 4,  # graphs, K, ranks
     "tad-lora-roberta-large-sst2": 3 * 3 * 6,  # methods, seeds, p
     "decaf-llama2-wic": 4 * 3 * 2,  # methods, graphs, IID or not
     "decaf-llama2-boolq": 4 * 3 * 2,
+    "clip-flowers102": 3 * 3 * 3 * 2,  # methods, seeds, graphs, IID or not
+    "clip-ucf101": 3 * 3 * 3 * 2,
+    "clip-food101": 3 * 3 * 3 * 2,
 }
 PHASES = {"dlora-fa": {"B"}, "tad-lora": {"A", "B"}}
 
@@ -73,13 +92,12 @@ def test_graph_schedule_and_adapter_can_be_built(conf, tmp_path):
             strategy.network = build_changing_network(n=10, **network_options(config))
             phases = {strategy.schedule(t).trains for t in range(1, 200)}
             assert phases == PHASES.get(config.strategy, {"AB"})
-        build, task_type = MODELS[config.model.task]
+        build, task_type, adapted = MODELS[config.model.task]
         model = add_adapter(build(), config.lora, task_type)
         freeze_factors(model, "AB", head=not config.train.freeze_head)
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         lora = sum(p.numel() for name, p in trained.items() if factor_of(name))
-        # query and value of each layer: A is rank x width, B is width x rank
-        assert lora == LAYERS * 2 * 2 * config.lora.rank * WIDTH
+        assert lora == adapted * 2 * config.lora.rank * WIDTH  # A rank x width, B width x rank
         has_head = config.model.task == "text-classification" and not config.train.freeze_head
         assert any(factor_of(name) is None for name in trained) == has_head
 
@@ -87,3 +105,13 @@ def test_graph_schedule_and_adapter_can_be_built(conf, tmp_path):
 def test_every_file_says_the_command_that_runs_it():
     for conf in CONF:
         assert f"flwr-decaf run conf/paper/{conf.name} --nodes 10" in conf.read_text()
+
+
+def test_clip_vit_b_16_has_720_kib_of_adapters():
+    runs = runs_of(parse_config(checked_settings(CLIP, [], n=10)))
+    config = CLIPConfig(vision_config={"patch_size": 16})  # widths 512 and 768, 12 layers each
+    with torch.device("meta"):  # shapes alone: 600 MB otherwise
+        model = add_adapter(CLIPModel(config), next(iter(runs.values())).lora)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert trained == 184_320 == 12 * 3 * 2 * 2 * (512 + 768)
+    assert trained * 4 == 720 * 1024  # bytes in fp32
