@@ -170,9 +170,12 @@ class TestTexts:
         """Count the texts that the text encoder sees, call by call."""
         seen, model = [], task.model.get_base_model()
         encode = model.get_text_features
-        monkeypatch.setattr(
-            model, "get_text_features", lambda **batch: seen.append(len(batch["input_ids"])) or encode(**batch)
-        )  # fmt: skip
+
+        def counted(**batch):
+            seen.append(len(batch["input_ids"]))
+            return encode(**batch)
+
+        monkeypatch.setattr(model, "get_text_features", counted)
         return seen
 
     def test_classes_are_encoded_once_a_step_where_they_train(self, folder, pictures, monkeypatch):
