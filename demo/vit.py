@@ -15,7 +15,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from flwr_decaf.data.sources import resolve_path
 
-SIDE = 56  # pixels; a multiple of the patch, small enough for a CPU
+SIDE = 42  # pixels; a multiple of the patch, small enough for a CPU
 _PREFIX = "backbone."
 _RENAMED = {
     "attention.attention.query": "attention.q_proj",

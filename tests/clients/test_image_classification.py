@@ -39,7 +39,7 @@ def test_the_adapter_is_lora_on_some_layers_and_a_head(task):
 
 def test_pictures_are_encoded_once_to_bytes(task):
     rows = load_node_data(MODEL, LORA, DATA, seed=0, node=0, n=3)
-    assert len(rows.train.with_format(None)[0]["pixels"]) == 3 * 56 * 56
+    assert len(rows.train.with_format(None)[0]["pixels"]) == 3 * 42 * 42
     assert set(rows.train.column_names) == {"pixels", "label"}
 
 
