@@ -14,18 +14,30 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from flwr_decaf.clients import peer_mixing
+from flwr_decaf.clients import peer_mixing_with, pretraining
 from flwr_decaf.clients.adapter import get_adapter, set_adapter
 from flwr_decaf.clients.evaluation import evaluate_node
 from flwr_decaf.clients.hardware import choose_device
 from flwr_decaf.clients.learning_rate import LEARNING_RATES
+from flwr_decaf.clients.node_matching import matching_on
 from flwr_decaf.clients.tasks import Task, load_node_data, load_task
 from flwr_decaf.clients.training import train_locally
 from flwr_decaf.config import Config, parse_config
 from flwr_decaf.data.partitions import NodeData
+from flwr_decaf.matching import Matching
 from flwr_decaf.seeds import derive_seed
+from flwr_decaf.strategies import STRATEGIES, FedAvg
 
-app = ClientApp(mods=[peer_mixing])
+
+def matching(msg: Message, context: Context) -> Matching:
+    """Prepare DIMAT's matching on this node's rows."""
+    config, node, server_round, task, data = _load(msg, context)
+    seed = derive_seed(config.seed, "matching", server_round, node)
+    permutes = config.dimat.matching != "none"
+    return matching_on(task, data.train, config.dimat.max_samples, permutes, seed)
+
+
+app = ClientApp(mods=[peer_mixing_with(matching)])
 
 
 @app.train()
@@ -33,6 +45,13 @@ def train(msg: Message, context: Context) -> Message:
     """Train the adapter that the message brings on this node's rows, and send it back."""
     config, node, server_round, task, data = _prepare(msg, context)
     sent = cast(ConfigRecord, msg.content["config"])
+    if pretraining.is_due(task, config.train, config.seed):
+        # FedAvg's nodes need a common start, as its server's model is one; others have their own.
+        if not issubclass(STRATEGIES[config.strategy], FedAvg):
+            pretraining.draw_own_start(task, config.seed, node)
+        alone = derive_seed(config.seed, "pretraining", node)
+        metrics = pretraining.pretrain(task, data.train, config.train, alone)
+        return _reply(msg, node, server_round, len(data.train), metrics, task)
     share = LEARNING_RATES[config.train.schedule](server_round, config.num_server_rounds)
     metrics = train_locally(
         task,
@@ -53,6 +72,13 @@ def evaluate(msg: Message, context: Context) -> Message:
 
 
 def _prepare(msg: Message, context: Context) -> tuple[Config, int, int, Task, NodeData]:
+    loaded = _load(msg, context)
+    task = loaded[3]
+    set_adapter(task.model, cast(ArrayRecord, msg.content["arrays"]).to_torch_state_dict())
+    return loaded
+
+
+def _load(msg: Message, context: Context) -> tuple[Config, int, int, Task, NodeData]:
     sent = cast(ConfigRecord, msg.content["config"])
     # What a comparison changes from run to run comes with the message; the rest is the run-config.
     config = parse_config({**context.run_config, **json.loads(str(sent.get("settings", "{}")))})
@@ -61,7 +87,6 @@ def _prepare(msg: Message, context: Context) -> tuple[Config, int, int, Task, No
         torch.set_num_threads(config.train.threads)
     task = load_task(config.model, config.lora, config.data)
     task.model.to(choose_device(config.train.device))
-    set_adapter(task.model, cast(ArrayRecord, msg.content["arrays"]).to_torch_state_dict())
     server_round = cast(int, sent["server-round"])
     if config.strategy == "centralized":  # whichever node does it has all data, and is node 0
         node, n = 0, 1

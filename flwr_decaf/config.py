@@ -110,6 +110,7 @@ class Model:
     objective: str = setting("classification", one_of(["classification", "contrastive"]))
     quantization: str = setting("none", one_of(["none", "8bit", "4bit"]))
     dtype: str = setting("fp32", one_of(["auto", *PRECISIONS]))
+    width: int = setting(0, at_least(0, "units of a cnn's first layers; 0 is as published"))
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ class Data:
     test_split: str = setting("")
     text_column: str = setting("text")
     image_column: str = setting("image")
+    image_size: int = setting(32, at_least(4, "pixels a side of the pictures that a cnn gets"))
     label_column: str = setting("label")
     prompt: str = setting("")
     response: str = setting("{text}")
@@ -181,6 +183,17 @@ class Tad:
 
 
 @dataclass(frozen=True)
+class Dimat:
+    """DIMAT's own.
+
+    Without matching, models are averaged as they are; batch-norm is recomputed all the same.
+    """
+
+    matching: str = setting("activations", one_of(["activations", "none"]))
+    max_samples: int = setting(0, at_least(0, "0 compares units on all rows of a node"))
+
+
+@dataclass(frozen=True)
 class Robust:
     """Mixing that withstands neighbours that lie."""
 
@@ -205,6 +218,7 @@ class Train:
     batch_size: int = setting(16, at_least(1, "16 or 32 are common"))
     local_steps: int = setting(8, at_least(1, "optimizer steps a round"))
     local_epochs: int = setting(0, at_least(0, "0 goes by train.local-steps"))
+    pretrain_epochs: int = setting(0, at_least(0, "0 starts all nodes from one model"))
     freeze_head: bool = setting(False)
     device: str = setting("auto", one_of(DEVICES))
     precision: str = setting("fp32", one_of(PRECISIONS))
@@ -258,6 +272,7 @@ class Config:
     lora: Lora = field(default_factory=Lora)
     data: Data = field(default_factory=Data)
     tad: Tad = field(default_factory=Tad)
+    dimat: Dimat = field(default_factory=Dimat)
     robust: Robust = field(default_factory=Robust)
     attack: Attack = field(default_factory=Attack)
     train: Train = field(default_factory=Train)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 
+from flwr_decaf.clients.node_matching import matching_on
 from flwr_decaf.clients.tasks import Task, load_task, load_test
 from flwr_decaf.config import Config
 from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.data.sources import load_rows
 from flwr_decaf.mixing_matrix import graph_of
-from flwr_decaf.rules import NEEDED
+from flwr_decaf.rules import ALIGNED, NEEDED
 from flwr_decaf.run_network import network_of
 from flwr_decaf.strategies import STRATEGIES, FedAvg
 from flwr_decaf.strategies.participation import present, read_schedule
@@ -39,6 +40,9 @@ def check(config: Config, n: int) -> None:
     task = load_task(config.model, config.lora, config.data)
     partition_rows(config.data, n, config.seed)
     _try_rows(task, config)
+    if getattr(STRATEGIES[config.strategy], "rule", "") in ALIGNED:
+        rows = load_test(config.model, config.lora, config.data, config.seed)
+        matching_on(task, rows.select(range(min(2, len(rows)))), 0, permutes=True, seed=0)
     network_of(config, n)
 
 

@@ -19,6 +19,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from flwr_decaf.clients import cnn
 from flwr_decaf.clients.adapter import freeze_factors
 from flwr_decaf.clients.pretrained import add_adapter
 from flwr_decaf.comparison import runs_of
@@ -78,6 +79,7 @@ RUNS = {
     "clip-flowers102": 3 * 3 * 3 * 2,  # methods, seeds, graphs, IID or not
     "clip-ucf101": 3 * 3 * 3 * 2,
     "clip-food101": 3 * 3 * 3 * 2,
+    "dimat-resnet20-cifar100": 2 * 3 * 3 * 2,  # methods, seeds, graphs, IID or not
 }
 PHASES = {"dlora-fa": {"B"}, "tad-lora": {"A", "B"}}
 
@@ -92,6 +94,9 @@ def test_graph_schedule_and_adapter_can_be_built(conf, tmp_path):
             strategy.network = build_changing_network(n=10, **network_options(config))
             phases = {strategy.schedule(t).trains for t in range(1, 200)}
             assert phases == PHASES.get(config.strategy, {"AB"})
+        if config.model.task == "cnn":
+            check_whole_model(config)
+            continue
         build, task_type, adapted = MODELS[config.model.task]
         model = add_adapter(build(), config.lora, task_type)
         freeze_factors(model, "AB", head=not config.train.freeze_head)
@@ -100,6 +105,18 @@ def test_graph_schedule_and_adapter_can_be_built(conf, tmp_path):
         assert lora == adapted * 2 * config.lora.rank * WIDTH  # A rank x width, B width x rank
         has_head = config.model.task == "text-classification" and not config.train.freeze_head
         assert any(factor_of(name) is None for name in trained) == has_head
+
+
+def check_whole_model(config):
+    """By hand: 3 x 3 convolutions without biases, two parameters a unit of batch-norm."""
+    model = cnn.MODELS[config.model.name](config.model, config.data, num_labels=100)
+    w = config.model.width
+    blocks = [(w, w)] * 3 + [(w, 2 * w), *[(2 * w, 2 * w)] * 2]
+    blocks += [(2 * w, 4 * w), *[(4 * w, 4 * w)] * 2]
+    inner = sum(9 * out * (into + out) + 4 * out for into, out in blocks)
+    projections = sum(into * out + 2 * out for into, out in blocks if into != out)
+    expected = 27 * w + 2 * w + inner + projections + 100 * (4 * w + 1)
+    assert sum(p.numel() for p in model.parameters()) == expected
 
 
 def test_every_file_says_the_command_that_runs_it():

@@ -5,6 +5,7 @@ Of a PEFT model that is its adapter; of any other the whole model with its batch
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
@@ -71,6 +72,14 @@ def get_adapter(model: nn.Module) -> State:
     if isinstance(model, PeftModel):
         return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
     return {name: x for name, x in model.state_dict().items() if x.dtype.is_floating_point}
+
+
+def digest(model: nn.Module) -> str:
+    """Name the values of what trains and travels."""
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in get_adapter(model).values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def set_adapter(model: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from datasets import Dataset
 
-from flwr_decaf.clients.adapter import get_adapter
+from flwr_decaf.clients.adapter import digest
 from flwr_decaf.clients.tasks import Task
 from flwr_decaf.clients.training import evaluate_rows
 from flwr_decaf.data.partitions import NodeData
@@ -28,10 +27,7 @@ def evaluate_node(task: Task, data: NodeData, train: Train) -> dict[str, float]:
         rows out); ``evaluate-seconds``.
     """
     started = time.perf_counter()
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in get_adapter(task.model).values():
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    scores = _score_common_test(task, data.test, train, digest.hexdigest())
+    scores = _score_common_test(task, data.test, train, digest(task.model))
     local = evaluate_rows(task, data.local_test, train)
     return {
         **scores,

@@ -92,11 +92,18 @@ def _clip(model: Model, lora: Lora, data: Data) -> Task:
     return build(model, lora, data)
 
 
+def _cnn(model: Model, lora: Lora, data: Data) -> Task:
+    from flwr_decaf.clients.cnn import build
+
+    return build(model, lora, data)
+
+
 TASKS: dict[str, Callable[[Model, Lora, Data], Task]] = {
     "text-classification": _text_classification,
     "causal-lm": _causal_lm,
     "image-classification": _image_classification,
     "clip": _clip,
+    "cnn": _cnn,
 }
 
 

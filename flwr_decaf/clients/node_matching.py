@@ -1,0 +1,80 @@
+"""DIMAT's part of the client: a task's model and a node's own rows to match hidden units on."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+
+from flwr_decaf.clients.hardware import to_device
+from flwr_decaf.clients.tasks import Batch, Task
+from flwr_decaf.data.sources import sample
+from flwr_decaf.matching import Group, Matching, find_groups
+
+_ROWS = 128  # in a batch
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def matching_on(task: Task, rows: Dataset, max_samples: int, permutes: bool, seed: int) -> Matching:
+    """Prepare the matching of a task's hidden units on a node's rows.
+
+    Parameters
+    ----------
+    task : Task
+        Its whole model trains.
+    rows : Dataset
+        Encoded rows of the node.
+    max_samples : int
+        How many of them to compare units on; 0 takes all.
+    permutes : bool
+        Whether units are permuted at all.
+    seed : int
+        Decides which.
+
+    Raises
+    ------
+    ValueError
+        If an adapter trains in place of the whole model, the model has a layer that matching does
+        not know, or there are no rows.
+    """
+    check_whole(task)
+    torch.manual_seed(seed)  # rows may be augmented at random
+    rows = sample(rows, max_samples, seed)
+    device = next(task.model.parameters()).device
+    # Batches of one size but for a row: batch-norm's statistics are means over batches.
+    parts = torch.arange(len(rows)).tensor_split(math.ceil(len(rows) / _ROWS)) if len(rows) else []
+    batches = [_inputs(task, rows, part.tolist(), device) for part in parts]
+    shapes = tuple((name, tuple(x.shape[1:])) for name, x in (batches or [{}])[0].items())
+    groups = _groups(task, shapes, device) if permutes and batches else []
+    return Matching(task.model, groups, batches)
+
+
+def check_whole(task: Task) -> None:
+    """Refuse a task that trains an adapter.
+
+    Raises
+    ------
+    ValueError
+        In one line.
+    """
+    if isinstance(task.model, PeftModel):
+        raise ValueError(
+            "model.task must be one whose whole model trains with strategy dimat; this one trains "
+            "an adapter on a common base, whose units are in place; set model.task to cnn, or take "
+            "another strategy"
+        )
+
+
+def _inputs(task: Task, rows: Dataset, chosen: list[int], device: torch.device) -> Batch:
+    batch = task.collate([rows[i] for i in chosen])
+    return to_device({name: x for name, x in batch.items() if name != "labels"}, device)
+
+
+@lru_cache(maxsize=2)
+def _groups(task: Task, shapes: Shapes, device: torch.device) -> list[Group]:
+    batch = {name: torch.zeros(2, *shape, device=device) for name, shape in shapes}
+    return find_groups(task.model, batch)

@@ -1,0 +1,112 @@
+"""Each node's training before the first exchange, done once on this disk.
+
+Models that are merged by matching start from different initialisations, each trained by its node
+alone. Later runs with the same settings, of other strategies too, find it done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import safetensors.torch
+from datasets import Dataset
+from huggingface_hub import cached_assets_path
+from safetensors import safe_open
+
+from flwr_decaf import __version__
+from flwr_decaf.clients.adapter import digest, get_adapter, initialize_adapter, set_adapter
+from flwr_decaf.clients.tasks import Task
+from flwr_decaf.clients.training import train_locally
+from flwr_decaf.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from flwr_decaf.config import Train
+
+
+def is_due(task: Task, train: Train, seed: int) -> bool:
+    """Tell whether a node is still where the run began, and has to be trained alone first.
+
+    Parameters
+    ----------
+    task : Task
+        Its model holds what the node was sent.
+    train : config.Train
+        ``pretrain_epochs``: 0 for none.
+    seed : int
+        The run's, from which the server drew the common start.
+    """
+    return train.pretrain_epochs > 0 and digest(task.model) == _start(task, seed)
+
+
+def draw_own_start(task: Task, seed: int, node: int) -> None:
+    """Draw a model that is this node's alone."""
+    _draw(task, derive_seed(seed, "start", node))
+
+
+def pretrain(task: Task, rows: Dataset, train: Train, seed: int) -> dict[str, float]:
+    """Train for ``train.pretrain_epochs`` from what the model holds, or load what came of it.
+
+    Parameters
+    ----------
+    task : Task
+        Its model holds the start, and then the result.
+    rows : Dataset
+        Encoded rows of the node.
+    train : config.Train
+        As for local training.
+    seed : int
+        Decides the batches.
+
+    Returns
+    -------
+    dict of str to float
+        As ``train_locally``; the seconds are those of this call.
+    """
+    started = time.perf_counter()
+    settings = replace(train, local_epochs=train.pretrain_epochs)
+    known = repr((digest(task.model), rows._fingerprint, settings, seed, __version__))
+    name = hashlib.blake2b(known.encode(), digest_size=16).hexdigest()
+    folder = cached_assets_path("flwr-decaf", namespace="pretraining")
+    file = folder / f"{name}.safetensors"
+    if file.exists():
+        with safe_open(file, framework="pt") as saved:
+            loss = json.loads(saved.metadata()["train-loss"])
+        set_adapter(task.model, safetensors.torch.load_file(file))
+    else:
+        loss = train_locally(task, rows, settings, "AB", seed)["train-loss"]
+        _save(task, file, loss)
+    return {"train-loss": loss, "train-seconds": time.perf_counter() - started}
+
+
+@lru_cache(maxsize=4)
+def _start(task: Task, seed: int) -> str:
+    held = {name: tensor.clone() for name, tensor in get_adapter(task.model).items()}
+    _draw(task, seed)
+    start = digest(task.model)
+    set_adapter(task.model, held)
+    return start
+
+
+def _draw(task: Task, seed: int) -> None:
+    # On the CPU, where the server draws: another device draws other numbers.
+    device = next(task.model.parameters()).device
+    task.model.to("cpu")
+    initialize_adapter(task.model, seed)
+    task.model.to(device)
+
+
+def _save(task: Task, file: Path, loss: float) -> None:
+    # Under another name until it is whole: another process may be looking for it.
+    state = {name: x.detach().cpu().contiguous() for name, x in get_adapter(task.model).items()}
+    handle, unfinished = tempfile.mkstemp(dir=file.parent)
+    os.close(handle)
+    safetensors.torch.save_file(state, unfinished, metadata={"train-loss": json.dumps(loss)})
+    os.replace(unfinished, file)
