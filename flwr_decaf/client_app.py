@@ -31,8 +31,9 @@ from flwr_decaf.strategies import STRATEGIES, FedAvg
 
 def matching(msg: Message, context: Context) -> Matching:
     """Prepare DIMAT's matching on this node's rows."""
-    config, node, server_round, task, data = _load(msg, context)
-    seed = derive_seed(config.seed, "matching", server_round, node)
+    config, node, _, task, data = _load(msg, context)
+    # Not of the round: mail may come with this round's evaluation or the next one's training.
+    seed = derive_seed(config.seed, "matching", node)
     permutes = config.dimat.matching != "none"
     return matching_on(task, data.train, config.dimat.max_samples, permutes, seed)
 

@@ -14,6 +14,7 @@ from flwr_decaf.config import Train, flatten, parse_config
 from flwr_decaf.preflight import check
 from flwr_decaf.run import build_strategy
 from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.strategies import STRATEGIES
 from tests.local_grid import LocalGrid
 
 SETTINGS = {
@@ -120,6 +121,22 @@ def test_dimat_with_an_adapter_is_refused_before_the_start():
     config = parse_config({"strategy": "dimat", "data.max-train-samples": 40})
     with pytest.raises(ValueError, match=r"model.task must be one whose whole model trains"):
         check(config, 2)
+
+
+def test_a_node_holds_the_same_after_matching_whether_it_was_evaluated_or_not():
+    held = []
+    for every in (1, 0):
+        settings = {"strategy": "dimat", "evaluate-every": every, "dimat.max-samples": 20}
+        config = parse_config(SETTINGS | settings)
+        task = load_task(config.model, config.lora, config.data)
+        grid = LocalGrid(client_app.app, 3)
+        sent = ConfigRecord({"settings": json.dumps(flatten(config))})
+        strategy = STRATEGIES["dimat"]("complete", evaluate_every=every)
+        start = ArrayRecord(initialize_adapter(task.model, config.seed))
+        strategy.start(grid, start, 2, train_config=sent, evaluate_config=sent)
+        held.append(strategy.collect(grid))
+    for node, state in held[0].items():
+        assert all(torch.equal(x, held[1][node][key]) for key, x in state.items())
 
 
 def test_matching_can_be_left_out(tmp_path):
