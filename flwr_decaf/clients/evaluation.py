@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from functools import lru_cache
+from collections import OrderedDict
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from datasets import Dataset
 
@@ -15,6 +16,12 @@ from flwr_decaf.data.partitions import NodeData
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Train
+
+_KEPT = 1000  # scores, of a few hundred bytes each
+_Scores = OrderedDict[tuple[str, str, int, str], dict[str, float]]
+_known: WeakKeyDictionary[Task, _Scores] = (
+    WeakKeyDictionary()
+)  # a task that is let go takes its own
 
 
 def evaluate_node(task: Task, data: NodeData, train: Train) -> dict[str, float]:
@@ -27,8 +34,9 @@ def evaluate_node(task: Task, data: NodeData, train: Train) -> dict[str, float]:
         rows out); ``evaluate-seconds``.
     """
     started = time.perf_counter()
-    scores = _score_common_test(task, data.test, train, digest(task.model))
-    local = evaluate_rows(task, data.local_test, train)
+    held = digest(task.model)
+    scores = _scored(task, data.test, train, held)
+    local = _scored(task, data.local_test, train, held)
     return {
         **scores,
         **{f"local-{name}": value for name, value in local.items()},
@@ -36,10 +44,13 @@ def evaluate_node(task: Task, data: NodeData, train: Train) -> dict[str, float]:
     }
 
 
-@lru_cache(maxsize=1)
-def _score_common_test(
-    task: Task, rows: Dataset, train: Train, adapter_digest: str
-) -> dict[str, float]:
-    # At the start, and under FedAvg always, all nodes hold one and the same adapter: an actor that
-    # scores it for one node need not do so again for the next.
-    return evaluate_rows(task, rows, train)
+def _scored(task: Task, rows: Dataset, train: Train, adapter_digest: str) -> dict[str, float]:
+    # At the start of every run with one seed, and under FedAvg always, all nodes hold one and the
+    # same adapter: an actor that has scored it for one node need not do so again.
+    known = _known.setdefault(task, OrderedDict())
+    key = (adapter_digest, rows._fingerprint, train.batch_size, train.precision)
+    if key not in known:
+        known[key] = evaluate_rows(task, rows, train)
+        if len(known) > _KEPT:
+            known.popitem(last=False)
+    return known[key]

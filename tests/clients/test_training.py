@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flwr_decaf.clients.adapter import freeze_factors, get_adapter, set_adapter
-from flwr_decaf.clients.evaluation import _score_common_test, evaluate_node
+from flwr_decaf.clients.evaluation import evaluate_node
 from flwr_decaf.clients.training import evaluate_rows, train_locally
 from flwr_decaf.config import Train
 from flwr_decaf.lora import factor_of
@@ -90,17 +90,22 @@ def test_accuracy_is_the_share_of_rows_classified_right(task, rows):
     assert scores["accuracy"] == sum(guesses) / len(guesses)
 
 
-def test_one_adapter_is_scored_on_the_common_test_once(task, rows):
-    _score_common_test.cache_clear()
-    first = evaluate_node(task, rows, Train())
-    again = evaluate_node(task, rows, Train())
-    assert _score_common_test.cache_info().hits == 1
+def test_one_adapter_is_scored_once(task, rows):
+    passes = []
+    counting = replace(task, tally=lambda *what: passes.append(0) or task.tally(*what))
+    first = evaluate_node(counting, rows, Train())
+    once = len(passes)
+    again = evaluate_node(counting, rows, Train())
+    assert len(passes) == once
     assert {**first, "evaluate-seconds": 0} == {**again, "evaluate-seconds": 0}
     assert {"accuracy", "loss", "local-accuracy", "local-loss"} < set(first)
     set_adapter(task.model, {k: x + 0.5 for k, x in get_adapter(task.model).items()})
-    changed = evaluate_node(task, rows, Train())
-    assert _score_common_test.cache_info().misses == 2
+    changed = evaluate_node(counting, rows, Train())
+    assert len(passes) == 2 * once
     assert changed["loss"] != first["loss"]
+    assert changed["local-loss"] != first["local-loss"]
+    evaluate_node(counting, rows, Train(batch_size=7))  # other batches round in another way
+    assert len(passes) > 3 * once
 
 
 def test_an_adapter_comes_back_as_it_was_put_in(task):
