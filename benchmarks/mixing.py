@@ -1,89 +1,184 @@
-"""How much faster the factored SVD of DeCAF's mix is than the dense one, layer by layer.
+"""DeCAF's mix of a whole adapter against the ways that form the dense product, and DLoRA's.
 
-    python -m benchmarks.mixing
+    python -m benchmarks.mixing [--large]
 
-Both ways start from the same factors and end with rank-r factors; the dense way forms the
-(d_out, d_in) product, as ``peft``'s ``combination_type="svd"`` does. Each figure is the median of
-repeated runs that alternate between the two, on one thread.
+* ``peft``: ``add_weighted_adapter(combination_type="svd")`` on the same adapters.
+* ``dense``: the SVD of the averaged product, as the papers' code does.
+* ``dlora``: plain averaging of the same factors, which is no SVD at all.
+* ``gram``: the factored SVD by way of Gram matrices instead of QR, with its error.
+
+One thread, as a node mixes. Ours and DLoRA's are timed on all layers of a model, peft and the
+dense SVD on one layer of each shape, times the number of layers; their time hangs on the shape
+alone, and is taken once a shape. ``--large`` takes them at 4096 as well (minutes).
 """
 
 from __future__ import annotations
 
-import json
-import platform
-import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
+import math
+import sys
+from functools import cache
+from typing import NamedTuple
 
 import torch
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
 
+from benchmarks.measure import by_turns, other_work, report
+from flwr_decaf.lora import State, pairs, product
+from flwr_decaf.rules import RULES
 from flwr_decaf.rules.truncated_svd import truncated_svd
 
-RESULT = Path(__file__).parent / "results" / "mixing.json"
-CASES = [  # d_out, d_in, states mixed, rank
-    (384, 384, 3, 8),
-    (768, 768, 3, 4),
-    (768, 3072, 3, 8),
-    (768, 3072, 10, 16),
-    (2048, 2048, 3, 8),
+LARGE = 4096 if "--large" in sys.argv else 1024  # up to which the dense ways are taken
+
+
+class Case(NamedTuple):
+    """A model's adapted layers: (how many, d_out, d_in), and what is mixed."""
+
+    model: str
+    layers: tuple[tuple[int, int, int], ...]
+    states: int
+    rank: int
+    dtype: torch.dtype = torch.float32
+
+
+MINILM, CLIP = ((12, 384, 384),), ((36, 768, 768),)
+ROBERTA, LLAMA7 = ((48, 1024, 1024),), ((64, 4096, 4096),)
+LLAMA70 = ((80, 8192, 8192), (80, 1024, 8192))
+CASES = [
+    *(Case("MiniLM", MINILM, 3, rank) for rank in (2, 8, 64)),
+    Case("MiniLM", MINILM, 10, 8),
+    *(Case("CLIP ViT-B/16", CLIP, 3, rank) for rank in (2, 8, 64)),
+    Case("CLIP ViT-B/16", CLIP, 10, 2),
+    Case("CLIP ViT-B/16", CLIP, 3, 2, torch.bfloat16),
+    *(Case("RoBERTa-large", ROBERTA, states, 8) for states in (3, 10)),
+    *(Case("LLaMA-2-7B", LLAMA7, 3, rank) for rank in (8, 64)),
+    Case("LLaMA-2-7B", LLAMA7, 10, 8),
+    Case("LLaMA-2-7B", LLAMA7, 3, 8, torch.bfloat16),
+    Case("LLaMA-2-70B", LLAMA70, 3, 8),
 ]
 
 
-def dense_svd(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Factorize the product by way of the product."""
-    u, s, vh = torch.linalg.svd(left @ right, full_matrices=False)
-    return u[..., :rank], s[..., :rank], vh[..., :rank, :]
+def adapter(case: Case, seed: int) -> State:
+    """Draw an adapter of the case's shapes."""
+    torch.manual_seed(seed)
+    state: State = {}
+    for kind, (count, d_out, d_in) in enumerate(case.layers):
+        for layer in range(count):
+            name = f"layer.{layer}.{kind}.lora_{{}}.weight"
+            state[name.format("A")] = torch.randn(case.rank, d_in).to(case.dtype)
+            state[name.format("B")] = torch.randn(d_out, case.rank).to(case.dtype)
+    return state
 
 
-def seconds(function: Callable[..., object], *arguments: object) -> float:
-    """Time one call."""
-    started = time.perf_counter()
-    function(*arguments)
-    return time.perf_counter() - started
+@cache
+def dense_seconds(d_out: int, d_in: int, dtype: torch.dtype) -> dict[str, float | None]:
+    """Time one layer by peft and by the plain dense SVD, mixing three adapters of rank 8."""
+    if d_out * d_in > LARGE * LARGE:
+        return {"peft": None, "dense": None}
+    base = nn.Sequential()
+    base.add_module("layer", nn.Linear(d_in, d_out, bias=False).to(dtype))
+    config = LoraConfig(r=8, lora_alpha=8, target_modules=["layer"], init_lora_weights=False)
+    model = get_peft_model(base, config, adapter_name="0")
+    for name in ("1", "2"):
+        model.add_adapter(name, config)
+    mixed: list[str] = []
+
+    def by_peft() -> None:
+        mixed.append(f"mixed{len(mixed)}")
+        model.add_weighted_adapter(
+            ["0", "1", "2"], [1 / 3] * 3, mixed[-1], combination_type="svd", svd_rank=8
+        )
+
+    average = torch.randn(d_out, d_in)
+    ways = {
+        "peft": by_peft,
+        "dense": lambda: torch.linalg.svd(average, full_matrices=False),
+    }
+    return {**by_turns(ways, repeats=3 if d_in <= 1024 else 1)}
 
 
-def compare(d_out: int, d_in: int, states: int, rank: int, repeats: int = 5) -> dict[str, float]:
-    """Time both ways on one layer, and how far their products are apart."""
+def gram_svd(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Take the factored SVD by eigenvectors of Gram matrices: no QR, but squared condition."""
+    value, vector = torch.linalg.eigh(left.mT @ left)
+    root = value.clamp_min(0).sqrt().unsqueeze(-1)
+    core = root * (vector.mT @ right)  # right singular vectors and values of left @ right
+    square, basis = torch.linalg.eigh(core @ core.mT)
+    s = square.clamp_min(0).sqrt().flip(-1)[..., :rank]
+    basis = basis.flip(-1)[..., :rank]
+    vh = (basis.mT @ core) / s.unsqueeze(-1).clamp_min(1e-30)
+    u = left @ (right @ vh.mT) / s.unsqueeze(-2).clamp_min(1e-30)
+    return u, s, vh
+
+
+def gram_error(decades: float) -> tuple[float, float]:
+    """Compare both routes in fp32 to fp64 where singular values span some decades.
+
+    Returns
+    -------
+    tuple of float
+        Relative error of the smallest singular value kept: by QR, by Gram matrices.
+    """
     torch.manual_seed(0)
-    left = torch.randn(1, d_out, states * rank)
-    right = torch.randn(1, states * rank, d_in)
-    times: dict[str, list[float]] = {"factored": [], "dense": []}
-    for _ in range(repeats):
-        times["factored"].append(seconds(truncated_svd, left, right, rank))
-        times["dense"].append(seconds(dense_svd, left, right, rank))
-    ours, theirs = (u * s.unsqueeze(-2) @ vh for u, s, vh in
-                    (truncated_svd(left, right, rank), dense_svd(left, right, rank)))  # fmt: skip
-    medians = {name: statistics.median(values) for name, values in times.items()}
+    spread = torch.logspace(0, -decades, 24, dtype=torch.float64)
+    left = torch.linalg.qr(torch.randn(1, 768, 24, dtype=torch.float64))[0] * spread
+    right = torch.linalg.qr(torch.randn(1, 768, 24, dtype=torch.float64))[0].mT
+    exact = spread[7]
+    svds = (f(left.float(), right.float(), 8)[1][0, 7] for f in (truncated_svd, gram_svd))
+    return tuple(float((s.double() - exact).abs() / exact) for s in svds)  # type: ignore[return-value]
+
+
+def compare(case: Case) -> dict[str, object]:
+    """Time one case all ways."""
+    states = [adapter(case, seed) for seed in range(case.states)]
+    weights = [1 / case.states] * case.states
+    factorize, average = RULES["factorize"], RULES["average"]
+    pair = pairs(states[0])[0]
+    stacked = [
+        torch.cat([state[pair.b].float() / case.states for state in states], dim=1)[None],
+        torch.cat([state[pair.a].float() for state in states], dim=0)[None],
+    ]
+    seconds = by_turns(
+        {
+            "ours": lambda: factorize(states, weights),
+            "dlora": lambda: average(states, weights),
+            "qr": lambda: truncated_svd(stacked[0], stacked[1], case.rank),
+            "gram": lambda: gram_svd(stacked[0], stacked[1], case.rank),
+        },
+        repeats=5,
+    )
+    dense = {"peft": 0.0, "dense": 0.0}
+    for count, d_out, d_in in case.layers:
+        for way, taken in dense_seconds(d_out, d_in, case.dtype).items():
+            dense[way] = dense[way] + count * taken if taken is not None else float("nan")
+    known = {way: None if math.isnan(taken) else taken for way, taken in dense.items()}
+    mixed = factorize(states, weights)
+    exact = sum(product({k: x.double() for k, x in s.items()}, pair) for s in states) / case.states
+    best = torch.linalg.svdvals(exact)[case.rank :].norm() if case.layers[0][1] <= 1024 else None
+    ours = product({k: x.double() for k, x in mixed.items()}, pair)
     return {
-        "d_out": d_out, "d_in": d_in, "states": states, "rank": rank,
-        "factored-ms": 1e3 * medians["factored"], "dense-ms": 1e3 * medians["dense"],
-        "ratio": medians["dense"] / medians["factored"],
-        "relative-difference": float((ours - theirs).norm() / theirs.norm()),
+        "model": case.model, "states": case.states, "rank": case.rank,
+        "dtype": str(case.dtype).removeprefix("torch."),
+        "ours-ms": 1e3 * seconds["ours"],
+        "dlora-ms": 1e3 * seconds["dlora"],
+        **{f"{way}-s": taken for way, taken in known.items()},
+        **{f"{way}/ours": taken and taken / seconds["ours"] for way, taken in known.items()},
+        "ours/dlora": seconds["ours"] / seconds["dlora"],
+        "error/best": best and float((ours - exact).norm() / best),
+        "qr/gram": seconds["qr"] / seconds["gram"],
     }  # fmt: skip
 
 
 def main() -> None:
     """Measure all cases, print them, and keep them as JSON."""
+    beside = other_work()
     torch.set_num_threads(1)
-    compare(64, 64, 2, 4)  # warm up
-    results = [compare(*case) for case in CASES]
-    table = Table(title="DeCAF's mix of one layer, fp32, one thread")
-    for heading in ("layer", "states", "rank", "factored", "dense", "ratio", "difference"):
-        table.add_column(heading, justify="right")
-    for row in results:
-        table.add_row(
-            f"{row['d_out']} x {row['d_in']}", f"{row['states']}", f"{row['rank']}",
-            f"{row['factored-ms']:.2f} ms", f"{row['dense-ms']:.0f} ms", f"{row['ratio']:.0f}",
-            f"{row['relative-difference']:.0e}",
-        )  # fmt: skip
-    Console().print(table)
-    RESULT.parent.mkdir(exist_ok=True)
-    content = {"machine": platform.machine(), "torch": torch.__version__, "cases": results}
-    RESULT.write_text(json.dumps(content, indent=2) + "\n", encoding="utf8")
+    rows = [compare(case) for case in CASES]
+    report("mixing", "DeCAF's mix of a whole adapter, one thread", rows, beside)
+    errors = [
+        dict(zip(("decades", "qr-error", "gram-error"), (d, *gram_error(d)), strict=True))
+        for d in (0.0, 6.0, 12.0, 18.0)
+    ]
+    report("mixing-gram", "Smallest singular value kept, fp32 against fp64", errors, beside)
 
 
 if __name__ == "__main__":

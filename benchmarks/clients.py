@@ -1,0 +1,53 @@
+"""ClientApps of the benchmarks, in a module of their own: Ray's actors import them by name."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from flwr_decaf.clients import peer_mixing
+from flwr_decaf.clients.adapter import get_adapter, set_adapter
+from flwr_decaf.clients.tasks import forget_task, load_node_data, load_task
+from flwr_decaf.clients.training import train_locally
+from flwr_decaf.config import Config, parse_config
+from flwr_decaf.seeds import derive_seed
+
+idle = ClientApp(mods=[peer_mixing])
+reloading = ClientApp()
+TRAIN_KEYS = ("batch-size", "local-steps", "max-length", "rank")
+
+
+@idle.train()
+def send_back(msg: Message, context: Context) -> Message:
+    """Return the arrays as they came: what is left is transport."""
+    content = RecordDict(
+        {"arrays": msg.content["arrays"], "metrics": MetricRecord({"num-examples": 1})}
+    )
+    return Message(content, reply_to=msg)
+
+
+@reloading.train()
+def load_and_train(msg: Message, context: Context) -> Message:
+    """Load tokenizer, base, adapter and data anew, then train: FlowerTune's example does so."""
+    sent = cast(ConfigRecord, msg.content["config"])
+    config = settings_of(sent)
+    node, n = (cast(int, context.node_config[key]) for key in ("partition-id", "num-partitions"))
+    torch.set_num_threads(1)
+    forget_task()
+    task = load_task(config.model, config.lora, config.data)
+    set_adapter(task.model, cast(ArrayRecord, msg.content["arrays"]).to_torch_state_dict())
+    data = load_node_data(config.model, config.lora, config.data, config.seed, node, n)
+    seed = derive_seed(config.seed, "train", cast(int, sent["server-round"]), node)
+    train_locally(task, data.train, config.train, "AB", seed)
+    metrics = MetricRecord({"num-examples": len(data.train)})
+    content = RecordDict({"arrays": ArrayRecord(get_adapter(task.model)), "metrics": metrics})
+    return Message(content, reply_to=msg)
+
+
+def settings_of(sent: ConfigRecord) -> Config:
+    """Read the settings that a benchmark sends along, under their own keys."""
+    known = {key: value for key, value in sent.items() if key.startswith(("train.", "data.", "l"))}
+    return parse_config(cast(dict[str, str | int | float | bool], known))

@@ -1,0 +1,79 @@
+"""What all benchmarks share: ways timed by turns, medians, a table, and a JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+_BUSY = 0.5  # load beside the benchmark's own from which "other work" is told
+
+
+def by_turns(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Time ways to do one thing: A B A B ..., after one round that does not count.
+
+    Returns
+    -------
+    dict of str to float
+        Median seconds of each.
+    """
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(repeats + (repeats > 1)):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            if turn or repeats == 1:
+                times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def other_work() -> float:
+    """Measure for a second how many cores are at work while the benchmark is not."""
+    return psutil.cpu_percent(interval=1.0) / 100 * (os.cpu_count() or 1)
+
+
+def report(name: str, title: str, rows: Sequence[Mapping[str, Any]], beside: float) -> None:
+    """Print rows as a table, and write them to ``results/<name>.json``.
+
+    Parameters
+    ----------
+    name, title : str
+        Of the file, and of the table.
+    rows : sequence of mapping
+        Column -> value; None where an alternative was not measured.
+    beside : float
+        ``other_work()`` from before the benchmark.
+    """
+    table = Table(title=title, caption=f"{beside:.1f} cores busy with other work at the start")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    for column in columns:
+        table.add_column(column.replace("-", " "), justify="right")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    Console(width=max(100, 13 * len(columns))).print(table)
+    content = {
+        "machine": platform.machine(), "cpus": os.cpu_count(), "python": platform.python_version(),
+        "torch": torch.__version__, "cores-busy-at-start": round(beside, 2),
+        "other-work-ran": beside > _BUSY, "rows": rows,
+    }  # fmt: skip
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf8")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else (
+        f"{value:,.0f}" if isinstance(value, float) else str(value)
+    )  # fmt: skip
