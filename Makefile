@@ -42,7 +42,9 @@ check: $(READY)
 	$(BIN)/python -m pytest
 
 benchmark: $(READY)
-	$(BIN)/python -m benchmarks.mixing
+	for name in mixing engine relay memory startup evaluation; do \
+		OMP_WAIT_POLICY=passive $(BIN)/python -m benchmarks.$$name $(BENCHMARK) || exit 1; \
+	done
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

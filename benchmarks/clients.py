@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from typing import cast
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from flwr_decaf.client_app import app as peers
 from flwr_decaf.clients import peer_mixing
 from flwr_decaf.clients.adapter import get_adapter, set_adapter
 from flwr_decaf.clients.tasks import forget_task, load_node_data, load_task
 from flwr_decaf.clients.training import train_locally
-from flwr_decaf.config import Config, parse_config
+from flwr_decaf.config import parse_config
 from flwr_decaf.seeds import derive_seed
+
+__all__ = ["idle", "peers", "reloading"]
 
 idle = ClientApp(mods=[peer_mixing])
 reloading = ClientApp()
-TRAIN_KEYS = ("batch-size", "local-steps", "max-length", "rank")
 
 
 @idle.train()
@@ -31,9 +34,9 @@ def send_back(msg: Message, context: Context) -> Message:
 
 @reloading.train()
 def load_and_train(msg: Message, context: Context) -> Message:
-    """Load tokenizer, base, adapter and data anew, then train: FlowerTune's example does so."""
+    """Load tokenizer, base and adapter anew, then train: FlowerTune's example does so."""
     sent = cast(ConfigRecord, msg.content["config"])
-    config = settings_of(sent)
+    config = parse_config(json.loads(str(sent["settings"])))
     node, n = (cast(int, context.node_config[key]) for key in ("partition-id", "num-partitions"))
     torch.set_num_threads(1)
     forget_task()
@@ -45,9 +48,3 @@ def load_and_train(msg: Message, context: Context) -> Message:
     metrics = MetricRecord({"num-examples": len(data.train)})
     content = RecordDict({"arrays": ArrayRecord(get_adapter(task.model)), "metrics": metrics})
     return Message(content, reply_to=msg)
-
-
-def settings_of(sent: ConfigRecord) -> Config:
-    """Read the settings that a benchmark sends along, under their own keys."""
-    known = {key: value for key, value in sent.items() if key.startswith(("train.", "data.", "l"))}
-    return parse_config(cast(dict[str, str | int | float | bool], known))

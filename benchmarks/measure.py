@@ -8,11 +8,13 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from flwr.serverapp.strategy import Strategy
 from rich.console import Console
 from rich.table import Table
 
@@ -36,6 +38,26 @@ def by_turns(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str
             if turn or repeats == 1:
                 times[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def noted_rounds(strategy: Strategy) -> Callable[[], list[float]]:
+    """Note when a strategy's rounds end.
+
+    Returns
+    -------
+    callable
+        To be called after ``start``: seconds of each round, without the first.
+    """
+    ends: list[float] = []
+    aggregate = strategy.aggregate_train
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        result = aggregate(*arguments, **named)
+        ends.append(time.perf_counter())
+        return result
+
+    strategy.aggregate_train = noted  # type: ignore[method-assign]
+    return lambda: [after - before for before, after in pairwise(ends)]
 
 
 def other_work() -> float:

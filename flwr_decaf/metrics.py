@@ -53,8 +53,18 @@ def distances_to_first(states: Sequence[State]) -> list[float]:
 
 def norms(states: Sequence[State]) -> list[float]:
     """Measure the Frobenius norm of each state: of all products ``B @ A`` and dense tensors."""
-    inner = _inner_products(states)
-    return [math.sqrt(max(value, 0.0)) for value in inner.diagonal().tolist()]
+    return [math.sqrt(max(_square(state), 0.0)) for state in states]
+
+
+def _square(state: State) -> float:
+    # Each state by itself: what is between two states is not asked for.
+    total, adapted = 0.0, pairs_present(state)
+    for pair in adapted:
+        left, right = _matrix(state[pair.b]), _matrix(state[pair.a])
+        total += float(torch.vdot((left.T @ left).flatten(), (right @ right.T).flatten()))
+    paired = {name for pair in adapted for name in pair}
+    dense = (x for name, x in state.items() if name not in paired and x.dtype.is_floating_point)
+    return total + sum(float(_dense_gram([x])) for x in dense)
 
 
 def interference(states: Sequence[State], weights: Sequence[float], mixed: State) -> float:

@@ -1,0 +1,140 @@
+"""The rounds of a simulation against the same steps in a bare PyTorch loop.
+
+    python -m benchmarks.engine [--small]
+
+Ten nodes of MiniLM with LoRA take 8 steps a round, on two cores:
+
+* ``bare``: two processes of one thread with the model and the batches at hand; five nodes each,
+  whose adapters are copied in and whose optimizers are new, as a node's are.
+* ``ours``: DeCAF on a ring through Flower and Ray.
+* ``reloading``: Flower's FedAvg with a client that loads the base anew in every call, as
+  FlowerTune's example does.
+
+``--small`` takes batches of 8 x 24 tokens instead of 16 x 48, with a sixth of the work.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord
+from flwr.serverapp import Grid
+from flwr.serverapp import strategy as flwr_strategy
+
+from benchmarks import simulated
+from benchmarks.measure import noted_rounds, other_work, report
+from flwr_decaf.clients.adapter import get_adapter, initialize_adapter, set_adapter
+from flwr_decaf.clients.tasks import load_node_data, load_task
+from flwr_decaf.clients.training import _training_batches
+from flwr_decaf.config import Config, flatten, parse_config
+from flwr_decaf.strategies import DeCAF
+from flwr_decaf.strategies.roll_call import roll_call
+
+NODES, PROCESSES, ROUNDS = 10, 2, 2
+SMALL = {"train.batch-size": 8, "data.max-length": 24}
+
+
+def config_of(small: bool) -> Config:
+    """Make the settings that all ways train with."""
+    return parse_config(SMALL if small else {})
+
+
+def bare_rounds(small: bool) -> list[float]:
+    """Time rounds of the bare loop; a round is over when both processes are."""
+    context = get_context("spawn")
+    barrier, told = context.Barrier(PROCESSES), context.Queue()
+    workers = [
+        context.Process(target=_bare, args=(small, place, barrier, told))
+        for place in range(PROCESSES)
+    ]
+    for worker in workers:
+        worker.start()
+    each = [told.get() for _ in workers]
+    for worker in workers:
+        worker.join()
+    return [max(seconds) for seconds in zip(*each, strict=True)]
+
+
+def _bare(small: bool, place: int, barrier: Any, told: Any) -> None:
+    torch.set_num_threads(1)
+    config = config_of(small)
+    task = load_task(config.model, config.lora, config.data)
+    state = initialize_adapter(task.model, seed=0)
+    mine = range(place, NODES, PROCESSES)
+    rows = [load_node_data(config.model, config.lora, config.data, 0, i, NODES) for i in mine]
+    batches = [list(_training_batches(task, data.train, config.train, seed=0)) for data in rows]
+    seconds = []
+    for _ in range(ROUNDS + 1):
+        barrier.wait()
+        started = time.perf_counter()
+        for batch in batches:
+            set_adapter(task.model, state)
+            _steps(task.model, batch, config.train.learning_rate)
+            get_adapter(task.model)
+        seconds.append(time.perf_counter() - started)
+    told.put(seconds[1:])
+
+
+def _steps(model: Any, batches: list[dict[str, torch.Tensor]], rate: float) -> None:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=rate)
+    model.train()
+    for batch in batches:
+        loss = model(**batch).loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+
+def serve(grid: Grid, way: str, small: bool) -> list[float]:
+    """Time rounds of a strategy; the first, in which everything is loaded, does not count."""
+    roll_call(grid) if way == "peers" else _await_nodes(grid)
+    config = config_of(small)
+    task = load_task(config.model, config.lora, config.data)
+    state = ArrayRecord(initialize_adapter(task.model, seed=0))
+    strategy = (
+        DeCAF("ring", evaluate_every=0)
+        if way == "peers"
+        else flwr_strategy.FedAvg(fraction_evaluate=0.0)
+    )
+    seconds = noted_rounds(strategy)
+    settings = ConfigRecord({"settings": json.dumps(flatten(config))})
+    strategy.start(grid, state, num_rounds=ROUNDS + 1, train_config=settings)
+    return seconds()
+
+
+def _await_nodes(grid: Grid) -> None:
+    while len(list(grid.get_node_ids())) < NODES:
+        time.sleep(0.2)
+
+
+def main() -> None:
+    """Measure the ways by turns, twice."""
+    beside, small = other_work(), "--small" in sys.argv
+    times: dict[str, list[float]] = {"bare": [], "peers": [], "reloading": []}
+    for _ in range(2):
+        times["bare"] += bare_rounds(small)
+        for way in ("peers", "reloading"):
+            times[way] += simulated.measured("benchmarks.engine", way=way, small=small)
+    median = {way: statistics.median(seconds) for way, seconds in times.items()}
+    row = {
+        "batch": "8 x 24" if small else "16 x 48",
+        **{f"{way}-s": seconds for way, seconds in median.items()},
+        "efficiency": median["bare"] / median["peers"],
+        "reloading/ours": median["reloading"] / median["peers"],
+    }
+    report("engine", "A round of 10 nodes x 8 steps of MiniLM on two cores", [row], beside)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] and sys.argv[1].startswith("{"):
+        asked = json.loads(sys.argv[1])
+        simulated.run(lambda grid: serve(grid, **asked), asked["way"], NODES)
+    else:
+        main()

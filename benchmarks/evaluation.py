@@ -1,0 +1,119 @@
+"""What evaluation costs: the order of the rows, the size of the batches, and its share of a run.
+
+    python -m benchmarks.evaluation
+
+MiniLM with LoRA on 400 posts of at most 48 tokens, one thread: batches of like length, as a node
+takes them, against batches in the order of the rows; then the share of the nodes' time that goes
+to evaluation when every node, or three in ten, are evaluated after each round of 8 steps (of
+8 x 24 tokens).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+
+from benchmarks import simulated
+from benchmarks.measure import by_turns, other_work, report
+from flwr_decaf.clients.adapter import initialize_adapter
+from flwr_decaf.clients.tasks import load_task, load_test
+from flwr_decaf.clients.training import evaluate_rows
+from flwr_decaf.config import Config, Train, flatten, parse_config
+from flwr_decaf.metrics import mean_metrics, metrics_of
+from flwr_decaf.strategies import DeCAF
+from flwr_decaf.strategies.roll_call import roll_call
+
+NODES, ROUNDS = 10, 4
+SETTINGS = {
+    "train.batch-size": 8, "data.max-length": 24, "data.max-test-samples": 150,
+    "data.max-local-test-samples": 20,
+}  # fmt: skip
+
+
+def orders() -> list[dict[str, object]]:
+    """Time one pass over a test in several ways."""
+    torch.set_num_threads(1)
+    config = Config()
+    task = load_task(config.model, config.lora, config.data)
+    initialize_adapter(task.model, seed=0)
+    rows = load_test(config.model, config.lora, config.data, seed=0)
+    as_they_come = replace(task, length=lambda rows: [0] * len(rows))
+    ways = {
+        "in order, 16": lambda: evaluate_rows(as_they_come, rows, Train(batch_size=16)),
+        "by length, 8": lambda: evaluate_rows(task, rows, Train(batch_size=8)),
+        "by length, 16": lambda: evaluate_rows(task, rows, Train(batch_size=16)),
+        "by length, 64": lambda: evaluate_rows(task, rows, Train(batch_size=64)),
+        "by length, 16, bf16": lambda: evaluate_rows(task, rows, Train(precision="bf16")),
+    }
+    seconds = by_turns(ways, repeats=3)
+    slowest = seconds["in order, 16"]
+    return [
+        {"way": way, "seconds": taken, "in order / this": slowest / taken}
+        for way, taken in seconds.items()
+    ]
+
+
+def serve(grid: Grid, fraction: float) -> dict[str, float]:
+    """Add up what the nodes say of their seconds."""
+    roll_call(grid)
+    config = parse_config(SETTINGS)
+    spent = {"train-seconds": 0.0, "evaluate-seconds": 0.0, "mixing-seconds": 0.0}
+
+    def adding(contents: list[RecordDict], key: str) -> MetricRecord:
+        for content in contents:
+            for name, value in metrics_of(content).items():
+                if name in spent and isinstance(value, float):
+                    spent[name] += value
+        return mean_metrics(contents, key)
+
+    strategy = DeCAF(
+        "ring",
+        evaluate_fraction=fraction,
+        train_metrics_aggr_fn=adding,
+        evaluate_metrics_aggr_fn=adding,
+    )
+    task = load_task(config.model, config.lora, config.data)
+    settings = ConfigRecord({"settings": json.dumps(flatten(config))})
+    strategy.start(
+        grid,
+        ArrayRecord(initialize_adapter(task.model, seed=0)),
+        num_rounds=ROUNDS,
+        train_config=settings,
+        evaluate_config=settings,
+    )
+    return spent
+
+
+def shares() -> list[dict[str, Any]]:
+    """Run a simulation for each share of nodes."""
+    rows = []
+    for fraction in (1.0, 0.3):
+        spent = simulated.measured("benchmarks.evaluation", fraction=fraction)
+        total = sum(spent.values())
+        rows.append(
+            {"evaluate-fraction": fraction}
+            | {f"{name.removesuffix('-seconds')}-%": 100 * s / total for name, s in spent.items()}
+            | {"seconds": total}
+        )
+    return rows
+
+
+def main() -> None:
+    """Measure both."""
+    beside = other_work()
+    report("evaluation", "Scoring 400 posts, one thread", orders(), beside)
+    report("evaluation-share", "The nodes' seconds in four rounds", shares(), beside)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        asked = json.loads(sys.argv[1])
+        simulated.run(lambda grid: serve(grid, **asked), "peers", NODES)
+    else:
+        main()

@@ -1,0 +1,102 @@
+"""What a further actor adds to the memory in use, and whether the server's grows over the rounds.
+
+    python -m benchmarks.memory [--large]
+
+Proportional set sizes (a page shared by k processes counts 1/k in each) and unique ones (pages of
+that process alone) of the Ray actors, after rounds of MiniLM, with one actor and with two; then
+the server's unique memory, round by round, with many idle nodes (50, or 200 with ``--large``) and
+adapters of 150 KB.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import psutil
+from flwr.app import ArrayRecord, ConfigRecord
+from flwr.serverapp import Grid
+
+from benchmarks import simulated
+from benchmarks.measure import other_work, report
+from benchmarks.relay import adapter
+from flwr_decaf.clients.adapter import initialize_adapter
+from flwr_decaf.clients.tasks import load_task
+from flwr_decaf.config import flatten, parse_config
+from flwr_decaf.strategies import DLoRA
+from flwr_decaf.strategies.roll_call import roll_call
+
+MB = 1e6
+SMALL = {"train.batch-size": 8, "data.max-length": 24, "train.local-steps": 1}
+NODES, ROUNDS = 4, 12
+
+
+def serve_training(grid: Grid) -> dict[str, Any]:
+    """Train, and look at the actors before they end."""
+    roll_call(grid)
+    config = parse_config(SMALL)
+    task = load_task(config.model, config.lora, config.data)
+    state = ArrayRecord(initialize_adapter(task.model, seed=0))
+    settings = ConfigRecord({"settings": json.dumps(flatten(config))})
+    strategy = DLoRA("ring", evaluate_every=0)
+    strategy.start(grid, state, num_rounds=3, train_config=settings)
+    base = sum(x.numel() * x.element_size() for x in task.model.parameters())
+    return {"base": base, "actors": [_memory(process) for process in _actors()]}
+
+
+def _actors() -> list[psutil.Process]:
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "ClientAppActor" in " ".join(child.cmdline())]
+
+
+def _memory(process: psutil.Process) -> dict[str, float]:
+    held = process.memory_full_info()
+    files = sum(m.pss for m in process.memory_maps() if m.path.endswith(".safetensors"))
+    return {"pss": held.pss, "uss": held.uss, "weights": files}
+
+
+def serve_rounds(grid: Grid) -> list[float]:
+    """Relay, and note the server's own memory at the end of each round."""
+    roll_call(grid)
+    held: list[float] = []
+    strategy = DLoRA(
+        "ring",
+        evaluate_every=0,
+        on_round=lambda reached: held.append(psutil.Process().memory_full_info().uss),
+    )
+    strategy.start(grid, ArrayRecord(adapter(0.15)), num_rounds=ROUNDS)
+    return held
+
+
+def main() -> None:
+    """Measure both."""
+    beside = other_work()
+    rows = []
+    for cpus in (2, 1):
+        told = simulated.measured("benchmarks.memory", cpus=cpus)
+        for place, actor in enumerate(told["actors"]):
+            rows.append(
+                {"actors": len(told["actors"]), "actor": place, "base-MB": told["base"] / MB}
+                | {f"{kind}-MB": size / MB for kind, size in actor.items()}
+            )
+    report("memory", "An actor's memory: proportional, unique, mapped weights", rows, beside)
+    nodes = 200 if "--large" in sys.argv else 50
+    held = [size / MB for size in simulated.measured("benchmarks.memory", nodes=nodes)]
+    row = {
+        "nodes": nodes, "after-round-2-MB": held[1], "after-round-6-MB": held[5],
+        f"after-round-{len(held)}-MB": held[-1],
+        "MB/round-from-6": (held[-1] - held[5]) / (len(held) - 6),
+    }  # fmt: skip
+    report("memory-rounds", "The server's own memory over the rounds", [row], beside)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] and sys.argv[1].startswith("{"):
+        asked = json.loads(sys.argv[1])
+        if "nodes" in asked:
+            simulated.run(serve_rounds, "idle", asked["nodes"])
+        else:
+            simulated.run(serve_training, "peers", NODES, cpus=asked["cpus"])
+    else:
+        main()
