@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
 _KEPT = 1000  # scores, of a few hundred bytes each
 _Scores = OrderedDict[tuple[str, str, int, str], dict[str, float]]
-_known: WeakKeyDictionary[Task, _Scores] = (
-    WeakKeyDictionary()
-)  # a task that is let go takes its own
+# Of each task, so that they go with it.
+_known: WeakKeyDictionary[Task, _Scores] = WeakKeyDictionary()
 
 
 def evaluate_node(task: Task, data: NodeData, train: Train) -> dict[str, float]:
