@@ -57,7 +57,8 @@ def run_once(
     settings = ConfigRecord({"settings": json.dumps(dict(chosen))})
     strategy = build_strategy(config, folder, checkpoint)
     if config.tensorboard:
-        folder.listeners.append(event_writer(folder.path / "tensorboard"))
+        done = checkpoint.server_round if checkpoint else -1
+        folder.listeners.append(event_writer(folder.path / "tensorboard", done))
     folder.update(labels=task.labels, network=_describe_network(config, strategy, len(nodes)))
     if checkpoint is None:
         asked = nodes[:1] if config.strategy == "centralized" else nodes

@@ -10,11 +10,18 @@ from typing import Any
 _PLACE = ("node", "round", "phase", "elapsed", "process")
 
 
-def event_writer(path: Path) -> Callable[[Iterable[Mapping[str, Any]]], None]:
+def event_writer(path: Path, done: int = -1) -> Callable[[Iterable[Mapping[str, Any]]], None]:
     """Make a listener for ``RunFolder.listeners`` that writes event files to ``path``.
 
     Each metric's mean over the nodes is a scalar ``<phase>/<metric>``, over rounds; accuracies are
     also written for every node, as ``accuracy-of-nodes/<node>``.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the event files.
+    done : int
+        The last round that a resumed run keeps: what earlier files tell of later ones is void.
 
     Raises
     ------
@@ -28,7 +35,7 @@ def event_writer(path: Path) -> Callable[[Iterable[Mapping[str, Any]]], None]:
             "tensorboard = true needs the package tensorboard; it is not installed; install "
             "'flwr-decaf[tensorboard]', or leave the setting out"
         ) from error
-    writer = SummaryWriter(str(path))
+    writer = SummaryWriter(str(path), purge_step=done + 1)
 
     def write(lines: Iterable[Mapping[str, Any]]) -> None:
         known = list(lines)

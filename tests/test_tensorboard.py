@@ -27,3 +27,14 @@ def test_the_events_hold_the_means_and_every_node_s_accuracy(tmp_path):
     means = [(event.step, event.value) for event in events.Scalars("evaluate/accuracy")]
     assert means == [(1, pytest.approx(0.3)), (2, pytest.approx(0.6))]
     assert len(folder.metrics) == 4
+
+
+def test_rounds_that_come_again_after_a_resume_count_once(tmp_path):
+    for done, rounds, value in ((-1, (0, 1, 2), 0.25), (1, (2, 3), 0.75)):
+        write = event_writer(tmp_path, done)
+        for t in rounds:
+            write([{"phase": "evaluate", "round": t, "node": 0, "accuracy": value}])
+    events = EventAccumulator(str(tmp_path)).Reload().Scalars("evaluate/accuracy")
+    assert [(event.step, event.value) for event in events] == [
+        (0, 0.25), (1, 0.25), (2, 0.75), (3, 0.75)
+    ]  # fmt: skip
