@@ -1,5 +1,6 @@
 # make run    sets up and runs the main job: 10 nodes on a ring, DeCAF, real text
 # make test   sets up and runs the tests
+# make benchmark                        speed against other ways, in minutes; BENCHMARK=--large takes longer
 #
 # Set-up happens once, in .venv, and again only when what it installs has changed.
 
