@@ -26,7 +26,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Seconds between two looks for a run that is to be started: 1 by default.
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
-    # Workers that Ray starts in advance lack the environment that Flower asks for: nobody uses them.
+    # Workers that Ray starts in advance lack the environment that Flower asks for: idle for good.
     "RAY_prestart_worker_first_driver": "0",
     # Actors that wait for one another in a spin loop cost up to six times on few cores.
     "OMP_WAIT_POLICY": "passive",
