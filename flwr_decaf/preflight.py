@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from peft import PeftModel
+
 from flwr_decaf.clients.node_matching import matching_on
 from flwr_decaf.clients.tasks import Task, load_task, load_test
 from flwr_decaf.config import Config
@@ -43,6 +45,13 @@ def check(config: Config, n: int) -> None:
     if getattr(STRATEGIES[config.strategy], "rule", "") in ALIGNED:
         rows = load_test(config.model, config.lora, config.data, config.seed)
         matching_on(task, rows.select(range(min(2, len(rows)))), 0, permutes=True, seed=0)
+    if config.train.pretrain_epochs and isinstance(task.model, PeftModel):
+        # From starts of their own, adapters would not even share the A that DLoRA-FA freezes.
+        raise ValueError(
+            "train.pretrain-epochs must be 0 where adapters train on a common base, from a common "
+            f"start; got {config.train.pretrain_epochs} with model.task = {config.model.task}; "
+            "leave it out, or set model.task to cnn"
+        )
     network_of(config, n)
 
 

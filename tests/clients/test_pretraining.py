@@ -123,6 +123,14 @@ def test_dimat_with_an_adapter_is_refused_before_the_start():
         check(config, 2)
 
 
+def test_adapters_are_not_pretrained_from_starts_of_their_own():
+    config = parse_config({"train.pretrain-epochs": 2, "data.max-train-samples": 40})
+    with pytest.raises(
+        ValueError, match=r"train\.pretrain-epochs must be 0 .* got 2 with .* text-"
+    ):
+        check(config, 2)
+
+
 def test_a_node_holds_the_same_after_matching_whether_it_was_evaluated_or_not():
     held = []
     for every in (1, 0):
