@@ -14,10 +14,6 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import time
-from collections.abc import Callable
-from itertools import pairwise
-from typing import Any
 
 import torch
 from flwr.app import ArrayRecord
@@ -25,7 +21,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flwr_strategy
 
 from benchmarks import simulated
-from benchmarks.measure import other_work, report
+from benchmarks.measure import noted_rounds, other_work, report
 from flwr_decaf.strategies import DeCAF, DLoRA
 from flwr_decaf.strategies.roll_call import roll_call
 
@@ -56,45 +52,37 @@ def serve(grid: Grid, megabytes: float) -> dict[str, list[float]]:
 
 
 def _round_seconds(grid: Grid, name: str, state: dict[str, torch.Tensor]) -> list[float]:
-    ends = [time.perf_counter()]
-
-    def noted(aggregate: Callable[..., Any]) -> Callable[..., Any]:
-        def note(*arguments: Any) -> Any:
-            result = aggregate(*arguments)
-            ends.append(time.perf_counter())
-            return result
-
-        return note
-
     if name == "fedavg":
         strategy: flwr_strategy.Strategy = flwr_strategy.FedAvg(fraction_evaluate=0.0)
     else:
-        kind = DeCAF if name == "decaf" else DLoRA
-        strategy = kind("ring", evaluate_every=0)
-    strategy.aggregate_train = noted(strategy.aggregate_train)  # type: ignore[method-assign]
-    strategy.start(grid, ArrayRecord(state), num_rounds=ROUNDS + 1, evaluate_config=None)
-    # In round 1 a ring's nodes are sent the initial arrays, and no posts.
-    return [after - before for before, after in pairwise(ends[1:])]
+        strategy = (DeCAF if name == "decaf" else DLoRA)("ring", evaluate_every=0)
+    seconds = noted_rounds(strategy)
+    strategy.start(grid, ArrayRecord(state), num_rounds=ROUNDS + 1)
+    return seconds()[1:]  # the first sends out the initial arrays, and no posts
 
 
 def main() -> None:
     """Measure all cases, each in a process of its own."""
     beside = other_work()
-    rows = []
-    for nodes, megabytes in CASES + (LARGE if "--large" in sys.argv else []):
-        times = simulated.measured("benchmarks.relay", nodes=nodes, megabytes=megabytes)
-        median = {name: statistics.median(seconds) for name, seconds in times.items()}
-        rows.append(
-            {
-                "nodes": nodes, "MB": megabytes,
-                "fedavg-s": median["fedavg"], "ring-s": median["dlora"], "decaf-s": median["decaf"],
-                "fedavg-ms/message": 1e3 * median["fedavg"] / nodes,
-                "ring-ms/message": 1e3 * median["dlora"] / nodes,
-                "ratio": median["dlora"] / median["fedavg"],
-                "per-byte": median["dlora"] / median["fedavg"] * 2 / 3,
-            }
-        )  # fmt: skip
-    report("relay", "A round on a ring against Flower's FedAvg, seconds", rows, beside)
+    rows: list[dict[str, float]] = []
+    try:
+        for nodes, megabytes in CASES + (LARGE if "--large" in sys.argv else []):
+            times = simulated.measured("benchmarks.relay", nodes=nodes, megabytes=megabytes)
+            median = {name: statistics.median(seconds) for name, seconds in times.items()}
+            rows.append(_row(nodes, megabytes, **median))
+    finally:  # what was measured before an interruption is not lost
+        report("relay", "A round on a ring against Flower's FedAvg, seconds", rows, beside)
+
+
+def _row(
+    nodes: int, megabytes: float, fedavg: float, dlora: float, decaf: float
+) -> dict[str, float]:
+    return {
+        "nodes": nodes, "MB": megabytes,
+        "fedavg-s": fedavg, "ring-s": dlora, "decaf-s": decaf,
+        "fedavg-ms/message": 1e3 * fedavg / nodes, "ring-ms/message": 1e3 * dlora / nodes,
+        "ratio": dlora / fedavg, "per-byte": dlora / fedavg * 2 / 3,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
