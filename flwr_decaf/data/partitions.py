@@ -38,7 +38,7 @@ def iid(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
 def stratified(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
     """Deal every class out evenly, one class after the other, as DeCAF's IID (2505.21382)."""
     order = np.random.default_rng(seed).permutation(len(rows))
-    dealt = order[np.argsort(np.array(rows["label"])[order], kind="stable")]
+    dealt = order[np.argsort(np.array(rows["label"][:])[order], kind="stable")]
     node_of = np.empty(len(rows), dtype=int)
     node_of[dealt] = np.arange(len(rows)) % n
     return _by_node(rows, node_of.tolist())
@@ -72,7 +72,7 @@ def pathological(rows: Dataset, n: int, data: config.Data, seed: int) -> Partiti
         return _over(partitioner, rows)
     order = np.random.default_rng(seed).permutation(len(classes))
     node_of = {classes[index]: place % n for place, index in enumerate(order)}
-    return _by_node(rows, [node_of[label] for label in rows["label"]])
+    return _by_node(rows, [node_of[label] for label in rows["label"][:]])
 
 
 def label_skew(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
@@ -81,10 +81,10 @@ def label_skew(rows: Dataset, n: int, data: config.Data, seed: int) -> Partition
     ``data.label-skew`` is JSON, in place or in a file: one row a node, one column a class. A
     class is dealt out in proportion to its column.
     """
-    table = _read_table(data.label_skew, n, classes=len(set(rows["label"])))
+    table = _read_table(data.label_skew, n, classes=len(set(rows["label"][:])))
     rng = np.random.default_rng(seed)
     node_of = np.empty(len(rows), dtype=int)
-    labels = np.array(rows["label"])
+    labels = np.array(rows["label"][:])
     for column, label in enumerate(sorted(set(labels.tolist()))):
         members = rng.permutation(np.flatnonzero(labels == label))
         bounds = np.cumsum(table[:, column] / table[:, column].sum()) * len(members)

@@ -164,7 +164,7 @@ def sample(rows: Dataset, size: int, seed: int) -> Dataset:
 def few_shots(rows: Dataset, shots: int, seed: int) -> Dataset:
     """Draw ``shots`` rows of each class, all nodes together, or all where a class has fewer."""
     order = np.random.default_rng(seed).permutation(len(rows))
-    labels = np.array(rows["label"])[order]
+    labels = np.array(rows["label"][:])[order]
     chosen = [order[labels == label][:shots] for label in np.unique(labels)]
     return rows.select(np.sort(np.concatenate(chosen)))
 
