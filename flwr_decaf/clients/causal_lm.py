@@ -108,7 +108,7 @@ def _padded(tokenizer: Any) -> Collate:
 
 
 def _lengths(rows: Dataset) -> list[int]:
-    pairs = zip(rows["prompt"], rows["response"], strict=True)
+    pairs = zip(rows["prompt"][:], rows["response"][:], strict=True)
     return [len(prompt) + len(response) for prompt, response in pairs]
 
 

@@ -57,7 +57,7 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
         model=add_adapter(base, lora, TaskType.SEQ_CLS),
         encode=lambda rows: encoded(rows, tokenize, source, columns, data.max_length),
         collate=lambda rows: dict(collator(rows)),
-        length=lambda rows: [len(ids) for ids in rows["input_ids"]],
+        length=lambda rows: [len(ids) for ids in rows["input_ids"][:]],
         tally=tally,
         scores=classification_scores,
         labels=tuple(labels),
