@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 from transformers import AutoModel, AutoTokenizer
 
-from flwr_decaf.clients.augmentation import AUGMENTATIONS
 from flwr_decaf.clients.hardware import to_device
-from flwr_decaf.clients.pixels import Pixels, image_processor
+from flwr_decaf.clients.pictures import Pictures, picture_labels
+from flwr_decaf.clients.pixels import image_processor
 from flwr_decaf.clients.pretrained import add_adapter, fingerprint, load_pretrained
 from flwr_decaf.clients.scores import Sums, clip_scores, count_guesses
 from flwr_decaf.clients.tasks import Batch, Row, Task, encoded
 from flwr_decaf.clients.texts import FixedTexts, text_features
-from flwr_decaf.data.sources import class_names, load_rows, require_columns
+from flwr_decaf.data.sources import load_rows, require_columns
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Data, Lora, Model
@@ -45,16 +45,14 @@ class Clip:
 
     def __init__(self, model: Model, data: Data, tokenizer: Any, processor: Any) -> None:
         self.data, self.tokenizer = data, tokenizer
-        self.pixels = Pixels.of(processor, model.name)
+        self.pictures = Pictures(processor, model.name, data)
         self.contrastive = model.objective == "contrastive"
-        splits = load_rows(data, seed=0)
-        self.labels = class_names(splits["train"], data, model.task)
-        require_columns("data.image-column", [data.image_column], splits["train"], data)
+        self.labels = picture_labels(data, model.task)
         self.classes = self._fixed(prompts_of(self.labels, data.prompt))
         if self.contrastive:
-            require_columns("data.text-column", [data.text_column], splits["train"], data)
             # Of the whole test: which rows of it are scored depends on the seed, the task does not.
             every = load_rows(replace(data, max_test_samples=0), seed=0)["test"]
+            require_columns("data.text-column", [data.text_column], every, data)
             captions = sorted(set(every[data.text_column]))
             self.captions = self._fixed([[caption] for caption in captions])
             self.number = {caption: place for place, caption in enumerate(captions)}
@@ -64,10 +62,7 @@ class Clip:
 
     def encode(self, batch: dict[str, list[Any]]) -> dict[str, Any]:
         """Make columns ready: pixels, tokens, and a caption's number among those of the test."""
-        made = {
-            "pixels": self.pixels.encode(batch[self.data.image_column]),
-            "label": batch["label"],
-        }
+        made = self.pictures.encode(batch)
         if not self.contrastive:
             return made
         texts = batch[self.data.text_column]
@@ -77,20 +72,13 @@ class Clip:
 
     def collate(self, rows: list[Row]) -> Batch:
         """Put encoded rows into a batch."""
-        labels = torch.tensor([row["label"] for row in rows])
-        batch = {"pixel_values": self.pixels.batch(rows), "labels": labels}
+        batch = self.pictures.collate(rows)
         if not self.contrastive:
             return batch
         texts = self.tokenizer.pad(
             {"input_ids": [row["input_ids"] for row in rows]}, return_tensors="pt"
         )
         return {**batch, **texts, "caption": torch.tensor([row["caption"] for row in rows])}
-
-    def augmented(self, rows: list[Row]) -> Batch:
-        """Put encoded rows into a batch for training."""
-        batch = self.collate(rows)
-        augment = AUGMENTATIONS[self.data.augmentation]
-        return batch | {"pixel_values": augment(batch["pixel_values"])}
 
     def loss(self, model: PeftModel, batch: Batch) -> Tensor:
         """Compute the training loss."""
@@ -138,11 +126,11 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
             f"{model.name!r}, a {type(base).__name__}; name e.g. openai/clip-vit-base-patch16"
         )
     clip = Clip(model, data, tokenizer, processor)
-    settings = (fingerprint(tokenizer), processor.to_json_string(), *_columns(clip))
+    settings = (fingerprint(tokenizer), *clip.pictures.settings, *_captions(clip))
     return Task(
         model=add_adapter(base, lora),
         encode=lambda rows: encoded(rows, clip.encode, *settings),
-        collate=clip.augmented,
+        collate=lambda rows: clip.pictures.augmented(clip.collate(rows)),
         length=lambda rows: [1] * len(rows),
         tally=clip.tally,
         scores=clip_scores,
@@ -189,6 +177,8 @@ def logits(model: PeftModel, images: Tensor, texts: Tensor) -> Tensor:
     return scale * images @ texts.T
 
 
-def _columns(clip: Clip) -> tuple[object, ...]:
-    data, captions = clip.data, tuple(clip.number) if clip.contrastive else ()
-    return data.image_column, clip.contrastive and data.text_column, data.max_length, captions
+def _captions(clip: Clip) -> tuple[object, ...]:
+    """Name all that decides how captions are encoded."""
+    if not clip.contrastive:
+        return ()
+    return clip.data.text_column, clip.data.max_length, tuple(clip.number)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import (
@@ -17,13 +16,9 @@ from transformers import (
 )
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
-from flwr_decaf.clients.augmentation import AUGMENTATIONS
-from flwr_decaf.clients.hardware import to_device
 from flwr_decaf.clients.networks import NETWORKS
-from flwr_decaf.clients.pixels import Pixels
-from flwr_decaf.clients.scores import Sums, classification_scores, count_guesses
-from flwr_decaf.clients.tasks import Batch, Row, Task, encoded
-from flwr_decaf.data.sources import class_names, load_rows, require_columns
+from flwr_decaf.clients.pictures import Pictures, classification, picture_labels
+from flwr_decaf.clients.tasks import Task
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Data, Lora, Model
@@ -111,39 +106,11 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
         If there is no such network, or the data lack the columns.
     """
     _check(model)
-    rows = load_rows(data, seed=0)["train"]
-    require_columns("data.image-column", [data.image_column], rows, data)
-    labels = class_names(rows, data, model.task)
+    labels = picture_labels(data, model.task)
     side = {"height": data.image_size, "width": data.image_size}
     processor = ViTImageProcessorPil(size=side)  # resizes, and brings bytes to -1 .. 1
-    pixels, augment = Pixels.of(processor, model.name), AUGMENTATIONS[data.augmentation]
-
-    def encode(batch: dict[str, list[Any]]) -> dict[str, Any]:
-        return {"pixels": pixels.encode(batch[data.image_column]), "label": batch["label"]}
-
-    def collate(rows: list[Row]) -> Batch:
-        labels = torch.tensor([row["label"] for row in rows])
-        return {"pixel_values": pixels.batch(rows), "labels": labels}
-
-    def augmented(rows: list[Row]) -> Batch:
-        batch = collate(rows)
-        return batch | {"pixel_values": augment(batch["pixel_values"])}
-
-    def tally(model: PreTrainedModel, rows: list[Row], device: torch.device) -> Sums:
-        batch = to_device(collate(rows), device)
-        output = model(**batch)
-        sums = count_guesses(output.logits.argmax(dim=-1).tolist(), batch["labels"].tolist())
-        return sums | {"loss": output.loss.item() * len(rows)}
-
-    return Task(
-        model=MODELS[model.name](model, data, num_labels=len(labels)),
-        encode=lambda rows: encoded(rows, encode, processor.to_json_string(), data.image_column),
-        collate=augmented,
-        length=lambda rows: [1] * len(rows),
-        tally=tally,
-        scores=classification_scores,
-        labels=tuple(labels),
-    )
+    network = MODELS[model.name](model, data, num_labels=len(labels))
+    return classification(network, Pictures(processor, model.name, data), labels)
 
 
 def _check(model: Model) -> None:
