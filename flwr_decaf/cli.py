@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -11,6 +12,8 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from flwr_decaf.run_folder import RunFolder
+
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # two dozen before the first line
 
 app = typer.Typer(help="Peer-to-peer LoRA fine-tuning on Flower.", no_args_is_help=True)
 _console = Console()

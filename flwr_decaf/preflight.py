@@ -52,7 +52,18 @@ def check(config: Config, n: int) -> None:
             f"start; got {config.train.pretrain_epochs} with model.task = {config.model.task}; "
             "leave it out, or set model.task to cnn"
         )
+    if getattr(STRATEGIES[config.strategy], "adapters_only", False):
+        _check_adapter(task, config)
     network_of(config, n)
+
+
+def _check_adapter(task: Task, config: Config) -> None:
+    if not isinstance(task.model, PeftModel):
+        raise ValueError(
+            f"strategy must be one for whole models with model.task = {config.model.task}; got "
+            f"{config.strategy!r}, which is about LoRA factors; take dimat, dlora, fedavg or "
+            "local-only"
+        )
 
 
 def _try_rows(task: Task, config: Config) -> None:

@@ -60,7 +60,7 @@ def running(
         File for its output.
     """
     # Whoever ends this process politely wants those it started gone as well.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with log.open("wb") as output:
         process = subprocess.Popen(
             [script(command[0]), *command[1:]],
@@ -70,6 +70,7 @@ def running(
             yield process
         finally:
             end(process)
+            signal.signal(signal.SIGTERM, before)
 
 
 def wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -80,7 +80,7 @@ class RunFolder:
         write_atomically(self.path / "run.json", text + "\n")
 
     def finish(self, status: str, **values: Any) -> None:
-        """Set the final status, "finished" or "failed", and the time."""
+        """Set the final status, "finished", "failed" or "interrupted", and the time."""
         self.update(status=status, ended=_now(), **values)
         if status == "finished":
             shutil.rmtree(self.checkpoints, ignore_errors=True)

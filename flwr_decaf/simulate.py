@@ -84,13 +84,23 @@ def simulate(
             with shown_progress(console, paths, rounds) as watch:
                 flwr_run(app, settings, engine, root / "log.txt", watch, meanwhile)
 
-    run_engine(values, meanwhile=lambda: _check(runs.values(), nodes))
-    came = -1
-    # Flower cannot replace a Ray actor that died; a fresh engine can go on, as long as it gets on.
-    while _lost_an_actor(folders.values()) and _progress(folders.values()) > came:
-        came = _progress(folders.values())
-        run_engine(values | {"resume-from": str(root)})
+    try:
+        run_engine(values, meanwhile=lambda: _check(runs.values(), nodes))
+        came = -1
+        # Flower cannot replace a Ray actor that died; a fresh engine can, as long as it gets on.
+        while _lost_an_actor(folders.values()) and _progress(folders.values()) > came:
+            came = _progress(folders.values())
+            run_engine(values | {"resume-from": str(root)})
+    finally:
+        _close(folders.values())
     return [_finished(folder, root) for folder in folders.values()]
+
+
+def _close(folders: Iterable[RunFolder]) -> None:
+    """Say of runs that nobody is at any more that they are not running."""
+    for folder in folders:
+        if folder.run.get("status") == "running":
+            folder.finish("interrupted")
 
 
 def _lost_an_actor(folders: Iterable[RunFolder]) -> bool:

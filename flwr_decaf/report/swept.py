@@ -58,7 +58,11 @@ def _draw(axes: Axes, rows: pd.DataFrame, y: str, order: list[object]) -> None:
         bands = rows[rows["method"] == method].groupby("value")[y].agg(["mean", "min", "max"])
         bands = bands.reindex([value for value in order if value in bands.index])
         at = [order.index(value) for value in bands.index]
-        around = [bands["mean"] - bands["min"], bands["max"] - bands["mean"]]
+        # The mean of equal values may lie beside them by a rounding.
+        around = [
+            (bands["mean"] - bands["min"]).clip(lower=0),
+            (bands["max"] - bands["mean"]).clip(lower=0),
+        ]
         axes.errorbar(
             at, bands["mean"], yerr=around, label=method, color=look.colour, marker=look.marker,
             linestyle=look.dashes, capsize=3, markersize=4,

@@ -13,3 +13,4 @@ class DeCAF(Router):
     """
 
     rule = "factorize"
+    adapters_only = True

@@ -14,4 +14,5 @@ class DLoRAFA(Router):
     """
 
     rule = "frozen"
+    adapters_only = True
     schedule = staticmethod(only_b)

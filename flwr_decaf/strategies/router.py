@@ -112,6 +112,7 @@ evaluate_metrics_aggr_fn
     """
 
     rule: ClassVar[str]
+    adapters_only: ClassVar[bool] = False  # whether it is no more than averaging on whole models
     own_weights: ClassVar[str] = "metropolis"
     schedule: Schedule = staticmethod(both)
 

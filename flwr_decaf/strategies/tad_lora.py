@@ -35,6 +35,7 @@ class TADLoRA(Router):
     """
 
     rule = "average"
+    adapters_only = True
 
     def __init__(
         self,

@@ -123,6 +123,13 @@ def test_dimat_with_an_adapter_is_refused_before_the_start():
         check(config, 2)
 
 
+@pytest.mark.parametrize("strategy", ["decaf", "dlora-fa", "tad-lora"])
+def test_a_strategy_of_factors_is_refused_for_whole_models(strategy):
+    config = parse_config(SETTINGS | {"strategy": strategy})
+    with pytest.raises(ValueError, match=f"strategy must be one for whole models.*'{strategy}'"):
+        check(config, 2)
+
+
 def test_adapters_are_not_pretrained_from_starts_of_their_own():
     config = parse_config({"train.pretrain-epochs": 2, "data.max-train-samples": 40})
     with pytest.raises(

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from flwr_decaf.report.runs import varied
-from flwr_decaf.report.swept import score_over_setting
+from flwr_decaf.report.swept import _draw, score_over_setting
 from tests.report.conftest import write_run
 
 
@@ -47,3 +49,11 @@ def test_what_differs_within_one_strategy_alone_makes_methods_of_it(ranks, tmp_p
         "decaf, alpha 1.0": pytest.approx([0.7, 0.7]),
         "fedavg": pytest.approx([0.55, 0.55]),
     }
+
+
+def test_seeds_that_agree_can_be_drawn():
+    # (.1 + .1 + .1) / 3 is more than .1
+    rows = pd.DataFrame({"method": "decaf", "value": 2, "y": [0.1, 0.1, 0.1]})
+    axes = Figure().subplots()
+    _draw(axes, rows, "y", [2])
+    assert axes.containers[0].lines[0].get_ydata().tolist() == pytest.approx([0.1])
