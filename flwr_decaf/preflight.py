@@ -42,23 +42,24 @@ def check(config: Config, n: int) -> None:
     task = load_task(config.model, config.lora, config.data)
     partition_rows(config.data, n, config.seed)
     _try_rows(task, config)
-    if getattr(STRATEGIES[config.strategy], "rule", "") in ALIGNED:
+    _check_what_trains(task, config)
+    network_of(config, n)
+
+
+def _check_what_trains(task: Task, config: Config) -> None:
+    """Refuse what is for adapters where a whole model trains, and the other way round."""
+    strategy, adapts = STRATEGIES[config.strategy], isinstance(task.model, PeftModel)
+    if getattr(strategy, "rule", "") in ALIGNED:
         rows = load_test(config.model, config.lora, config.data, config.seed)
         matching_on(task, rows.select(range(min(2, len(rows)))), 0, permutes=True, seed=0)
-    if config.train.pretrain_epochs and isinstance(task.model, PeftModel):
+    if config.train.pretrain_epochs and adapts:
         # From starts of their own, adapters would not even share the A that DLoRA-FA freezes.
         raise ValueError(
             "train.pretrain-epochs must be 0 where adapters train on a common base, from a common "
             f"start; got {config.train.pretrain_epochs} with model.task = {config.model.task}; "
             "leave it out, or set model.task to cnn"
         )
-    if getattr(STRATEGIES[config.strategy], "adapters_only", False):
-        _check_adapter(task, config)
-    network_of(config, n)
-
-
-def _check_adapter(task: Task, config: Config) -> None:
-    if not isinstance(task.model, PeftModel):
+    if getattr(strategy, "adapters_only", False) and not adapts:
         raise ValueError(
             f"strategy must be one for whole models with model.task = {config.model.task}; got "
             f"{config.strategy!r}, which is about LoRA factors; take dimat, dlora, fedavg or "

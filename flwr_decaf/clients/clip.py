@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy
 from transformers import AutoModel, AutoTokenizer
 
 from flwr_decaf.clients.hardware import to_device
@@ -23,7 +23,7 @@ from flwr_decaf.clients.pixels import image_processor
 from flwr_decaf.clients.pretrained import add_adapter, fingerprint, load_pretrained
 from flwr_decaf.clients.scores import Sums, clip_scores, count_guesses
 from flwr_decaf.clients.tasks import Batch, Row, Task, encoded
-from flwr_decaf.clients.texts import FixedTexts, text_features
+from flwr_decaf.clients.texts import FixedTexts, text_features, unit_features
 from flwr_decaf.data.sources import load_rows, require_columns
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def prompts_of(labels: list[str], templates: str) -> list[list[str]]:
 def image_features(model: PeftModel, batch: Batch) -> Tensor:
     """Encode a batch of pictures: (rows, width), of norm 1."""
     output = model.get_image_features(pixel_values=batch["pixel_values"])
-    return normalize(getattr(output, "pooler_output", output), dim=-1)
+    return unit_features(output)
 
 
 def logits(model: PeftModel, images: Tensor, texts: Tensor) -> Tensor:

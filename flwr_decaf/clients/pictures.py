@@ -28,7 +28,7 @@ def picture_labels(data: Data, task: str) -> list[str]:
     """
     rows = load_rows(data, seed=0)["train"]
     require_columns("data.image-column", [data.image_column], rows, data)
-    return class_names(rows, data, task)
+    return class_names(rows, data, f"model.task = {task}")
 
 
 class Pictures:

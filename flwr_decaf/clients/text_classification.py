@@ -34,7 +34,7 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
     rows = load_rows(data, seed=0)["train"]
     columns = split_list(data.text_column)
     require_columns("data.text-column", columns, rows, data)
-    labels = class_names(rows, data, model.task)
+    labels = class_names(rows, data, f"model.task = {model.task}")
     tokenizer, base = load_pretrained(
         model,
         AutoModelForSequenceClassification,

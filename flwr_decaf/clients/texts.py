@@ -26,6 +26,11 @@ def text_features(model: PeftModel, batch: Batch) -> Tensor:
     output = model.get_text_features(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
     )
+    return unit_features(output)
+
+
+def unit_features(output: Any) -> Tensor:
+    """Take the features out of what CLIP's encoders return: (rows, width), of norm 1."""
     return normalize(getattr(output, "pooler_output", output), dim=-1)
 
 

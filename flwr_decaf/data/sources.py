@@ -92,7 +92,7 @@ def load_rows(data: config.Data, seed: int) -> DatasetDict:
     """
     splits = DatasetDict(_labelled(data, seed))  # a new one: that one is kept
     if data.shots_per_class:
-        class_names(splits["train"], data, "any, with data.shots-per-class")
+        class_names(splits["train"], data, asked_by="data.shots-per-class")
         splits["train"] = few_shots(
             splits["train"], data.shots_per_class, derive_seed(seed, "shots")
         )
@@ -140,8 +140,8 @@ def require_columns(key: str, columns: Iterable[str], rows: Dataset, data: confi
             )
 
 
-def class_names(rows: Dataset, data: config.Data, task: str) -> list[str]:
-    """List the classes by number.
+def class_names(rows: Dataset, data: config.Data, asked_by: str) -> list[str]:
+    """List the classes by number; ``asked_by`` is the setting that needs them.
 
     Raises
     ------
@@ -150,8 +150,7 @@ def class_names(rows: Dataset, data: config.Data, task: str) -> list[str]:
     """
     if not data.label_column:
         raise ValueError(
-            f"data.label-column must name the classes with model.task = {task}; got ''; name a "
-            "column"
+            f"data.label-column must name the classes with {asked_by}; got ''; name a column"
         )
     return list(rows.features["label"].names)
 
