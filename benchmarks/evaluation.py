@@ -3,9 +3,10 @@
     python -m benchmarks.evaluation
 
 MiniLM with LoRA on 400 posts of at most 48 tokens, one thread: batches of like length, as a node
-takes them, against batches in the order of the rows; then the share of the nodes' time that goes
-to evaluation when every node, or three in ten, are evaluated after each round of 8 steps (of
-8 x 24 tokens).
+takes them, against batches in the order of the rows; these and a node's own 50 one after the other,
+against all in one pass (which cannot tell the two scores apart as it is); then the share of the
+nodes' time that goes to evaluation when every node, or three in ten, are evaluated after each round
+of 8 steps (of 8 x 24 tokens).
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from datasets import concatenate_datasets
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from benchmarks import simulated
 from benchmarks.measure import by_turns, other_work, report
 from flwr_decaf.clients.adapter import initialize_adapter
-from flwr_decaf.clients.tasks import load_task, load_test
+from flwr_decaf.clients.tasks import load_node_data, load_task
 from flwr_decaf.clients.training import evaluate_rows
 from flwr_decaf.config import Config, Train, flatten, parse_config
 from flwr_decaf.metrics import mean_metrics, metrics_of
@@ -42,7 +44,9 @@ def orders() -> list[dict[str, object]]:
     config = Config()
     task = load_task(config.model, config.lora, config.data)
     initialize_adapter(task.model, seed=0)
-    rows = load_test(config.model, config.lora, config.data, seed=0)
+    data = load_node_data(config.model, config.lora, config.data, seed=0, node=0, n=NODES)
+    rows = data.test
+    both = concatenate_datasets([data.test, data.local_test])
     as_they_come = replace(task, length=lambda rows: [0] * len(rows))
     ways = {
         "in order, 16": lambda: evaluate_rows(as_they_come, rows, Train(batch_size=16)),
@@ -50,6 +54,11 @@ def orders() -> list[dict[str, object]]:
         "by length, 16": lambda: evaluate_rows(task, rows, Train(batch_size=16)),
         "by length, 64": lambda: evaluate_rows(task, rows, Train(batch_size=64)),
         "by length, 16, bf16": lambda: evaluate_rows(task, rows, Train(precision="bf16")),
+        "common and own test, one after the other": lambda: (
+            evaluate_rows(task, data.test, Train(batch_size=16)),
+            evaluate_rows(task, data.local_test, Train(batch_size=16)),
+        ),
+        "common and own test, one pass": lambda: evaluate_rows(task, both, Train(batch_size=16)),
     }
     seconds = by_turns(ways, repeats=3)
     slowest = seconds["in order, 16"]

@@ -28,6 +28,7 @@ import safetensors.numpy
 from flwr.app import Array
 
 from flwr_decaf.messages import packed
+from flwr_decaf.shared_posts import data_of
 
 _log = logging.getLogger("flwr")
 
@@ -65,11 +66,14 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint into a folder of them, and keep the one before in case it is damaged."""
     blobs: dict[str, bytes] = {}
+    known: dict[int, str] = {}  # a post is in the mail of every neighbour, and read once
 
     def name(post: Array) -> str:
-        digest = _digest(post.data)
-        blobs[digest] = post.data
-        return digest
+        if id(post) not in known:
+            data = data_of(post)
+            known[id(post)] = _digest(data)
+            blobs[known[id(post)]] = data
+        return known[id(post)]
 
     content = {
         "round": checkpoint.server_round,

@@ -18,15 +18,15 @@ from flwr_decaf.clients import peer_mixing_with, pretraining
 from flwr_decaf.clients.adapter import get_adapter, set_adapter
 from flwr_decaf.clients.evaluation import evaluate_node
 from flwr_decaf.clients.hardware import choose_device
-from flwr_decaf.clients.learning_rate import LEARNING_RATES
 from flwr_decaf.clients.node_matching import matching_on
 from flwr_decaf.clients.tasks import Task, load_node_data, load_task
 from flwr_decaf.clients.training import train_locally
 from flwr_decaf.config import Config, parse_config
 from flwr_decaf.data.partitions import NodeData
 from flwr_decaf.matching import Matching
+from flwr_decaf.registries import LEARNING_RATES, STRATEGIES
 from flwr_decaf.seeds import derive_seed
-from flwr_decaf.strategies import STRATEGIES, FedAvg
+from flwr_decaf.strategies import FedAvg
 
 
 def matching(msg: Message, context: Context) -> Matching:

@@ -15,15 +15,18 @@ from typing import Any, TypeVar, cast
 
 from flwr_decaf.changing_graphs import CHANGING
 from flwr_decaf.checks import Check, above, at_least, each_of, one_of, share, whole_numbers
-from flwr_decaf.clients.augmentation import AUGMENTATIONS
-from flwr_decaf.clients.hardware import DEVICES, PRECISIONS
-from flwr_decaf.clients.learning_rate import LEARNING_RATES
-from flwr_decaf.clients.tasks import TASKS
-from flwr_decaf.data.partitions import PARTITIONERS
 from flwr_decaf.mixing_matrix import WEIGHTS
-from flwr_decaf.rules import ROBUST
-from flwr_decaf.strategies import STRATEGIES
-from flwr_decaf.strategies.participation import read_schedule
+from flwr_decaf.participation import read_schedule
+from flwr_decaf.registries import (
+    AUGMENTATIONS,
+    DEVICES,
+    LEARNING_RATES,
+    PARTITIONERS,
+    PRECISIONS,
+    ROBUST,
+    STRATEGIES,
+    TASKS,
+)
 from flwr_decaf.topology import TOPOLOGIES
 
 Value = str | int | float | bool

@@ -9,6 +9,7 @@ folder.
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import IO, NamedTuple
 
 from flwr_decaf.app_bundle import bundled_part
 from flwr_decaf.processes import environment, free_port, running, script, wait_until_up
+from flwr_decaf.shared_posts import POSTS
 
 _LOOK_EVERY = 0.5  # seconds
 
@@ -63,7 +65,18 @@ def simulation(nodes: int, cpus: int = 1, gpus: float = 0.0) -> Engine:
     federation: dict[str, object] = {"num-supernodes": nodes, "client-resources-num-cpus": cpus}
     if gpus:
         federation["client-resources-num-gpus"] = gpus
-    return Engine(lambda home: superlink(home, "--simulation"), federation)
+
+    def start(home: Path) -> contextlib.AbstractContextManager[dict[str, str]]:
+        return superlink(home, "--simulation", **_shared_posts(home))
+
+    return Engine(start, federation)
+
+
+def _shared_posts(home: Path) -> dict[str, str]:
+    if "RAY_ADDRESS" in os.environ:  # a cluster, of several machines perhaps
+        return {}
+    (home / "posts").mkdir()
+    return {POSTS: str(home / "posts")}
 
 
 def deployment(nodes: int) -> Engine:
@@ -153,8 +166,15 @@ _ADDRESS = "FLWR_DECAF_SUPERLINK"  # where supernode() finds the SuperLink's add
 
 
 @contextlib.contextmanager
-def superlink(home: Path, *options: str) -> Iterator[dict[str, str]]:
+def superlink(home: Path, *options: str, **variables: str) -> Iterator[dict[str, str]]:
     """Run a SuperLink, whose files lie in ``home``, beside the block.
+
+    Parameters
+    ----------
+    home : Path
+        Folder for its files.
+    *options, **variables : str
+        For its command line, and its environment.
 
     Yields
     ------
@@ -162,7 +182,7 @@ def superlink(home: Path, *options: str) -> Iterator[dict[str, str]]:
         The environment in which ``flwr`` finds it under the name "local".
     """
     port, log = free_port(), home / "superlink.log"
-    env = {**environment(home), _ADDRESS: f"127.0.0.1:{port}"}
+    env = {**environment(home), **variables, _ADDRESS: f"127.0.0.1:{port}"}
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "local"\n\n[superlink.local]\naddress = "{env[_ADDRESS]}"\n'
         "insecure = true\n",

@@ -8,9 +8,9 @@ from statistics import median_low
 import torch
 from flwr.app import Array
 
+from flwr_decaf.distances import norms
 from flwr_decaf.lora import State
 from flwr_decaf.messages import unpack
-from flwr_decaf.metrics import norms
 from flwr_decaf.rules.contract import check_alike
 
 _WILD = 100.0  # times the typical norm

@@ -20,12 +20,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 import safetensors.torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from flwr_decaf.lora import State
+from flwr_decaf.shared_posts import file_of
 
 MAIL = "decaf.mail"
 POSTS = "decaf.posts"
@@ -48,7 +50,7 @@ class Mail:
     Attributes
     ----------
     rule : str
-        Key of ``rules.RULES``.
+        Key of ``registries.RULES``.
     weights : tuple of float
         The node's row of W: its own first, then one for each post, in the posts' order.
     posts : mapping of int to Array
@@ -62,7 +64,7 @@ class Mail:
     mixes : str
         Factors of the posts that are mixed.
     robust : str
-        Key of ``rules.ROBUST``.
+        Key of ``registries.ROBUST``.
     liars : int
         Neighbours that may lie.
     """
@@ -135,26 +137,41 @@ def packed(data: bytes) -> Array:
 
 
 def unpack(array: Array) -> State:
-    """Read a packed state.
+    """Read a packed state; one that is shared is mapped into memory.
 
     Raises
     ------
     ValueError
         If the array does not hold a well-formed state.
     """
-    if array.stype != _FORMAT:
+    file = file_of(array)
+    if file is None and array.stype != _FORMAT:
         raise ValueError(f"a packed state must be of stype {_FORMAT!r}; got {array.stype!r}")
     try:
-        tensors = safetensors.torch.load(array.data)
-        header = json.loads(array.data[8 : 8 + int.from_bytes(array.data[:8], "little")])
-        return {name: tensors[name] for name in json.loads(header["__metadata__"][_ORDER])}
-    except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+        return _load(array.data) if file is None else _map(file)
+    except (OSError, safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"a packed state cannot be read: {error}") from error
+
+
+def _load(data: bytes) -> State:
+    tensors = safetensors.torch.load(data)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return {name: tensors[name] for name in json.loads(header["__metadata__"][_ORDER])}
+
+
+def _map(file: Path) -> State:
+    with safetensors.safe_open(file, framework="pt") as opened:
+        return {name: opened.get_tensor(name) for name in json.loads(opened.metadata()[_ORDER])}
 
 
 def pack_record(state: State) -> ArrayRecord:
     """Pack a state into a record of its own."""
-    return ArrayRecord({_FORMAT: pack(state)})
+    return record_of(pack(state))
+
+
+def record_of(post: Array) -> ArrayRecord:
+    """Make a record of a packed state."""
+    return ArrayRecord({_FORMAT: post})
 
 
 def unpack_record(record: ArrayRecord) -> State:

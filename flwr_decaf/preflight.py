@@ -12,10 +12,11 @@ from flwr_decaf.config import Config
 from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.data.sources import load_rows
 from flwr_decaf.mixing_matrix import graph_of
+from flwr_decaf.participation import present, read_schedule
+from flwr_decaf.registries import STRATEGIES
 from flwr_decaf.rules import ALIGNED, NEEDED
 from flwr_decaf.run_network import network_of
-from flwr_decaf.strategies import STRATEGIES, FedAvg
-from flwr_decaf.strategies.participation import present, read_schedule
+from flwr_decaf.strategies import FedAvg
 from flwr_decaf.text import first_line
 
 _log = logging.getLogger("flwr")

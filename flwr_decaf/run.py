@@ -18,12 +18,13 @@ from flwr_decaf.config import Config, Value
 from flwr_decaf.lora import State
 from flwr_decaf.mixing_matrix import lambda2
 from flwr_decaf.network import rho
+from flwr_decaf.participation import read_schedule
+from flwr_decaf.registries import STRATEGIES
 from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.run_network import network_of, network_options
 from flwr_decaf.schedules import is_due
-from flwr_decaf.strategies import STRATEGIES, FedAvg, Router, TADLoRA
+from flwr_decaf.strategies import FedAvg, Router, TADLoRA
 from flwr_decaf.strategies.attendance import check_failures
-from flwr_decaf.strategies.participation import read_schedule
 from flwr_decaf.tensorboard import event_writer
 
 
@@ -129,7 +130,7 @@ def build_strategy(
 def _describe_network(config: Config, strategy: Strategy, n: int) -> dict[str, Any]:
     if not isinstance(strategy, Router):
         return {"nodes": n}
-    network = network_of(config, n)
+    network = network_of(config, n, strategy.weights)
     return {
         "nodes": n,
         "lambda2": lambda2(network.base),

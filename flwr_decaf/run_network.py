@@ -6,16 +6,14 @@ from typing import Any
 
 from flwr_decaf.config import Config
 from flwr_decaf.network import Network, build_changing_network, phase_length
-from flwr_decaf.strategies import STRATEGIES
 
 
 def network_options(config: Config) -> dict[str, Any]:
     """Get the arguments of ``build_changing_network`` and of a ``Router``: the network."""
     topology = config.topology
-    own = getattr(STRATEGIES[config.strategy], "own_weights", "metropolis")
     return {
         "topology": topology.file or topology.name,
-        "weights": own if topology.weights == "auto" else topology.weights,
+        "weights": None if topology.weights == "auto" else topology.weights,
         "dynamic": topology.dynamic,
         "seed": topology.seed,
         "topology_options": {
@@ -26,9 +24,20 @@ def network_options(config: Config) -> dict[str, Any]:
     }
 
 
-def network_of(config: Config, n: int) -> Network:
-    """Build the network of a run on n nodes; nodes that train alone have none."""
+def network_of(config: Config, n: int, own_weights: str = "metropolis") -> Network:
+    """Build the network of a run on n nodes; nodes that train alone have none.
+
+    Parameters
+    ----------
+    config : Config
+        Settings.
+    n : int
+        Number of nodes.
+    own_weights : str
+        The strategy's, which hold where the settings name none.
+    """
     options = network_options(config)
+    options["weights"] = options["weights"] or own_weights
     if config.strategy == "local-only":
         options |= {"topology": "isolated", "dynamic": "static"}
     network = build_changing_network(n=n, **options)

@@ -10,9 +10,8 @@ from typing import Any
 
 from flwr_decaf.comparison import runs_of
 from flwr_decaf.config import Value, flatten, parse_config
-from flwr_decaf.network import build_changing_network
-from flwr_decaf.run_network import network_options
-from flwr_decaf.strategies.participation import read_schedule
+from flwr_decaf.participation import read_schedule
+from flwr_decaf.run_network import network_of
 
 
 def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, Value]:
@@ -49,7 +48,7 @@ def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, 
         given["participation"] = json.dumps(read_schedule(given["participation"]) or "").strip('"')
     config = parse_config(given)
     for run in runs_of(config).values():
-        build_changing_network(n=n, **network_options(run))
+        network_of(run, n)
     values = flatten(config)
     values["output-dir"] = str(Path(config.output_dir).resolve())
     for key in ("topology.file", "data.name", "data.label-skew", "model.name"):

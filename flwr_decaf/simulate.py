@@ -1,4 +1,8 @@
-"""A settings file in, finished run folders out: what stands behind ``flwr-decaf run``."""
+"""A settings file in, finished run folders out: what stands behind ``flwr-decaf run``.
+
+What loads torch or transformers is imported where it is used: a wrong setting is told at once, and
+the engine starts beside these imports.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flwr_decaf.clients.tasks import forget_task
 from flwr_decaf.comparison import folder_of, runs_of
 from flwr_decaf.config import Config, Value, parse_config
 from flwr_decaf.engine import Engine, flwr_run
-from flwr_decaf.preflight import check
 from flwr_decaf.progress import shown_progress
-from flwr_decaf.resume import check_resumable
-from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.run_folder import DEAD_ACTOR, RunFolder
 from flwr_decaf.run_settings import checked_settings, to_toml
-from flwr_decaf.strategies.attendance import DEAD_ACTOR
 
 
 def simulate(
@@ -69,6 +69,8 @@ def simulate(
         )
     runs = runs_of(parse_config(values))
     if values["resume-from"]:
+        from flwr_decaf.resume import check_resumable
+
         check_resumable(root, runs)
     folders = {name: RunFolder(folder_of(root, name, len(runs))) for name in runs}
     paths = {name: folder.path for name, folder in folders.items()}
@@ -139,6 +141,9 @@ def _check_writable(folder: Path) -> None:
 
 def _check(runs: Iterable[Config], nodes: int) -> None:
     # The ServerApp checks the same, but only after the engine has started.
+    from flwr_decaf.clients.tasks import forget_task
+    from flwr_decaf.preflight import check
+
     for run in runs:
         check(run, nodes)
     forget_task()  # what the nodes load, this process need not keep

@@ -23,6 +23,9 @@ def loaded(code):
         "import flwr_decaf",
         "import flwr_decaf.cli",
         "import flwr_decaf.client_entry",
+        "import flwr_decaf.simulate",
+        "from pathlib import Path; from flwr_decaf.run_settings import checked_settings; "
+        "checked_settings(Path('conf/methods.toml'), ['seed=1'], n=4)",
         "from typer.testing import CliRunner; from flwr_decaf.cli import app; "
         "assert 'report' in CliRunner().invoke(app, ['--help']).stdout",
     ],

@@ -25,10 +25,9 @@ from flwr_decaf.clients.pretrained import add_adapter
 from flwr_decaf.comparison import runs_of
 from flwr_decaf.config import parse_config
 from flwr_decaf.lora import factor_of
-from flwr_decaf.network import build_changing_network
 from flwr_decaf.run import build_strategy
 from flwr_decaf.run_folder import RunFolder
-from flwr_decaf.run_network import network_options
+from flwr_decaf.run_network import network_of
 from flwr_decaf.run_settings import checked_settings
 from flwr_decaf.strategies import Router
 
@@ -91,7 +90,7 @@ def test_graph_schedule_and_adapter_can_be_built(conf, tmp_path):
     for config in list(runs.values())[::5]:
         strategy = build_strategy(config, RunFolder(tmp_path))
         if isinstance(strategy, Router):
-            strategy.network = build_changing_network(n=10, **network_options(config))
+            strategy.network = network_of(config, 10, strategy.weights)
             phases = {strategy.schedule(t).trains for t in range(1, 200)}
             assert phases == PHASES.get(config.strategy, {"AB"})
         if config.model.task == "cnn":

@@ -19,7 +19,7 @@ from flwr_decaf.config import Config, flatten, parse_config
 from flwr_decaf.inspection import read_posts
 from flwr_decaf.messages import pack, packed
 from flwr_decaf.mixing_matrix import WEIGHTS, mixing_matrix, without_nodes
-from flwr_decaf.rules import ROBUST, RULES
+from flwr_decaf.registries import ROBUST, RULES
 from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.topology import TOPOLOGIES, build_graph
 from tests.states import lora_state

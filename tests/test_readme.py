@@ -9,7 +9,7 @@ import pytest
 
 from flwr_decaf.config import Config, flatten
 from flwr_decaf.mixing_matrix import WEIGHTS
-from flwr_decaf.strategies import STRATEGIES
+from flwr_decaf.registries import STRATEGIES
 from flwr_decaf.topology import TOPOLOGIES
 
 ROOT = Path(__file__).parents[1]

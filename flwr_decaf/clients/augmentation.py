@@ -1,16 +1,19 @@
 """Pictures changed at random in training, by name; the draws follow PyTorch's seed.
 
 Adding one: a function from a batch (rows, channels, height, width) to one of the same shape, and a
-line in ``AUGMENTATIONS``.
+line in ``registries.AUGMENTATIONS``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+
+def unchanged(pixels: Tensor) -> Tensor:
+    """Leave pictures as they are."""
+    return pixels
 
 
 def flip(pixels: Tensor) -> Tensor:
@@ -34,9 +37,6 @@ def shift(pixels: Tensor) -> Tensor:
     )
 
 
-AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": lambda pixels: pixels,
-    "flip": flip,
-    "shift": shift,
-    "flip-shift": lambda pixels: shift(flip(pixels)),
-}
+def flip_shift(pixels: Tensor) -> Tensor:
+    """Do both."""
+    return shift(flip(pixels))

@@ -7,12 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS: dict[str, torch.dtype] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
+from flwr_decaf.registries import PRECISIONS
 
 
 def choose_device(name: str) -> torch.device:

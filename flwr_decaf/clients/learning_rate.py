@@ -1,13 +1,12 @@
 """The learning rate over the rounds of a run, by name.
 
 Adding one: a function (round, rounds) -> share of ``train.learning-rate``, and a line in
-``LEARNING_RATES``. Rounds count from 1.
+``registries.LEARNING_RATES``. Rounds count from 1.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 
 def constant(server_round: int, rounds: int) -> float:
@@ -21,6 +20,3 @@ def cosine(server_round: int, rounds: int) -> float:
     SGDR without restarts (arXiv 1608.03983), stepped by round as DeCAF's epochs (2505.21382).
     """
     return (1 + math.cos(math.pi * (server_round - 1) / rounds)) / 2
-
-
-LEARNING_RATES: dict[str, Callable[[int, int], float]] = {"constant": constant, "cosine": cosine}

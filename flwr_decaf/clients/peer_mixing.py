@@ -25,12 +25,14 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from flwr_decaf import messages
 from flwr_decaf.clients.alignment import Alignment, Prepare, check_aligns
+from flwr_decaf.distances import interference
 from flwr_decaf.inspection import read_posts, wild
 from flwr_decaf.lora import State, factor_of, select
 from flwr_decaf.messages import Mail
-from flwr_decaf.metrics import interference
-from flwr_decaf.rules import ALIGNED, NEEDED, ROBUST, RULES
+from flwr_decaf.registries import ROBUST, RULES
+from flwr_decaf.rules import ALIGNED, NEEDED
 from flwr_decaf.rules.contract import check_alike
+from flwr_decaf.shared_posts import is_gone, share
 
 
 def peer_mixing(msg: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -202,7 +204,8 @@ def _own_state(content: RecordDict, context: Context, mail: Mail) -> State | Non
         return dict(cast(ArrayRecord, content[mail.arrays_key]).to_torch_state_dict())
     if messages.OWN not in context.state:
         return None
-    return messages.unpack_record(cast(ArrayRecord, context.state[messages.OWN]))
+    own = cast(ArrayRecord, context.state[messages.OWN])
+    return None if is_gone(messages.packed_array(own)) else messages.unpack_record(own)
 
 
 def _keep_and_post(content: RecordDict, context: Context, held: State, mail: Mail) -> None:
@@ -217,12 +220,12 @@ def _keep_and_post(content: RecordDict, context: Context, held: State, mail: Mai
     check_alike(held, returned, who="what the train function returned")
     trained = {name: returned[name] for name in held}
     _check_frozen(held, trained, mail.trains)
-    own, posted = messages.pack_record(trained), select(trained, mail.travels)
-    context.state[messages.OWN] = own
+    posted = select(trained, mail.travels)
+    post = messages.record_of(share(messages.pack(posted)))
+    content[messages.POST] = post
     # One object where all of it travels: packed once, and pickled once with the reply.
-    content[messages.POST] = (
-        own if posted.keys() == trained.keys() else messages.pack_record(posted)
-    )
+    whole = posted.keys() == trained.keys()
+    context.state[messages.OWN] = post if whole else messages.pack_record(trained)
 
 
 def _check_frozen(held: State, trained: State, trains: str) -> None:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from flwr_decaf.clients.augmentation import AUGMENTATIONS
 from flwr_decaf.clients.hardware import to_device
 from flwr_decaf.clients.pixels import Pixels
 from flwr_decaf.clients.scores import Sums, classification_scores, count_guesses
 from flwr_decaf.clients.tasks import Batch, Row, Task, encoded
 from flwr_decaf.data.sources import class_names, load_rows, require_columns
+from flwr_decaf.registries import AUGMENTATIONS
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Data

@@ -16,8 +16,8 @@ from transformers import AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from flwr_decaf import __version__
-from flwr_decaf.clients.hardware import PRECISIONS
 from flwr_decaf.data.sources import resolve_path
+from flwr_decaf.registries import PRECISIONS
 from flwr_decaf.text import first_line, split_list
 
 if TYPE_CHECKING:

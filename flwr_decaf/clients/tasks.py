@@ -1,7 +1,7 @@
 """Tasks: what a model, its batches and its scores are, by name.
 
 Adding one: a file beside this one with a function ``build(model, lora, data) -> Task``, and a
-line in ``TASKS``.
+line in ``registries.TASKS``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from flwr_decaf.clients.scores import Sums
 from flwr_decaf.data.partitions import NodeData, node_data
 from flwr_decaf.data.sources import load_rows
+from flwr_decaf.registries import TASKS
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Data, Lora, Model
@@ -65,46 +66,6 @@ class Task:
     scores: Callable[[Sums], dict[str, float]]
     labels: tuple[str, ...] = ()
     loss: Callable[[PeftModel, Batch], Tensor] = _own_loss
-
-
-def _text_classification(model: Model, lora: Lora, data: Data) -> Task:
-    # Imported on demand: the registry of names must not load transformers.
-    from flwr_decaf.clients.text_classification import build
-
-    return build(model, lora, data)
-
-
-def _causal_lm(model: Model, lora: Lora, data: Data) -> Task:
-    from flwr_decaf.clients.causal_lm import build
-
-    return build(model, lora, data)
-
-
-def _image_classification(model: Model, lora: Lora, data: Data) -> Task:
-    from flwr_decaf.clients.image_classification import build
-
-    return build(model, lora, data)
-
-
-def _clip(model: Model, lora: Lora, data: Data) -> Task:
-    from flwr_decaf.clients.clip import build
-
-    return build(model, lora, data)
-
-
-def _cnn(model: Model, lora: Lora, data: Data) -> Task:
-    from flwr_decaf.clients.cnn import build
-
-    return build(model, lora, data)
-
-
-TASKS: dict[str, Callable[[Model, Lora, Data], Task]] = {
-    "text-classification": _text_classification,
-    "causal-lm": _causal_lm,
-    "image-classification": _image_classification,
-    "clip": _clip,
-    "cnn": _cnn,
-}
 
 
 def encoded(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +21,7 @@ from flwr_datasets.partitioner import (
 )
 
 from flwr_decaf.data.sources import load_rows, sample
+from flwr_decaf.registries import PARTITIONERS
 from flwr_decaf.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -91,15 +91,6 @@ def label_skew(rows: Dataset, n: int, data: config.Data, seed: int) -> Partition
         for node, part in enumerate(np.split(members, np.rint(bounds[:-1]).astype(int))):
             node_of[part] = node
     return _by_node(rows, node_of.tolist())
-
-
-PARTITIONERS: dict[str, Callable[[Dataset, int, config.Data, int], Partitioner]] = {
-    "iid": iid,
-    "stratified": stratified,
-    "dirichlet": dirichlet,
-    "pathological": pathological,
-    "label-skew": label_skew,
-}
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,19 @@
 """Mixing rules: pure functions from a neighbourhood's states to the node's new one.
 
-Adding one: a file beside this one, a line in ``RULES``, a row in tests/rules/test_conformance.py.
-``ROBUST`` holds what makes a rule withstand neighbours that lie: (rule, number of liars) -> rule.
+Adding one: a file beside this one, a line in ``registries.RULES``, a row in
+tests/rules/test_conformance.py.
 """
 
 from collections.abc import Callable
 
+from flwr_decaf.registries import ROBUST
 from flwr_decaf.rules.average import average
-from flwr_decaf.rules.clipping import clipping
 from flwr_decaf.rules.contract import Rule
 from flwr_decaf.rules.factorize import factorize
 from flwr_decaf.rules.frozen import frozen
-from flwr_decaf.rules.trimmed_mean import trimming
-
-RULES: dict[str, Rule] = {
-    "average": average,  # DLoRA
-    "factorize": factorize,  # DeCAF
-    "frozen": frozen,  # DLoRA-FA
-    "matched": average,  # DIMAT, of states that the client's part has aligned: see matching/
-}
 
 # Rules for which a node aligns its neighbours' states to its own first.
 ALIGNED = {"matched"}
-
-ROBUST: dict[str, Callable[[Rule, int], Rule]] = {
-    "none": lambda rule, liars: rule,
-    "clipping": clipping,
-    "trimmed-mean": trimming,
-}
-
 
 # Neighbours that a node must have to mix at all, by the number that may lie.
 NEEDED: dict[str, Callable[[int], int]] = {
@@ -50,8 +35,6 @@ def check_robust(name: str, liars: int) -> None:
 __all__ = [
     "ALIGNED",
     "NEEDED",
-    "ROBUST",
-    "RULES",
     "Rule",
     "average",
     "check_robust",

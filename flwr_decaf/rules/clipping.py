@@ -17,8 +17,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from flwr_decaf.distances import distances_to_first
 from flwr_decaf.lora import State, pairs_present
-from flwr_decaf.metrics import distances_to_first
 from flwr_decaf.rules.contract import Rule, check_arguments
 from flwr_decaf.rules.factorize import factorize
 

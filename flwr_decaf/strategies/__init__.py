@@ -1,10 +1,8 @@
 """Strategies: one thin class a method, all on one router.
 
-Adding one: a file beside this one, a line in ``STRATEGIES``, a row in
+Adding one: a file beside this one, a line in ``registries.STRATEGIES``, a row in
 tests/strategies/test_conformance.py.
 """
-
-from flwr.serverapp.strategy import Strategy
 
 from flwr_decaf.strategies.centralized import Centralized
 from flwr_decaf.strategies.dec_lora import DecLoRA
@@ -17,21 +15,8 @@ from flwr_decaf.strategies.local_only import LocalOnly
 from flwr_decaf.strategies.router import Router
 from flwr_decaf.strategies.tad_lora import TADLoRA
 
-STRATEGIES: dict[str, type[Strategy]] = {
-    "decaf": DeCAF,
-    "dlora": DLoRA,
-    "dlora-fa": DLoRAFA,
-    "dec-lora": DecLoRA,
-    "tad-lora": TADLoRA,
-    "dimat": DIMAT,
-    "local-only": LocalOnly,
-    "fedavg": FedAvg,
-    "centralized": Centralized,
-}
-
 __all__ = [
     "DIMAT",
-    "STRATEGIES",
     "Centralized",
     "DLoRA",
     "DLoRAFA",

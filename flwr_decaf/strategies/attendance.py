@@ -11,12 +11,12 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from flwr_decaf import messages
+from flwr_decaf.run_folder import DEAD_ACTOR
 from flwr_decaf.strategies.mailbox import Mailbox
 from flwr_decaf.strategies.replies import sort_replies
 
 _log = logging.getLogger("flwr")
 _DEATHS = ("ActorDiedError", "ActorUnavailableError", "ray.exceptions.OutOfMemoryError")
-DEAD_ACTOR = "a Ray actor died"  # in the error of a run that a fresh engine can go on with
 
 OnFailure = Callable[[int, int, str], None]
 

@@ -11,9 +11,9 @@ from flwr.serverapp.strategy import Result
 from flwr_decaf.checkpoint import Checkpoint
 from flwr_decaf.lora import size_in_bytes
 from flwr_decaf.messages import pack, unpack
+from flwr_decaf.participation import check_fraction, evaluated
 from flwr_decaf.schedules import is_due
 from flwr_decaf.strategies.attendance import OnFailure, check_failures
-from flwr_decaf.strategies.participation import check_fraction, evaluated
 from flwr_decaf.strategies.resuming import Keep, Score, counting_on, forget, scoring_on
 
 _GLOBAL = 0  # whose post the global model is, in a checkpoint

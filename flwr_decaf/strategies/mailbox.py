@@ -14,6 +14,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from flwr_decaf.checkpoint import Checkpoint, Letter
 from flwr_decaf.lora import State
 from flwr_decaf.messages import Mail, put_mail, unpack
+from flwr_decaf.shared_posts import sweep
 from flwr_decaf.topology import Matrix
 
 
@@ -90,6 +91,8 @@ class Mailbox:
                 posts={j: sent[j] for j in neighbours},
                 mixes=mixes,
             )
+        mailed = (post for mail in self._mail.values() for post in mail.posts.values())
+        sweep([*self.posts.values(), *mailed])
 
     def checkpoint(self, server_round: int) -> Checkpoint:
         """Hand out all that decides what comes after a complete round."""

@@ -31,21 +31,23 @@ from flwr.serverapp.strategy import Result, Strategy
 from flwr_decaf import messages
 from flwr_decaf.changing_graphs import check_dynamic
 from flwr_decaf.checkpoint import Checkpoint
+from flwr_decaf.distances import distances_to_mean
 from flwr_decaf.inspection import read_posts
 from flwr_decaf.lora import State, select, size_in_bytes
 from flwr_decaf.messages import Mail
-from flwr_decaf.metrics import distances_to_mean, mean_metrics
+from flwr_decaf.metrics import mean_metrics
 from flwr_decaf.mixing_matrix import graph_of, without_nodes
 from flwr_decaf.network import build_changing_network, describe
-from flwr_decaf.rules import RULES, check_robust
+from flwr_decaf.participation import Schedule as Participation
+from flwr_decaf.participation import check_fraction, evaluated, present, read_schedule
+from flwr_decaf.registries import RULES
+from flwr_decaf.rules import check_robust
 from flwr_decaf.schedules import Schedule, both, is_due
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies.arguments import refuse
 from flwr_decaf.strategies.attacks import liars_among, sign_flipped
 from flwr_decaf.strategies.attendance import Attendance, OnFailure
 from flwr_decaf.strategies.mailbox import Mailbox
-from flwr_decaf.strategies.participation import Schedule as Participation
-from flwr_decaf.strategies.participation import check_fraction, evaluated, present, read_schedule
 from flwr_decaf.strategies.resuming import (
     Keep,
     count_results_on,
@@ -94,7 +96,7 @@ class Router(Strategy):
     drop_probability : float
         Chance that a node takes no part in a round in which it is due.
     robust : str
-        How the rule withstands neighbours that lie, a key of ``flwr_decaf.rules.ROBUST``.
+        How the rule withstands neighbours that lie, a key of ``flwr_decaf.registries.ROBUST``.
     liars : int
         How many of a node's neighbours may lie.
     sign_flipping : int

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flwr_decaf.clients.augmentation import AUGMENTATIONS, flip, shift
+from flwr_decaf.clients.augmentation import flip, shift
+from flwr_decaf.registries import AUGMENTATIONS
 
 
 def pictures(n=40, height=16, width=24):

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from flwr_decaf.clients.adapter import get_adapter, initialize_adapter
-from flwr_decaf.clients.hardware import PRECISIONS, choose_device
+from flwr_decaf.clients.hardware import choose_device
 from flwr_decaf.clients.training import evaluate_rows, train_locally
 from flwr_decaf.config import Train
+from flwr_decaf.registries import PRECISIONS
 
 
 def test_auto_is_the_gpu_if_there_is_one():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from flwr_decaf.clients.learning_rate import LEARNING_RATES
+from flwr_decaf.registries import LEARNING_RATES
 
 
 @pytest.mark.parametrize("name", LEARNING_RATES)

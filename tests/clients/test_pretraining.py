@@ -12,9 +12,9 @@ from flwr_decaf.clients.adapter import get_adapter, initialize_adapter, set_adap
 from flwr_decaf.clients.tasks import load_node_data, load_task
 from flwr_decaf.config import Train, flatten, parse_config
 from flwr_decaf.preflight import check
+from flwr_decaf.registries import STRATEGIES
 from flwr_decaf.run import build_strategy
 from flwr_decaf.run_folder import RunFolder
-from flwr_decaf.strategies import STRATEGIES
 from tests.local_grid import LocalGrid
 
 SETTINGS = {

@@ -11,7 +11,8 @@ from flwr.clientapp import ClientApp
 from flwr_decaf.clients import peer_mixing, peer_mixing_with
 from flwr_decaf.lora import factor_of
 from flwr_decaf.mixing_matrix import build_network
-from flwr_decaf.strategies import STRATEGIES, Router
+from flwr_decaf.registries import STRATEGIES
+from flwr_decaf.strategies import Router
 from tests.local_grid import LocalGrid
 from tests.states import dense_products, lora_state
 
@@ -26,7 +27,7 @@ CASES = {
     "local-only": ({}, ""),
     "rolora": ({"topology": "ring", "phase_length": 1, "mixes": "active"}, "AB"),
 }
-KINDS = STRATEGIES | {"rolora": STRATEGIES["tad-lora"]}
+KINDS = {**STRATEGIES} | {"rolora": STRATEGIES["tad-lora"]}
 
 
 class InOrder:

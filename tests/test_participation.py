@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from flwr_decaf.strategies.participation import present, read_schedule
+from flwr_decaf.participation import present, read_schedule
 
 
 def test_rounds_take_turns_and_nobody_is_counted_twice(tmp_path):

@@ -1,0 +1,137 @@
+"""All that goes by a name in the settings, and where it is.
+
+Adding a strategy, a rule, a task ...: one file, one line here, one row in its conformance tests.
+Names can be checked without importing anything; what stands behind one is imported when it is
+used, since torch, transformers and PEFT take seconds. (Graphs and weights need no such care:
+``topology.TOPOLOGIES``, ``mixing_matrix.WEIGHTS``, ``changing_graphs.CHANGING``.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, TypeVar, cast
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from flwr.serverapp.strategy import Strategy
+    from flwr_datasets.partitioner import Partitioner
+
+    from flwr_decaf.clients.tasks import Task
+    from flwr_decaf.config import Data, Lora, Model
+    from flwr_decaf.rules import Rule
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T]):
+    """Names, and the objects they stand for.
+
+    Parameters
+    ----------
+    places : mapping of str to str
+        Name -> ``"module:attribute"``, imported when the name is looked up.
+    """
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self._places = dict(places)
+
+    def __getitem__(self, name: str) -> T:
+        """Import what the name stands for."""
+        module, _, attribute = self._places[name].partition(":")
+        return cast(T, getattr(import_module(module), attribute))
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the names, in the order in which users are told them."""
+        return iter(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        """Look for a name, without an import."""
+        return name in self._places
+
+    def __len__(self) -> int:
+        """Count the names."""
+        return len(self._places)
+
+
+# What a node makes of its neighbours' states and its row of W: tests/rules/test_conformance.py.
+RULES: Registry[Rule] = Registry(
+    {
+        "average": "flwr_decaf.rules.average:average",  # DLoRA
+        "factorize": "flwr_decaf.rules.factorize:factorize",  # DeCAF
+        "frozen": "flwr_decaf.rules.frozen:frozen",  # DLoRA-FA
+        # DIMAT, of states that the client's part has aligned: see matching/
+        "matched": "flwr_decaf.rules.average:average",
+    }
+)
+
+# What makes a rule withstand neighbours that lie: (rule, number of liars) -> rule.
+ROBUST: Registry[Callable[[Rule, int], Rule]] = Registry(
+    {
+        "none": "flwr_decaf.rules.contract:trusting",
+        "clipping": "flwr_decaf.rules.clipping:clipping",
+        "trimmed-mean": "flwr_decaf.rules.trimmed_mean:trimming",
+    }
+)
+
+# A rule, a schedule and the weights they go with: tests/strategies/test_conformance.py.
+STRATEGIES: Registry[type[Strategy]] = Registry(
+    {
+        "decaf": "flwr_decaf.strategies:DeCAF",
+        "dlora": "flwr_decaf.strategies:DLoRA",
+        "dlora-fa": "flwr_decaf.strategies:DLoRAFA",
+        "dec-lora": "flwr_decaf.strategies:DecLoRA",
+        "tad-lora": "flwr_decaf.strategies:TADLoRA",
+        "dimat": "flwr_decaf.strategies:DIMAT",
+        "local-only": "flwr_decaf.strategies:LocalOnly",
+        "fedavg": "flwr_decaf.strategies:FedAvg",
+        "centralized": "flwr_decaf.strategies:Centralized",
+    }
+)
+
+# From the settings to a model, its batches and its scores.
+TASKS: Registry[Callable[[Model, Lora, Data], Task]] = Registry(
+    {
+        "text-classification": "flwr_decaf.clients.text_classification:build",
+        "causal-lm": "flwr_decaf.clients.causal_lm:build",
+        "image-classification": "flwr_decaf.clients.image_classification:build",
+        "clip": "flwr_decaf.clients.clip:build",
+        "cnn": "flwr_decaf.clients.cnn:build",
+    }
+)
+
+# How rows are split over n nodes: tests/data/test_partitions.py.
+PARTITIONERS: Registry[Callable[[Dataset, int, Data, int], Partitioner]] = Registry(
+    {
+        "iid": "flwr_decaf.data.partitions:iid",
+        "stratified": "flwr_decaf.data.partitions:stratified",
+        "dirichlet": "flwr_decaf.data.partitions:dirichlet",
+        "pathological": "flwr_decaf.data.partitions:pathological",
+        "label-skew": "flwr_decaf.data.partitions:label_skew",
+    }
+)
+
+# How a batch of pictures is changed in training.
+AUGMENTATIONS: Registry[Callable[[torch.Tensor], torch.Tensor]] = Registry(
+    {
+        "none": "flwr_decaf.clients.augmentation:unchanged",
+        "flip": "flwr_decaf.clients.augmentation:flip",
+        "shift": "flwr_decaf.clients.augmentation:shift",
+        "flip-shift": "flwr_decaf.clients.augmentation:flip_shift",
+    }
+)
+
+# The share of train.learning-rate in a round, from 1, of how many.
+LEARNING_RATES: Registry[Callable[[int, int], float]] = Registry(
+    {
+        "constant": "flwr_decaf.clients.learning_rate:constant",
+        "cosine": "flwr_decaf.clients.learning_rate:cosine",
+    }
+)
+
+# What models compute in.
+PRECISIONS: Registry[torch.dtype] = Registry(
+    {"fp32": "torch:float32", "bf16": "torch:bfloat16", "fp16": "torch:float16"}
+)
+DEVICES = ("auto", "cpu", "cuda", "mps")

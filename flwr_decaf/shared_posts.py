@@ -1,0 +1,82 @@
+"""Posts that processes of one machine share: a file, and a ticket for it in the messages.
+
+A post goes to every neighbour, so in a simulation Flower and Ray would pickle it again for each.
+Where ``POSTS`` names a folder in the environment (``flwr-decaf run`` makes one for Ray actors of
+this machine), a node lays its post there once, and messages carry its ticket; whoever needs the
+post maps the file into memory. Elsewhere, between machines above all, posts travel as they are.
+
+A ticket is drawn at random and is never a path. The relay sweeps away what nobody needs any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from flwr.app import Array
+
+POSTS = "FLWR_DECAF_POSTS"  # environment variable with the folder
+_STYPE = "safetensors-ticket"
+_TICKET = re.compile(rb"[0-9a-f]{32}")
+
+_log = logging.getLogger("flwr")
+
+
+def share(post: Array) -> Array:
+    """Lay a packed post into the shared folder, and get its ticket; without a folder, itself."""
+    folder = os.environ.get(POSTS)
+    if not folder:
+        return post
+    ticket = secrets.token_hex(16)
+    try:
+        (Path(folder) / ticket).write_bytes(post.data)
+    except OSError as error:  # a full disk: then it travels as it is
+        _log.warning("A post cannot be shared in %s: %s", folder, error)
+        (Path(folder) / ticket).unlink(missing_ok=True)
+        return post
+    return Array(dtype="uint8", shape=(len(ticket),), stype=_STYPE, data=ticket.encode())
+
+
+def file_of(post: Array) -> Path | None:
+    """Find a shared post's file; None for a post that travels as it is.
+
+    Raises
+    ------
+    ValueError
+        If the ticket is none, or there is no folder here.
+    """
+    if post.stype != _STYPE:
+        return None
+    folder = os.environ.get(POSTS)
+    if not folder or not _TICKET.fullmatch(post.data):
+        raise ValueError("a shared post needs a ticket, and the folder that it was laid into")
+    return Path(folder) / post.data.decode()
+
+
+def is_gone(post: Array) -> bool:
+    """Tell whether a shared post has been swept away."""
+    file = file_of(post)
+    return file is not None and not file.exists()
+
+
+def data_of(post: Array) -> bytes:
+    """Read a packed post, shared or not."""
+    file = file_of(post)
+    return post.data if file is None else file.read_bytes()
+
+
+def sweep(needed: Iterable[Array]) -> None:
+    """Delete all shared posts but these."""
+    folder = os.environ.get(POSTS)
+    if folder:
+        kept = {file_of(post) for post in needed}
+        for file in Path(folder).iterdir():
+            if file not in kept:
+                # Windows keeps a file that is mapped somewhere; it goes with the next sweep.
+                with contextlib.suppress(PermissionError):
+                    file.unlink(missing_ok=True)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from flwr_decaf.distances import distances_to_mean, interference
+from flwr_decaf.rules import average, factorize, frozen
+from tests.states import dense_products, lora_state, mean_products, share_a
+
+
+def test_distances_against_the_dense_formula():
+    states = [lora_state(seed) for seed in range(4)]
+    rows = torch.stack(
+        [
+            torch.cat([*(p.flatten() for p in dense_products(s).values()),
+                       s["model.classifier.weight"].flatten()])
+            for s in states
+        ]
+    )  # fmt: skip
+    expected = (rows - rows.mean(dim=0)).norm(dim=1).tolist()
+    assert distances_to_mean(states) == pytest.approx(expected)
+
+
+def test_nodes_that_hold_the_same_model_in_another_basis_are_not_apart():
+    state = lora_state(0)
+    turned = dict(state)
+    for layer in ("q", "v", "up"):
+        turned[f"model.{layer}.lora_A.weight"] = 2 * state[f"model.{layer}.lora_A.weight"]
+        turned[f"model.{layer}.lora_B.weight"] = state[f"model.{layer}.lora_B.weight"] / 2
+    assert max(distances_to_mean([state, turned])) < 1e-6
+
+
+def test_distances_of_dense_states_and_of_one_node():
+    states = [{"x": torch.tensor([0.0, 0.0])}, {"x": torch.tensor([6.0, 8.0])}]
+    assert distances_to_mean(states) == pytest.approx([5.0, 5.0])
+    assert distances_to_mean(states[:1]) == [0.0]
+
+
+@pytest.mark.parametrize("rule", [average, factorize])
+def test_interference_against_the_dense_formula(rule):
+    states, weights = [lora_state(seed) for seed in range(3)], [0.2, 0.3, 0.5]
+    mixed = rule(states, weights)
+    lost = mean_products(states, weights)
+    kept = dense_products(mixed)
+    expected = math.sqrt(sum(float((lost[k] - kept[k]).square().sum()) for k in lost))
+    assert interference(states, weights, mixed) == pytest.approx(expected)
+
+
+def test_interference_is_zero_where_products_mix_exactly():
+    states = share_a([lora_state(seed) for seed in range(3)])
+    weights = [0.2, 0.3, 0.5]
+    assert interference(states, weights, frozen(states, weights)) < 1e-6
+    dense = [{"x": torch.ones(2)}] * 2
+    assert interference(dense, [0.5, 0.5], dense[0]) == 0.0
