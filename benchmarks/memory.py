@@ -1,11 +1,10 @@
 """What a further actor adds to the memory in use, and whether the server's grows over the rounds.
 
-    python -m benchmarks.memory [--large]
+    python -m benchmarks.memory
 
 Proportional set sizes (a page shared by k processes counts 1/k in each) and unique ones (pages of
 that process alone) of the Ray actors, after rounds of MiniLM, with one actor and with two; then
-the server's unique memory, round by round, with many idle nodes (50, or 200 with ``--large``) and
-adapters of 150 KB.
+the server's unique memory, round by round, with 200 idle nodes and adapters of 150 KB.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from flwr_decaf.strategies.roll_call import roll_call
 
 MB = 1e6
 SMALL = {"train.batch-size": 8, "data.max-length": 24, "train.local-steps": 1}
-NODES, ROUNDS = 4, 12
+NODES, MANY, ROUNDS = 4, 200, 12
 
 
 def serve_training(grid: Grid) -> dict[str, Any]:
@@ -81,10 +80,9 @@ def main() -> None:
                 | {f"{kind}-MB": size / MB for kind, size in actor.items()}
             )
     report("memory", "An actor's memory: proportional, unique, mapped weights", rows, beside)
-    nodes = 200 if "--large" in sys.argv else 50
-    held = [size / MB for size in simulated.measured("benchmarks.memory", nodes=nodes)]
+    held = [size / MB for size in simulated.measured("benchmarks.memory", nodes=MANY)]
     row = {
-        "nodes": nodes, "after-round-2-MB": held[1], "after-round-6-MB": held[5],
+        "nodes": MANY, "after-round-2-MB": held[1], "after-round-6-MB": held[5],
         f"after-round-{len(held)}-MB": held[-1],
         "MB/round-from-6": (held[-1] - held[5]) / (len(held) - 6),
     }  # fmt: skip

@@ -1,12 +1,13 @@
-"""What relaying posts along a ring costs, against Flower's own FedAvg with the same states.
+"""What relaying posts costs, against Flower's own FedAvg with the same states.
 
     python -m benchmarks.relay [--large]
 
-Clients send back what they get, so what is left is transport, mixing and Flower's engine. Both
-strategies run by turns on the same nodes of one simulation. A FedAvg node is sent the model and
-sends its own, 2 states; on a ring a node is sent two posts and sends its own, 3 states. ``ratio``
-is the time of a round against FedAvg's, ``per byte`` the same for each byte delivered.
-``--large`` adds 500 nodes and adapters of up to 60 MB.
+Clients turn what they get into tensors and send it back, so what is left is transport, mixing and
+Flower's engine. Both strategies run by turns on the same nodes of one simulation. A FedAvg node is
+sent the model and sends its own, 2 states; a node of degree d is sent d posts and sends its own,
+d + 1 states. ``ratio`` is the time of a DLoRA round against FedAvg's, ``per byte`` the same for
+each byte delivered. Posts lie in files that actors share, as under ``flwr-decaf run``, or travel in
+the messages, as between machines. ``--large`` adds 500 nodes and adapters of 60 MB.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from typing import Any
 
 import torch
 from flwr.app import ArrayRecord
@@ -25,8 +27,8 @@ from benchmarks.measure import noted_rounds, other_work, report
 from flwr_decaf.strategies import DeCAF, DLoRA
 from flwr_decaf.strategies.roll_call import roll_call
 
-CASES = [(10, 0.15), (10, 4.0), (100, 0.15)]
-LARGE = [(10, 60.0), (100, 4.0), (500, 0.15)]
+CASES = [(10, 0.15, "ring"), (10, 4.0, "ring"), (10, 4.0, "complete"), (100, 0.15, "ring")]
+LARGE = [(10, 60.0, "ring"), (100, 4.0, "ring"), (500, 0.15, "ring")]
 LAYERS = 24  # pairs of an adapter
 ROUNDS = 4
 
@@ -39,23 +41,25 @@ def adapter(megabytes: float) -> dict[str, torch.Tensor]:
     return {name: torch.randn(*((8, width) if "lora_A" in name else (width, 8))) for name in names}
 
 
-def serve(grid: Grid, megabytes: float) -> dict[str, list[float]]:
+def serve(grid: Grid, megabytes: float, topology: str) -> dict[str, list[float]]:
     """Time rounds of the strategies, by turns."""
     roll_call(grid)
     state = adapter(megabytes)
     times: dict[str, list[float]] = {"fedavg": [], "dlora": [], "decaf": []}
     for turn in range(3):
         for name in times:
-            seconds = _round_seconds(grid, name, state)
+            seconds = _round_seconds(grid, name, state, topology)
             times[name] += seconds if turn else []  # the first turn warms up
     return times
 
 
-def _round_seconds(grid: Grid, name: str, state: dict[str, torch.Tensor]) -> list[float]:
+def _round_seconds(
+    grid: Grid, name: str, state: dict[str, torch.Tensor], topology: str
+) -> list[float]:
     if name == "fedavg":
         strategy: flwr_strategy.Strategy = flwr_strategy.FedAvg(fraction_evaluate=0.0)
     else:
-        strategy = (DeCAF if name == "decaf" else DLoRA)("ring", evaluate_every=0)
+        strategy = (DeCAF if name == "decaf" else DLoRA)(topology, evaluate_every=0)
     seconds = noted_rounds(strategy)
     strategy.start(grid, ArrayRecord(state), num_rounds=ROUNDS + 1)
     return seconds()[1:]  # the first sends out the initial arrays, and no posts
@@ -64,30 +68,37 @@ def _round_seconds(grid: Grid, name: str, state: dict[str, torch.Tensor]) -> lis
 def main() -> None:
     """Measure all cases, each in a process of its own."""
     beside = other_work()
-    rows: list[dict[str, float]] = []
+    rows: list[dict[str, Any]] = []
     try:
-        for nodes, megabytes in CASES + (LARGE if "--large" in sys.argv else []):
-            times = simulated.measured("benchmarks.relay", nodes=nodes, megabytes=megabytes)
-            median = {name: statistics.median(seconds) for name, seconds in times.items()}
-            rows.append(_row(nodes, megabytes, **median))
+        for nodes, megabytes, topology in CASES + (LARGE if "--large" in sys.argv else []):
+            case = {"nodes": nodes, "megabytes": megabytes, "topology": topology}
+            for shared in (True, False):
+                times = simulated.measured("benchmarks.relay", shared, **case)
+                rows.append(_row(**case, shared=shared, times=times))
     finally:  # what was measured before an interruption is not lost
-        report("relay", "A round on a ring against Flower's FedAvg, seconds", rows, beside)
+        report("relay", "A round against Flower's FedAvg, seconds", rows, beside)
 
 
 def _row(
-    nodes: int, megabytes: float, fedavg: float, dlora: float, decaf: float
-) -> dict[str, float]:
+    nodes: int, megabytes: float, topology: str, shared: bool, times: dict[str, list[float]]
+) -> dict[str, Any]:
+    median = {name: statistics.median(seconds) for name, seconds in times.items()}
+    degree = nodes - 1 if topology == "complete" else 2
+    ratio = median["dlora"] / median["fedavg"]
     return {
-        "nodes": nodes, "MB": megabytes,
-        "fedavg-s": fedavg, "ring-s": dlora, "decaf-s": decaf,
-        "fedavg-ms/message": 1e3 * fedavg / nodes, "ring-ms/message": 1e3 * dlora / nodes,
-        "ratio": dlora / fedavg, "per-byte": dlora / fedavg * 2 / 3,
+        "nodes": nodes, "MB": megabytes, "topology": topology,
+        "posts": "shared" if shared else "in messages",
+        **{f"{name}-s": seconds for name, seconds in median.items()},
+        "fedavg-ms/node": 1e3 * median["fedavg"] / nodes,
+        "dlora-ms/node": 1e3 * median["dlora"] / nodes,
+        "ratio": ratio, "per-byte": ratio * 2 / (degree + 1),
     }  # fmt: skip
 
 
 if __name__ == "__main__":
     if sys.argv[1:] and sys.argv[1].startswith("{"):
         asked = json.loads(sys.argv[1])
-        simulated.run(lambda grid: serve(grid, asked["megabytes"]), "idle", asked["nodes"])
+        nodes = asked.pop("nodes")
+        simulated.run(lambda grid: serve(grid, **asked), "idle", nodes)
     else:
         main()

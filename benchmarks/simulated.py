@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -17,22 +18,34 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from flwr_decaf.processes import ENVIRONMENT
+from flwr_decaf.shared_posts import POSTS
 
 _MARK = "MEASURED"
 
 
-def measured(module: str, **asked: Any) -> Any:
+def measured(module: str, shared: bool = True, **asked: Any) -> Any:
     """Run ``python -m module`` with its arguments as JSON, and read what it measured.
+
+    Parameters
+    ----------
+    module : str
+        Calls ``run``.
+    shared : bool
+        Whether actors share posts in files, as under ``flwr-decaf run``.
+    **asked
+        Arguments.
 
     Raises
     ------
     RuntimeError
         With the end of its output, if it fails.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", module, json.dumps(asked)],
-        capture_output=True, text=True, check=False, env={**os.environ, **ENVIRONMENT},
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        posts = {POSTS: folder} if shared else {}
+        done = subprocess.run(
+            [sys.executable, "-m", module, json.dumps(asked)],
+            capture_output=True, text=True, check=False, env={**os.environ, **ENVIRONMENT, **posts},
+        )  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if not lines:
         raise RuntimeError(f"{module} with {asked} failed: {done.stderr[-2000:]}")
