@@ -25,7 +25,7 @@ reloading = ClientApp()
 
 @idle.train()
 def send_back(msg: Message, context: Context) -> Message:
-    """Return the arrays as they came, through tensors, as any client must: the rest is transport."""
+    """Return the arrays as they came, through tensors, as any client must."""
     state = cast(ArrayRecord, msg.content["arrays"]).to_torch_state_dict()
     content = RecordDict(
         {"arrays": ArrayRecord(state), "metrics": MetricRecord({"num-examples": 1})}
