@@ -138,7 +138,8 @@ def flwr_run(
     watch : callable
         Called every half second while the run goes on.
     meanwhile : callable
-        Called once, in a thread, while the SuperLink comes up; what it raises ends all.
+        Called once, in a thread, while the engine comes up; what it raises ends all. Nothing is
+        watched before it is done.
 
     Raises
     ------
@@ -156,10 +157,16 @@ def flwr_run(
         if engine.federation:
             options = (f"{key}={value}" for key, value in engine.federation.items())
             command += ["--federation-config", " ".join(options)]
-        done = pool.submit(meanwhile)
+        beside = pool.submit(meanwhile)
+
+        def look() -> None:
+            if beside.done():
+                beside.result()
+                watch()
+
         with engine.start(Path(home)) as env:
-            done.result()
-            _submit(command, env, log, watch)
+            _submit(command, env, log, look)
+            beside.result()
 
 
 _ADDRESS = "FLWR_DECAF_SUPERLINK"  # where supernode() finds the SuperLink's address

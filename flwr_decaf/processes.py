@@ -97,7 +97,9 @@ def end(process: subprocess.Popen[bytes]) -> None:
         leader = psutil.Process(process.pid)
         # Asked before the leader goes: Ray's agents outlive it and belong to nobody then.
         family = [leader, *leader.children(recursive=True)]
-        leader.terminate()
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.terminate()
         _, alive = psutil.wait_procs(family, timeout=_STOP_LIMIT)
         for survivor in alive:
             survivor.kill()

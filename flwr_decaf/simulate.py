@@ -7,6 +7,7 @@ the engine starts beside these imports.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -18,6 +19,7 @@ from flwr_decaf.comparison import folder_of, runs_of
 from flwr_decaf.config import Config, Value, parse_config
 from flwr_decaf.engine import Engine, flwr_run
 from flwr_decaf.progress import shown_progress
+from flwr_decaf.quick_imports import quick_imports
 from flwr_decaf.run_folder import DEAD_ACTOR, RunFolder
 from flwr_decaf.run_settings import checked_settings, to_toml
 
@@ -86,6 +88,7 @@ def simulate(
             with shown_progress(console, paths, rounds) as watch:
                 flwr_run(app, settings, engine, root / "log.txt", watch, meanwhile)
 
+    fresh = not root.exists()
     try:
         run_engine(values, meanwhile=lambda: _check(runs.values(), nodes))
         came = -1
@@ -93,6 +96,10 @@ def simulate(
         while _lost_an_actor(folders.values()) and _progress(folders.values()) > came:
             came = _progress(folders.values())
             run_engine(values | {"resume-from": str(root)})
+    except ValueError:
+        if fresh:  # what cannot be leaves nothing behind
+            shutil.rmtree(root, ignore_errors=True)
+        raise
     finally:
         _close(folders.values())
     return [_finished(folder, root) for folder in folders.values()]
@@ -141,8 +148,9 @@ def _check_writable(folder: Path) -> None:
 
 def _check(runs: Iterable[Config], nodes: int) -> None:
     # The ServerApp checks the same, but only after the engine has started.
-    from flwr_decaf.clients.tasks import forget_task
-    from flwr_decaf.preflight import check
+    with quick_imports():
+        from flwr_decaf.clients.tasks import forget_task
+        from flwr_decaf.preflight import check
 
     for run in runs:
         check(run, nodes)

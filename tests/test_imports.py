@@ -22,7 +22,7 @@ def loaded(code):
     [
         "import flwr_decaf",
         "import flwr_decaf.cli",
-        "import flwr_decaf.client_entry",
+        "import flwr_decaf.entry",
         "import flwr_decaf.simulate",
         "from pathlib import Path; from flwr_decaf.run_settings import checked_settings; "
         "checked_settings(Path('conf/methods.toml'), ['seed=1'], n=4)",
