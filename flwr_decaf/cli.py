@@ -141,8 +141,11 @@ def topology(  # noqa: PLR0913 - an argument an option
 
 def _print_runs(folders: list[RunFolder]) -> None:
     from flwr_decaf.report.table import comparison_table, run_table
+    from flwr_decaf.report.timing import shares_told
 
     _console.print(run_table(folders[0]) if len(folders) == 1 else comparison_table(folders))
+    if len(folders) == 1 and (told := shares_told(folders[0])):
+        _console.print(told, highlight=False, soft_wrap=True)
     path = folders[0].path if len(folders) == 1 else folders[0].path.parent
     _console.print(f"Run folder: {path}", highlight=False, soft_wrap=True)
 

@@ -19,6 +19,8 @@ import psutil
 _START_LIMIT = 60.0  # seconds for a SuperLink to answer
 _STOP_LIMIT = 10.0  # seconds for a process to go before it is killed
 
+ASKED = "FLWR_DECAF_ASKED"  # when the engine was asked for: seconds since the epoch
+
 ENVIRONMENT = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -41,7 +43,8 @@ def environment(home: Path) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     # Without an address Ray joins whatever cluster was last started on this machine.
     ray = {"RAY_ADDRESS": os.environ.get("RAY_ADDRESS", "local")}
-    return {**os.environ, **ENVIRONMENT, **ray, "FLWR_HOME": str(home), "PATH": path}
+    asked = {ASKED: str(time.time())}
+    return {**os.environ, **ENVIRONMENT, **ray, **asked, "FLWR_HOME": str(home), "PATH": path}
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,6 +18,7 @@ from flwr_decaf.clients.tasks import load_test
 from flwr_decaf.comparison import difference, folder_of, runs_of
 from flwr_decaf.config import Config, flatten, parse_config
 from flwr_decaf.preflight import check
+from flwr_decaf.processes import ASKED
 from flwr_decaf.resume import check_resumable, go_on
 from flwr_decaf.run import run_once
 from flwr_decaf.run_folder import RunFolder
@@ -46,7 +49,11 @@ def main(grid: Grid, context: Context) -> None:
         if not begun:
             folder = RunFolder.create(folder.path, flatten(run))
         with _status_told(folder):
-            nodes = roll_call(grid) if nodes else _ready_nodes(grid, runs.values())
+            if nodes:
+                nodes = roll_call(grid)
+            else:
+                nodes = _ready_nodes(grid, runs.values())
+                _tell_start_up(folder)
             checkpoint = go_on(folder, len(nodes)) if begun else None
             run_once(grid, nodes, run, difference(run, config), folder, checkpoint)
     _log.info("Run folder: %s", root)
@@ -60,6 +67,12 @@ def _ready_nodes(grid: Grid, runs: Collection[Config]) -> list[int]:
     for run in runs:
         check(run, len(nodes))
     return nodes
+
+
+def _tell_start_up(folder: RunFolder) -> None:
+    if ASKED in os.environ:  # not by plain flwr run
+        taken = time.time() - float(os.environ[ASKED])
+        folder.update(**{"start-up-seconds": round(taken, 1)})
 
 
 def _is_out_of_space(error: BaseException) -> bool:

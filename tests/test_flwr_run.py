@@ -77,6 +77,7 @@ def test_the_run_folder_tells_the_whole_run(decaf):
     assert run["status"] == "finished"
     assert run["settings"]["strategy"] == "decaf"
     assert run["labels"][10] == "rec.sport.hockey"
+    assert f"start-up: {run['start-up-seconds']:.0f} s; time: training" in log
     assert run["network"]["lambda2"] == pytest.approx(1 / 3)  # a ring of four
     lines = {(line["phase"], line["round"], line["node"]) for line in folder.metrics}
     assert lines == {
@@ -159,6 +160,8 @@ def test_one_simulation_runs_several_strategies_without_leaking(comparison, deca
     assert len({loss for losses in starts.values() for loss in losses}) == 1
     assert "run 6 of 6, centralized: round 2 of 2" in log
     assert all(f"\n{name}" in log for name in folders)
+    started = [name for name, folder in folders.items() if "start-up-seconds" in folder.run]
+    assert started == ["dlora"]  # the first alone: they share one simulation
 
 
 def test_fedavg_runs_through_the_same_client_app(comparison):

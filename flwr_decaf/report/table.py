@@ -10,7 +10,6 @@ import pandas as pd
 from rich.table import Table
 
 from flwr_decaf.report.runs import evaluated, summarize
-from flwr_decaf.report.timing import shares_told
 from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.score import SCORES, score_of
 
@@ -69,7 +68,6 @@ def run_table(folder: RunFolder) -> Table:
         # The bytes have a mean, but no worst and no spread that would say anything.
         summarised = columns if name == "mean" else columns[:-1]
         table.add_row(name, *_cells([_apply(summary, column) for column in summarised]))
-    table.caption = shares_told(folder)
     return table
 
 

@@ -37,12 +37,18 @@ def seconds_spent(folders: Sequence[RunFolder]) -> pd.DataFrame | None:
 
 
 def shares_told(folder: RunFolder) -> str:
-    """Say in a line what share of its time each part of a run took; empty if it is not known."""
+    """Say in a line what share of its time each part of a run took; empty if it is not known.
+
+    Before that, the seconds of the start, if the run tells: engine, imports, model and data, until
+    all nodes have answered.
+    """
     parts = seconds_spent([folder])
     if parts is None or not len(parts) or not parts.iloc[0].sum() > 0:
         return ""
     shares = 100 * parts.iloc[0] / parts.iloc[0].sum()
-    return "time: " + " · ".join(f"{part} {share:.0f} %" for part, share in shares.items())
+    told = "time: " + " · ".join(f"{part} {share:.0f} %" for part, share in shares.items())
+    start = folder.run.get("start-up-seconds")
+    return told if start is None else f"start-up: {start:.0f} s; {told}"
 
 
 def _split(rows: pd.DataFrame) -> dict[str, float]:

@@ -30,6 +30,8 @@ def test_the_parts_and_what_is_left_are_the_wall_time_of_all_processes(folder):
 def test_shares_in_a_line(folder):
     told = "time: training 40 % · mixing 10 % · evaluation 10 % · relay, waiting 40 %"
     assert shares_told(folder) == told
+    folder.update(**{"start-up-seconds": 14.6})
+    assert shares_told(folder) == f"start-up: 15 s; {told}"
 
 
 def test_runs_that_do_not_tell(tmp_path):
