@@ -6,6 +6,8 @@ it starts Ray, in one process; like this it starts Ray at once.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -38,7 +40,12 @@ def evaluate(msg: Message, context: Context) -> Message:
 
 
 def _answer(msg: Message, context: Context) -> Message:
+    return _real_client_app()(msg, context)
+
+
+@lru_cache
+def _real_client_app() -> ClientApp:
     with quick_imports():
         from flwr_decaf.client_app import app as real
 
-    return real(msg, context)
+    return real
