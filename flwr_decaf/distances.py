@@ -2,18 +2,19 @@
 
 All of it works on factors. With ``P = left @ right``, ``||P||_F^2`` is the sum over the entrywise
 product of the two Gram matrices ``left.T @ left`` and ``right @ right.T``, which are as small as
-the rank; the d_out x d_in matrices are never formed. Sums are taken in fp64.
+the rank. A d_out x d_in matrix is formed only where so many nodes come together that their ranks
+add up to more. Sums are taken in fp64.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from flwr_decaf.lora import State, pairs_present
+from flwr_decaf.lora import Pair, State, pairs_present
 
 _PIECE = 1 << 20  # entries
 
@@ -37,9 +38,40 @@ def distances_to_mean(states: Sequence[State]) -> list[float]:
         One distance a node. The consensus distance is their root mean square. Differences
         below about 1e-8 of the norm are lost to rounding.
     """
-    inner = _inner_products(states)
-    squares = inner.diagonal() - 2 * inner.mean(dim=1) + inner.mean()
-    return [math.sqrt(max(value, 0.0)) for value in squares.tolist()]
+    total = torch.zeros(len(states), dtype=torch.float64)
+    adapted = pairs_present(states[0])
+    for pair in adapted:
+        total += _squares_to_mean([s[pair.b] for s in states], [s[pair.a] for s in states])
+    for name in _dense(states[0], adapted):
+        total += _dense_squares_to_mean([s[name] for s in states])
+    return [math.sqrt(max(value, 0.0)) for value in total.tolist()]
+
+
+def _squares_to_mean(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
+    """Work out || P_i - M ||^2 with M the mean of all P = left @ right, for n nodes.
+
+    As || P_i ||^2 - 2 <P_i, M> + || M ||^2, where || M ||^2 is the mean of all <P_i, M>.
+    """
+    ranks = sum(x.shape[1] for x in lefts)
+    d_out, d_in = lefts[0].shape[0], rights[0][0].numel()
+    # What costs less: all pairs of nodes by their Gram matrices, or M itself.
+    if ranks * (d_out + d_in) < 2 * d_out * d_in:
+        inner = _products_gram(lefts, rights)
+        own, with_mean = inner.diagonal(), inner.mean(dim=1)
+    else:
+        left, right = torch.stack(_matrices(lefts)), torch.stack(_matrices(rights))
+        own = ((left.mT @ left) * (right @ right.mT)).sum(dim=(1, 2))
+        mean = torch.tensordot(left, right, dims=([0, 2], [0, 1])) / len(left)
+        with_mean = ((mean @ right.mT) * left).sum(dim=(1, 2))
+    return own - 2 * with_mean + with_mean.mean()
+
+
+def _dense_squares_to_mean(tensors: list[Tensor]) -> Tensor:
+    flat = [x.reshape(-1) for x in tensors]
+    total = torch.zeros(len(flat), dtype=torch.float64)
+    for piece in _pieces(flat):
+        total += (piece - piece.mean(dim=0)).square().sum(dim=1)
+    return total
 
 
 def distances_to_first(states: Sequence[State]) -> list[float]:
@@ -60,9 +92,7 @@ def _square(state: State) -> float:
     for pair in adapted:
         left, right = _matrix(state[pair.b]), _matrix(state[pair.a])
         total += float(torch.vdot((left.T @ left).flatten(), (right @ right.T).flatten()))
-    paired = {name for pair in adapted for name in pair}
-    dense = (x for name, x in state.items() if name not in paired and x.dtype.is_floating_point)
-    return total + sum(float(_dense_gram([x])) for x in dense)
+    return total + sum(float(_dense_gram([state[name]])) for name in _dense(state, adapted))
 
 
 def interference(states: Sequence[State], weights: Sequence[float], mixed: State) -> float:
@@ -93,30 +123,42 @@ def _inner_products(states: Sequence[State]) -> Tensor:
     total = torch.zeros(n, n, dtype=torch.float64)
     for pair in adapted:
         total += _products_gram([s[pair.b] for s in states], [s[pair.a] for s in states])
-    paired = {name for pair in adapted for name in pair}
-    for name, tensor in states[0].items():
-        if name not in paired and tensor.dtype.is_floating_point:
-            total += _dense_gram([s[name] for s in states])
+    for name in _dense(states[0], adapted):
+        total += _dense_gram([s[name] for s in states])
     return total
 
 
 def _products_gram(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
     """Form the n x n matrix of <left_i right_i, left_j right_j>."""
-    left = torch.cat([_matrix(x) for x in lefts], dim=1)
-    right = torch.cat([_matrix(x) for x in rights], dim=0)
+    left, right = torch.cat(_matrices(lefts), dim=1), torch.cat(_matrices(rights), dim=0)
     n, rank = len(lefts), len(right) // len(lefts)
     gram = (left.T @ left) * (right @ right.T)
     return gram.reshape(n, rank, n, rank).sum(dim=(1, 3))
 
 
 def _dense_gram(tensors: list[Tensor]) -> Tensor:
-    """Form the n x n matrix of <x_i, x_j>, a piece at a time: in fp64 all at once may not fit."""
+    """Form the n x n matrix of <x_i, x_j>."""
     flat = [x.reshape(-1) for x in tensors]
     total = torch.zeros(len(flat), len(flat), dtype=torch.float64)
-    for begin in range(0, len(flat[0]), _PIECE):
-        piece = torch.stack([x[begin : begin + _PIECE].double() for x in flat])
+    for piece in _pieces(flat):
         total += piece @ piece.T
     return total
+
+
+def _pieces(flat: list[Tensor]) -> Iterator[Tensor]:
+    """Go through n vectors a piece at a time, as n rows: in fp64 all at once may not fit."""
+    for begin in range(0, len(flat[0]), _PIECE):
+        yield torch.stack([x[begin : begin + _PIECE].double() for x in flat])
+
+
+def _dense(state: State, adapted: Sequence[Pair]) -> list[str]:
+    """List what is no pair: heads, whole models, a factor that travels alone."""
+    paired = {name for pair in adapted for name in pair}
+    return [n for n, x in state.items() if n not in paired and x.dtype.is_floating_point]
+
+
+def _matrices(tensors: list[Tensor]) -> list[Tensor]:
+    return [_matrix(x) for x in tensors]
 
 
 def _matrix(tensor: Tensor) -> Tensor:

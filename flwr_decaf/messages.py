@@ -27,7 +27,7 @@ import safetensors.torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from flwr_decaf.lora import State
-from flwr_decaf.shared_posts import file_of
+from flwr_decaf.shared_posts import file_of, share
 
 MAIL = "decaf.mail"
 POSTS = "decaf.posts"
@@ -127,8 +127,25 @@ def pack(state: State) -> Array:
     The order of the names is kept beside the tensors (safetensors sorts them), because some
     projects rely on it: ``ArrayRecord.to_numpy_ndarrays`` returns a plain list.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    return packed(safetensors.torch.save(tensors, metadata={_ORDER: json.dumps(list(state))}))
+    return packed(safetensors.torch.save(_laid_out(state), metadata=_order_of(state)))
+
+
+def pack_shared(state: State) -> Array:
+    """Serialise a state into a file, where processes share posts, and else into one array."""
+
+    def write(file: Path) -> None:
+        safetensors.torch.save_file(_laid_out(state), file, metadata=_order_of(state))
+
+    ticket = share(write)
+    return pack(state) if ticket is None else ticket
+
+
+def _laid_out(state: State) -> State:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def _order_of(state: State) -> dict[str, str]:
+    return {_ORDER: json.dumps(list(state))}
 
 
 def packed(data: bytes) -> Array:

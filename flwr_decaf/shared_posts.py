@@ -15,10 +15,11 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from flwr.app import Array
+from safetensors import SafetensorError
 
 POSTS = "FLWR_DECAF_POSTS"  # environment variable with the folder
 _STYPE = "safetensors-ticket"
@@ -27,18 +28,30 @@ _TICKET = re.compile(rb"[0-9a-f]{32}")
 _log = logging.getLogger("flwr")
 
 
-def share(post: Array) -> Array:
-    """Lay a packed post into the shared folder, and get its ticket; without a folder, itself."""
+def share(write: Callable[[Path], None]) -> Array | None:
+    """Lay a packed post into the shared folder, and get its ticket.
+
+    Parameters
+    ----------
+    write : callable
+        Writes the post to a file that is not there yet.
+
+    Returns
+    -------
+    Array or None
+        None where there is no such folder, or no room in it: then the post travels as it is.
+    """
     folder = os.environ.get(POSTS)
     if not folder:
-        return post
+        return None
     ticket = secrets.token_hex(16)
+    file = Path(folder) / ticket
     try:
-        (Path(folder) / ticket).write_bytes(post.data)
-    except OSError as error:  # a full disk: then it travels as it is
+        write(file)
+    except (OSError, SafetensorError) as error:
         _log.warning("A post cannot be shared in %s: %s", folder, error)
-        (Path(folder) / ticket).unlink(missing_ok=True)
-        return post
+        file.unlink(missing_ok=True)
+        return None
     return Array(dtype="uint8", shape=(len(ticket),), stype=_STYPE, data=ticket.encode())
 
 

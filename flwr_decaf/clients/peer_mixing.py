@@ -32,7 +32,7 @@ from flwr_decaf.messages import Mail
 from flwr_decaf.registries import ROBUST, RULES
 from flwr_decaf.rules import ALIGNED, NEEDED
 from flwr_decaf.rules.contract import check_alike
-from flwr_decaf.shared_posts import is_gone, share
+from flwr_decaf.shared_posts import is_gone
 
 
 def peer_mixing(msg: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -221,7 +221,7 @@ def _keep_and_post(content: RecordDict, context: Context, held: State, mail: Mai
     trained = {name: returned[name] for name in held}
     _check_frozen(held, trained, mail.trains)
     posted = select(trained, mail.travels)
-    post = messages.record_of(share(messages.pack(posted)))
+    post = messages.record_of(messages.pack_shared(posted))
     content[messages.POST] = post
     # One object where all of it travels: packed once, and pickled once with the reply.
     whole = posted.keys() == trained.keys()
