@@ -3,14 +3,13 @@
 A post goes to every neighbour, so in a simulation Flower and Ray would pickle it again for each.
 Where ``POSTS`` names a folder in the environment (``flwr-decaf run`` makes one for Ray actors of
 this machine), a node lays its post there once, and messages carry its ticket; whoever needs the
-post maps the file into memory. Elsewhere, between machines above all, posts travel as they are.
+post reads the file. Elsewhere, between machines above all, posts travel as they are.
 
 A ticket is drawn at random and is never a path. The relay sweeps away what nobody needs any more.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
@@ -22,8 +21,8 @@ from flwr.app import Array
 from safetensors import SafetensorError
 
 POSTS = "FLWR_DECAF_POSTS"  # environment variable with the folder
-_STYPE = "safetensors-ticket"
-_TICKET = re.compile(rb"[0-9a-f]{32}")
+TICKET = "safetensors-ticket"  # stype of an Array that holds one
+_FORM = re.compile(rb"[0-9a-f]{32}")
 
 _log = logging.getLogger("flwr")
 
@@ -52,7 +51,7 @@ def share(write: Callable[[Path], None]) -> Array | None:
         _log.warning("A post cannot be shared in %s: %s", folder, error)
         file.unlink(missing_ok=True)
         return None
-    return Array(dtype="uint8", shape=(len(ticket),), stype=_STYPE, data=ticket.encode())
+    return Array(dtype="uint8", shape=(len(ticket),), stype=TICKET, data=ticket.encode())
 
 
 def file_of(post: Array) -> Path | None:
@@ -63,10 +62,10 @@ def file_of(post: Array) -> Path | None:
     ValueError
         If the ticket is none, or there is no folder here.
     """
-    if post.stype != _STYPE:
+    if post.stype != TICKET:
         return None
     folder = os.environ.get(POSTS)
-    if not folder or not _TICKET.fullmatch(post.data):
+    if not folder or not _FORM.fullmatch(post.data):
         raise ValueError("a shared post needs a ticket, and the folder that it was laid into")
     return Path(folder) / post.data.decode()
 
@@ -90,6 +89,4 @@ def sweep(needed: Iterable[Array]) -> None:
         kept = {file_of(post) for post in needed}
         for file in Path(folder).iterdir():
             if file not in kept:
-                # Windows keeps a file that is mapped somewhere; it goes with the next sweep.
-                with contextlib.suppress(PermissionError):
-                    file.unlink(missing_ok=True)
+                file.unlink(missing_ok=True)
