@@ -58,7 +58,7 @@ def simulate(
     Raises
     ------
     ValueError
-        If a setting is wrong; nothing has been started then.
+        If a setting is wrong, or the run cannot be; nothing is left behind then.
     RuntimeError
         If a run failed, with its cause.
     """
