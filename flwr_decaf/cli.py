@@ -59,6 +59,8 @@ def run(  # noqa: PLR0913 - an argument an option
         _fail(str(error), code=2)
     except RuntimeError as error:
         _fail(str(error))
+    except KeyboardInterrupt as error:
+        _fail(str(error), code=130)
     _print_runs(folders)
 
 

@@ -189,7 +189,7 @@ class Config:
 
     strategy: str = setting("decaf", each_of(STRATEGIES))
     num_server_rounds: int = setting(8, at_least(1, "a run needs at least one round"))
-    evaluate_every: int = setting(4, at_least(0, "0 never evaluates"))
+    evaluate_every: int = setting(4, at_least(0, "0 evaluates before the first round only"))
     evaluate_fraction: float = setting(
         1.0,
         Check(

@@ -61,6 +61,8 @@ def simulate(
         If a setting is wrong, or the run cannot be; nothing is left behind then.
     RuntimeError
         If a run failed, with its cause.
+    KeyboardInterrupt
+        If the user ends it, with how to go on.
     """
     values = checked_settings(conf, overrides, nodes)
     root = _root_of(values, conf)
@@ -100,6 +102,10 @@ def simulate(
         if fresh:  # what cannot be leaves nothing behind
             shutil.rmtree(root, ignore_errors=True)
         raise
+    except KeyboardInterrupt as error:
+        begun = any(folder.run for folder in folders.values())
+        how = f"go on with --set resume-from={root}" if begun else "no run was begun"
+        raise KeyboardInterrupt(f"interrupted; {how}") from error
     finally:
         _close(folders.values())
     return [_finished(folder, root) for folder in folders.values()]

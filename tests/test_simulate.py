@@ -1,7 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from flwr_decaf import simulate
+from flwr_decaf.engine import simulation
 from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.simulate import _close
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_a_run_that_nobody_is_at_is_not_running(tmp_path):
@@ -10,3 +18,19 @@ def test_a_run_that_nobody_is_at_is_not_running(tmp_path):
     _close([begun, done, RunFolder(tmp_path / "never begun")])
     assert (begun.run["status"], done.run["status"]) == ("interrupted", "finished")
     assert not (tmp_path / "never begun").exists()
+
+
+@pytest.mark.parametrize(
+    ("begun", "told"), [(True, "resume-from={}/r"), (False, "no run was begun")]
+)
+def test_whoever_interrupts_is_told_how_to_go_on(tmp_path, monkeypatch, begun, told):
+    def interrupted(*args, **named):
+        if begun:
+            RunFolder.create(tmp_path / "r", {})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulate, "flwr_run", interrupted)
+    settings = [f"output-dir={tmp_path}", "run-name=r"]
+    with pytest.raises(KeyboardInterrupt, match=told.format(tmp_path)):
+        simulate.simulate(ROOT / "conf" / "ring.toml", settings, 4, simulation(4), ROOT, None)
+    assert RunFolder(tmp_path / "r").run.get("status") == ("interrupted" if begun else None)
