@@ -9,6 +9,7 @@ the server's unique memory, round by round, with 200 idle nodes and adapters of 
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from typing import Any
@@ -20,6 +21,7 @@ from flwr.serverapp import Grid
 from benchmarks import simulated
 from benchmarks.measure import other_work, report
 from benchmarks.relay import adapter
+from flwr_decaf.checkpoint import Checkpoint
 from flwr_decaf.clients.adapter import initialize_adapter
 from flwr_decaf.clients.tasks import load_task
 from flwr_decaf.config import flatten, parse_config
@@ -59,11 +61,12 @@ def serve_rounds(grid: Grid) -> list[float]:
     """Relay, and note the server's own memory at the end of each round."""
     roll_call(grid)
     held: list[float] = []
-    strategy = DLoRA(
-        "ring",
-        evaluate_every=0,
-        on_round=lambda reached: held.append(psutil.Process().memory_full_info().uss),
-    )
+
+    def note(reached: Checkpoint) -> None:
+        gc.collect()  # what is still held, not what waits to be collected
+        held.append(psutil.Process().memory_full_info().uss)
+
+    strategy = DLoRA("ring", evaluate_every=0, on_round=note)
     strategy.start(grid, ArrayRecord(adapter(0.15)), num_rounds=ROUNDS)
     return held
 
@@ -80,6 +83,11 @@ def main() -> None:
                 | {f"{kind}-MB": size / MB for kind, size in actor.items()}
             )
     report("memory", "An actor's memory: proportional, unique, mapped weights", rows, beside)
+    report_rounds(beside)
+
+
+def report_rounds(beside: float) -> None:
+    """Measure the server alone."""
     held = [size / MB for size in simulated.measured("benchmarks.memory", nodes=MANY)]
     row = {
         "nodes": MANY, "after-round-2-MB": held[1], "after-round-6-MB": held[5],
