@@ -60,7 +60,7 @@ def run(  # noqa: PLR0913 - an argument an option
     except RuntimeError as error:
         _fail(str(error))
     except KeyboardInterrupt as error:
-        _fail(str(error), code=130)
+        _fail(str(error) or "interrupted", code=130)
     _print_runs(folders)
 
 

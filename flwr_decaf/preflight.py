@@ -12,6 +12,7 @@ from flwr_decaf.config import Config
 from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.data.sources import load_rows
 from flwr_decaf.mixing_matrix import graph_of
+from flwr_decaf.network import Network
 from flwr_decaf.participation import present, read_schedule
 from flwr_decaf.registries import STRATEGIES
 from flwr_decaf.rules import ALIGNED, NEEDED
@@ -44,7 +45,12 @@ def check(config: Config, n: int) -> None:
     partition_rows(config.data, n, config.seed)
     _try_rows(task, config)
     _check_what_trains(task, config)
-    network_of(config, n)
+    _network(config, n)
+
+
+def _network(config: Config, n: int) -> Network:
+    own_weights = getattr(STRATEGIES[config.strategy], "own_weights", "metropolis")
+    return network_of(config, n, own_weights)
 
 
 def _check_what_trains(task: Task, config: Config) -> None:
@@ -105,7 +111,7 @@ def _check_honest_majority(config: Config, n: int) -> None:
             f"attack.sign-flipping must leave honest nodes; got {config.attack.sign_flipping} of "
             f"{n} nodes; let fewer lie"
         )
-    network, robust = network_of(config, n), config.robust
+    network, robust = _network(config, n), config.robust
     needed = NEEDED[robust.method](robust.liars)
     rounds = range(1, min(config.num_server_rounds, _LOOKED_AT) + 1)
     degrees = [d for t in rounds for _, d in graph_of(network.of_round(t)).degree]

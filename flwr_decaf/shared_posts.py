@@ -86,7 +86,7 @@ def sweep(needed: Iterable[Array]) -> None:
     """Delete all shared posts but these."""
     folder = os.environ.get(POSTS)
     if folder:
-        kept = {file_of(post) for post in needed}
+        kept = {post.data.decode() for post in needed if post.stype == TICKET}
         for file in Path(folder).iterdir():
-            if file not in kept:
+            if file.name not in kept:
                 file.unlink(missing_ok=True)

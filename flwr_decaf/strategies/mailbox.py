@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
@@ -92,7 +93,7 @@ class Mailbox:
                 mixes=mixes,
             )
         mailed = (post for mail in self._mail.values() for post in mail.posts.values())
-        sweep([*self.posts.values(), *mailed])
+        sweep(chain(self.posts.values(), mailed))
 
     def checkpoint(self, server_round: int) -> Checkpoint:
         """Hand out all that decides what comes after a complete round."""
