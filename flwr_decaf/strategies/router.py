@@ -83,7 +83,8 @@ class Router(Strategy):
     num_nodes : int, optional
         Nodes to wait for; by default what their ``num-partitions`` says.
     evaluate_every : int
-        Evaluate in each round that it divides, and in the last; 0 evaluates in none.
+        Evaluate in each round that it divides, and in the last; 0 evaluates in none. Consensus
+        distance and interference are measured in the same rounds.
     evaluate_fraction : float
         Share of the nodes that are evaluated in these rounds, drawn anew each time; in the last
         round all are.
@@ -276,14 +277,17 @@ evaluate_metrics_aggr_fn
         flipped = {i: sign_flipped(travelled[i]) for i in self._lying & usable.keys()}
         lies = {node: messages.pack(state) for node, state in flipped.items()}
         self._mailbox.collect(usable, w, phase.mixes, lies)
-        states = [self._initial | state for state in travelled.values()]
-        for node, distance in zip(usable, distances_to_mean(states), strict=True):
-            metrics = next(iter(contents[node].metric_records.values()))
-            metrics["distance-to-mean"] = distance
-            metrics["bytes-sent"] = size_in_bytes(travelled[node]) * graph_of(w).degree(node)
+        states = {node: self._initial | state for node, state in travelled.items()}
+        told = {node: next(iter(contents[node].metric_records.values())) for node in usable}
+        graph = graph_of(w)
+        for node, metrics in told.items():
+            metrics["bytes-sent"] = size_in_bytes(travelled[node]) * graph.degree(node)
+        if is_due(server_round, self.evaluate_every, self._num_rounds):
+            for node, distance in zip(states, distances_to_mean([*states.values()]), strict=True):
+                told[node]["distance-to-mean"] = distance
         averaged = self.train_metrics_aggr_fn(list(contents.values()), self.weighted_by_key)
         wanted = self._averages_each_round or server_round == self._num_rounds
-        return (self._average(states) if wanted else None), averaged
+        return (self._average([*states.values()]) if wanted else None), averaged
 
     @counting_on
     def configure_evaluate(
