@@ -33,6 +33,12 @@ def send_back(msg: Message, context: Context) -> Message:
     return Message(content, reply_to=msg)
 
 
+@idle.evaluate()
+def evaluate_nothing(msg: Message, context: Context) -> Message:
+    """Answer at once: a strategy that evaluates does so after the last round that is timed."""
+    return Message(RecordDict({"metrics": MetricRecord({"num-examples": 1})}), reply_to=msg)
+
+
 @reloading.train()
 def load_and_train(msg: Message, context: Context) -> Message:
     """Load tokenizer, base and adapter anew, then train: FlowerTune's example does so."""

@@ -7,7 +7,8 @@ Flower's engine, with its looks for messages every 0.1 s. A FedAvg node is sent 
 its own, 2 states; a node of degree d is sent d posts and sends its own, d + 1 states. ``ratio`` is
 the time of a DLoRA round against FedAvg's, ``per byte`` the same for each byte delivered. Posts lie
 in files that actors share, as under ``flwr-decaf run``; or they travel in the messages, as between
-machines. ``--large`` adds 500 nodes and adapters of 60 MB.
+machines. Nothing is evaluated; ``measured`` is DLoRA with the consensus distance and interference
+that runs with evaluation measure in every round. ``--large`` adds 500 nodes and adapters of 60 MB.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,14 +46,16 @@ def adapter(megabytes: float) -> dict[str, torch.Tensor]:
 def serve(grid: Grid, name: str, megabytes: float, topology: str) -> list[float]:
     """Time rounds of a strategy, without the first, which sends out the initial arrays alone."""
     roll_call(grid)
-    strategies = {"dlora": DLoRA, "decaf": DeCAF}
-    strategy: flwr_strategy.Strategy = (
-        strategies[name](topology, evaluate_every=0)
-        if name in strategies
-        else flwr_strategy.FedAvg(fraction_evaluate=0.0)
-    )
+    rounds = ROUNDS + 3
+    strategies: dict[str, Callable[[], flwr_strategy.Strategy]] = {
+        "fedavg": lambda: flwr_strategy.FedAvg(fraction_evaluate=0.0),
+        "dlora": lambda: DLoRA(topology, evaluate_every=0),
+        "decaf": lambda: DeCAF(topology, evaluate_every=0),
+        "measured": lambda: DLoRA(topology, evaluate_every=rounds),
+    }
+    strategy = strategies[name]()
     seconds = noted_rounds(strategy)
-    strategy.start(grid, ArrayRecord(adapter(megabytes)), num_rounds=ROUNDS + 3)
+    strategy.start(grid, ArrayRecord(adapter(megabytes)), num_rounds=rounds)
     return seconds()[2:]
 
 
@@ -71,11 +75,11 @@ def _row(nodes: int, megabytes: float, topology: str) -> dict[str, Any]:
         asked = {"nodes": nodes, "megabytes": megabytes, "topology": topology, "name": name}
         return statistics.median(simulated.measured("benchmarks.relay", shared, **asked))
 
-    fedavg, dlora, decaf = (seconds(name) for name in ("fedavg", "dlora", "decaf"))
+    fedavg, dlora, measured, decaf = map(seconds, ("fedavg", "dlora", "measured", "decaf"))
     degree = nodes - 1 if topology == "complete" else 2
     return {
         "nodes": nodes, "MB": megabytes, "topology": topology,
-        "fedavg-s": fedavg, "dlora-s": dlora, "decaf-s": decaf,
+        "fedavg-s": fedavg, "dlora-s": dlora, "measured-s": measured, "decaf-s": decaf,
         "dlora-in-messages-s": seconds("dlora", shared=False),
         "fedavg-ms/node": 1e3 * fedavg / nodes, "dlora-ms/node": 1e3 * dlora / nodes,
         "ratio": dlora / fedavg, "per-byte": dlora / fedavg * 2 / (degree + 1),

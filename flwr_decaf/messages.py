@@ -67,6 +67,8 @@ class Mail:
         Key of ``registries.ROBUST``.
     liars : int
         Neighbours that may lie.
+    measured : bool
+        Whether the node is to measure what mixing loses, which takes longer than mixing.
     """
 
     rule: str
@@ -79,6 +81,7 @@ class Mail:
     mixes: str = "AB"
     robust: str = "none"
     liars: int = 1
+    measured: bool = True
 
 
 def put_mail(content: RecordDict, mail: Mail) -> None:
@@ -95,6 +98,7 @@ def put_mail(content: RecordDict, mail: Mail) -> None:
             "liars": mail.liars,
             "arrays-key": mail.arrays_key,
             "repeated": mail.repeated,
+            "measured": mail.measured,
         }
     )
     if mail.posts:
@@ -118,6 +122,7 @@ def take_mail(content: RecordDict) -> Mail | None:
         liars=cast(int, head["liars"]),
         arrays_key=str(head["arrays-key"]),
         repeated=bool(head["repeated"]),
+        measured=bool(head["measured"]),
     )
 
 

@@ -30,6 +30,11 @@ def check_resumable(root: Path, runs: Mapping[str, Config]) -> None:
         If none of the runs was begun there, or one was with another setting, which is named.
     """
     begun = {name: RunFolder(folder_of(root, name, len(runs))).run for name in runs}
+    if not any(root.rglob("run.json")):
+        raise ValueError(
+            f"resume-from must be the folder of a run that was begun; {root} holds none: it is "
+            "another folder, or its run ended before the first round; start without resume-from"
+        )
     if not any(begun.values()):
         raise ValueError(
             f"resume-from must be the folder of a run that was begun with these settings; {root} "

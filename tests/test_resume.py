@@ -31,8 +31,11 @@ def test_other_settings_are_refused_by_name(tmp_path):
 
 
 def test_a_folder_without_such_a_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"resume-from must be the folder of a run"):
+    with pytest.raises(ValueError, match=r"ended before the first round; start without resume"):
         check_resumable(tmp_path, runs_of(parse_config({})))
+    RunFolder.create(tmp_path / "fedavg", {})
+    with pytest.raises(ValueError, match=r"begun with these settings; .* holds none of decaf, dlo"):
+        check_resumable(tmp_path, runs_of(parse_config({"strategy": "decaf, dlora"})))
 
 
 def test_going_back_to_the_last_complete_round(tmp_path):

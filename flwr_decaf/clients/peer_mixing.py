@@ -17,19 +17,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import cast
 
 import torch
-from flwr.app import (
-    ArrayRecord,
-    ConfigRecord,
-    Context,
-    Message,
-    MessageType,
-    MetricRecord,
-    RecordDict,
-)
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from flwr_decaf import messages
@@ -62,7 +53,7 @@ def peer_mixing(msg: Message, context: Context, call_next: ClientAppCallable) ->
     Message
         The user's reply. After training its arrays are replaced by the node's post, and its
         metrics tell of the mixing: ``mixing-seconds``, ``mixing-neighbours``, ``mixing-refused``
-        and, where the node is evaluated, ``mixing-interference`` (Frobenius norm).
+        and, unless the strategy evaluates nothing, ``mixing-interference`` (Frobenius norm).
 
     Raises
     ------
@@ -108,10 +99,7 @@ def _mix_and_call(
     own = _own_state(msg.content, context, mail)
     if own is None:  # a restarted SuperNode: the relay sends its last post with the next message
         return Message(RecordDict({messages.CALL: ConfigRecord({"lost": True})}), reply_to=msg)
-    # What mixing lost costs more to measure than mixing: it is told with the other scores.
-    measured = msg.metadata.message_type == MessageType.EVALUATE
-    align = partial(prepare, msg, context) if prepare else _nothing
-    held, metrics, refused = mix(own, mail, align, measured)
+    held, metrics, refused = mix(own, mail, lambda: prepare(msg, context) if prepare else None)
     # A large model's user needs the memory that its neighbours' took.
     own, mail = {}, replace(mail, posts={})
     if call.get("ask") == messages.COLLECT:
@@ -134,15 +122,8 @@ def _mix_and_call(
     return reply
 
 
-def _nothing() -> None:
-    return None
-
-
 def mix(
-    own: State,
-    mail: Mail,
-    prepare: Callable[[], Alignment | None] = _nothing,
-    measured: bool = True,
+    own: State, mail: Mail, prepare: Callable[[], Alignment | None] = lambda: None
 ) -> tuple[State, dict[str, float], dict[int, str]]:
     """Apply the mail's rule to the node's own state and its neighbours' posts.
 
@@ -155,8 +136,8 @@ def mix(
     state : State
         What the node now holds.
     metrics : dict of str to float
-        Seconds of mixing and of matching, the number of neighbours mixed and refused, and where
-        ``measured`` the interference.
+        Seconds of mixing and of matching, the number of neighbours mixed and refused, and the
+        interference if the mail asks for it.
     refused : dict of int to str
         Senders of posts that were not used, and why.
     """
@@ -167,8 +148,9 @@ def mix(
         posts.pop(senders[place])
         refused[senders[place]] = "its norm is beyond a hundred times the typical one"
     metrics = {"mixing-seconds": 0.0, "mixing-neighbours": float(len(posts))}
-    metrics |= {"mixing-refused": float(len(refused))}
-    metrics |= {"mixing-interference": 0.0} if measured else {}
+    metrics["mixing-refused"] = float(len(refused))
+    if mail.measured:
+        metrics["mixing-interference"] = 0.0
     if mail.rule in ALIGNED:
         metrics["matching-seconds"] = 0.0
     if not posts or len(posts) < NEEDED[mail.robust](mail.liars):
@@ -193,7 +175,7 @@ def mix(
         held = alignment.settle(held)
         metrics["matching-seconds"] = time.perf_counter() - settling + mixing - matching
     metrics["mixing-seconds"] = settling - mixing + matching - started
-    if measured and mail.robust == "none":  # else what is lost is meant to be
+    if mail.measured and mail.robust == "none":  # else what is lost is meant to be
         whole = [own, *(own | post for post in posts.values())]
         metrics["mixing-interference"] = interference(whole, weights, held)
     return held, metrics, refused

@@ -90,7 +90,9 @@ def consensus_and_interference(folders: Sequence[RunFolder]) -> Figure | None:
     figure, axes = _figure(2)
     _lines(axes[0], distance, "round", "distance")
     axes[0].set(xlabel="round", ylabel="consensus distance", yscale="log")
-    lost = metrics[metrics["mixing-neighbours"] > 0].dropna(subset=["mixing-interference"])
+    lost = metrics[metrics["mixing-neighbours"] > 0]
+    # Mail of round t that comes with the next train message is mixed in round t + 1.
+    lost = lost.assign(round=lost["round"] - (lost["phase"] == "train"))
     by = ["run", "label", "strategy", "round"]
     lost = lost.groupby(by, sort=False)["mixing-interference"].mean().reset_index()
     # What an exact rule loses is rounding: it would stretch the scale over ten decades.

@@ -51,9 +51,12 @@ def run_table(folder: RunFolder) -> Table:
     scores = [line for line in folder.metrics if line["phase"] == "evaluate"]
     rounds = min(line["round"] for line in scores), max(line["round"] for line in scores)
     sent = _mean_bytes(folder.metrics)
-    table = _headings(folder, score.name, last=rounds[1])
+    tests = {"common test": score.name, "local test": f"local-{score.name}"}
+    # Data that comes partitioned, or too little of it, leaves nodes no test of their own.
+    tests = {told: key for told, key in tests.items() if any(key in line for line in scores)}
+    table = _headings(folder, score.name, rounds[1], tests)
     rows = {
-        node: [*_scores(node, scores, score.name, rounds), sent.get(node)]
+        node: [*_scores(node, scores, list(tests.values()), rounds), sent.get(node)]
         for node in sorted({line["node"] for line in scores})
     }
     for node, row in rows.items():
@@ -71,13 +74,13 @@ def run_table(folder: RunFolder) -> Table:
     return table
 
 
-def _headings(folder: RunFolder, score: str, last: int) -> Table:
+def _headings(folder: RunFolder, score: str, last: int, tests: Iterable[str]) -> Table:
     settings = folder.run["settings"]
     table = Table(
         title=f"{settings['strategy']} · {settings['topology.name']} · {score} after round {last}"
     )
     table.add_column("node", justify="right")
-    for heading in ("common test", "local test"):
+    for heading in tests:
         table.add_column(f"{heading}\nbefore", justify="right")
         table.add_column("\nafter", justify="right")
     table.add_column("MB sent\na round", justify="right")
@@ -85,10 +88,9 @@ def _headings(folder: RunFolder, score: str, last: int) -> Table:
 
 
 def _scores(
-    node: int, lines: Sequence[Line], score: str, rounds: tuple[int, int]
+    node: int, lines: Sequence[Line], names: Sequence[str], rounds: tuple[int, int]
 ) -> list[float | None]:
     at = {line["round"]: line for line in lines if line["node"] == node}
-    names = (score, f"local-{score}")
     return [at.get(when, {}).get(name) for name in names for when in rounds]
 
 

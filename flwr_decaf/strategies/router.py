@@ -83,8 +83,8 @@ class Router(Strategy):
     num_nodes : int, optional
         Nodes to wait for; by default what their ``num-partitions`` says.
     evaluate_every : int
-        Evaluate in each round that it divides, and in the last; 0 evaluates in none. Consensus
-        distance and interference are measured in the same rounds.
+        Evaluate in each round that it divides, and in the last; 0 evaluates in none, and measures
+        neither consensus distance nor interference, which else is done in every round.
     evaluate_fraction : float
         Share of the nodes that are evaluated in these rounds, drawn anew each time; in the last
         round all are.
@@ -217,6 +217,7 @@ evaluate_metrics_aggr_fn
             arrays_key=self.arrayrecord_key,
             robust=self.robust,
             liars=self.liars,
+            measured=self.evaluate_every > 0,
         )
         self._mailbox = Mailbox(n, self._initial, blank)
         if self.resume_from:
@@ -282,7 +283,7 @@ evaluate_metrics_aggr_fn
         graph = graph_of(w)
         for node, metrics in told.items():
             metrics["bytes-sent"] = size_in_bytes(travelled[node]) * graph.degree(node)
-        if is_due(server_round, self.evaluate_every, self._num_rounds):
+        if self.evaluate_every:
             for node, distance in zip(states, distances_to_mean([*states.values()]), strict=True):
                 told[node]["distance-to-mean"] = distance
         averaged = self.train_metrics_aggr_fn(list(contents.values()), self.weighted_by_key)

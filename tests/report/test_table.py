@@ -45,6 +45,15 @@ def test_every_node_before_and_after_then_mean_worst_and_spread(folder):
     assert cells(text, "spread")[2] == "0.100"
 
 
+def test_without_tests_of_the_nodes_own_there_are_no_columns_for_them(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", {"strategy": "decaf", "topology.name": "ring"})
+    for when, accuracy in ((0, 0.1), (4, 0.5)):
+        folder.append([{"node": 0, "round": when, "phase": "evaluate", "accuracy": accuracy}])
+    text = text_of(folder)
+    assert "local test" not in text
+    assert cells(text, "0") == ["0", "0.100", "0.500", ""]
+
+
 def test_a_run_that_has_not_been_evaluated(tmp_path):
     folder = RunFolder.create(tmp_path / "new", {"strategy": "decaf"})
     with pytest.raises(ValueError, match="FOLDERS must hold an evaluation"):

@@ -176,18 +176,20 @@ def test_metrics_say_how_far_apart_the_nodes_are():
     assert seen == pytest.approx([distance, distance, 0.0, 0.0], abs=1e-7)
 
 
-def test_distances_are_measured_in_evaluated_rounds():
-    rounds = []
+@pytest.mark.parametrize("every", [0, 2])
+def test_distances_and_interference_are_not_measured_where_nothing_is_evaluated(every):
+    told = []
 
     def record(contents, key):
-        rounds.append([sorted(next(iter(c.metric_records.values()))) for c in contents])
+        told.extend(set(next(iter(c.metric_records.values()))) for c in contents)
         return MetricRecord()
 
-    strategy = DLoRA("ring", evaluate_every=2, train_metrics_aggr_fn=record)
+    strategy = DLoRA("ring", evaluate_every=every, train_metrics_aggr_fn=record)
     held_after(strategy, 3, rounds=3, grid=LocalGrid(make_app(peer_mixing), 3))
-    told = [["distance-to-mean" in names for names in nodes] for nodes in rounds]
-    assert told == [[False] * 3, [True] * 3, [True] * 3]
-    assert all("bytes-sent" in names for nodes in rounds for names in nodes)
+    assert len(told) == 9
+    assert all({"bytes-sent", "mixing-seconds"} <= names for names in told)
+    measured = {"distance-to-mean", "mixing-interference"}
+    assert all(names & measured == (measured if every else set()) for names in told)
 
 
 def forget(grid, place):
