@@ -73,7 +73,7 @@ def main() -> None:
 def _row(nodes: int, megabytes: float, topology: str) -> dict[str, Any]:
     def seconds(name: str, shared: bool = True) -> float:
         asked = {"nodes": nodes, "megabytes": megabytes, "topology": topology, "name": name}
-        return statistics.median(simulated.measured("benchmarks.relay", shared, **asked))
+        return float(statistics.median(simulated.measured("benchmarks.relay", shared, **asked)))
 
     fedavg, dlora, measured, decaf = map(seconds, ("fedavg", "dlora", "measured", "decaf"))
     degree = nodes - 1 if topology == "complete" else 2
