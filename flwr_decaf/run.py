@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -17,6 +19,7 @@ from flwr_decaf.clients.training import evaluate_rows
 from flwr_decaf.config import Config, Value
 from flwr_decaf.lora import State
 from flwr_decaf.mixing_matrix import lambda2
+from flwr_decaf.model_card import model_card
 from flwr_decaf.network import rho
 from flwr_decaf.participation import read_schedule
 from flwr_decaf.registries import STRATEGIES
@@ -81,7 +84,8 @@ def run_once(
         )
     for name, state in adapters.items():
         set_adapter(task.model, state)
-        folder.save(name, task.model.save_pretrained)
+        card = model_card(name, config, len(nodes), folder.metrics)
+        folder.save(name, partial(_write_model, task, card))
     _check_complete(config, folder)
 
 
@@ -183,6 +187,11 @@ def _final_adapters(strategy: Strategy, grid: Grid, result: Result) -> dict[str,
     if isinstance(strategy, Router):
         return {f"node-{node}": state for node, state in strategy.collect(grid).items()}
     return {"global": dict(result.arrays.to_torch_state_dict())}
+
+
+def _write_model(task: Task, card: str, path: Path) -> None:
+    task.model.save_pretrained(path)
+    (path / "README.md").write_text(card, encoding="utf8")
 
 
 def _check_complete(config: Config, folder: RunFolder) -> None:

@@ -109,6 +109,7 @@ def test_every_adapter_loads_with_peft_and_scores_as_reported(decaf):
             resolve_path(config.model.name), num_labels=len(folder.run["labels"])
         )
         path = folder.path / "adapters" / f"node-{node}"
+        assert f"# node-{node}: LoRA adapter" in (path / "README.md").read_text()
         model = PeftModel.from_pretrained(base, path)
         rows = load_node_data(config.model, config.lora, config.data, config.seed, node, NODES)
         loaded = replace(task, model=model)
