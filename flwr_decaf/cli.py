@@ -135,7 +135,7 @@ def topology(  # noqa: PLR0913 - an argument an option
         ]
     except ValueError as error:
         _fail(str(error), code=2)
-    _console.print(topology_table(bases, adapter_mb * 1e6))
+    _console.print(topology_table(bases, adapter_mb * 1e6, changing=bool(told)))
     for line in told:
         _console.print(line, highlight=False, soft_wrap=True)
     _console.print(f"Picture: {output}", highlight=False, soft_wrap=True)

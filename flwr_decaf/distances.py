@@ -43,8 +43,9 @@ def distances_to_mean(states: Sequence[State]) -> list[float]:
     for pair in adapted:
         total += _squares_to_mean([s[pair.b] for s in states], [s[pair.a] for s in states])
     for name in _dense(states[0], adapted):
-        total += _dense_squares_to_mean([s[name] for s in states])
-    return [math.sqrt(max(value, 0.0)) for value in total.tolist()]
+        for piece in _pieces([s[name] for s in states]):
+            total += (piece - piece.mean(dim=0)).square().sum(dim=1)
+    return _roots(total)
 
 
 def _squares_to_mean(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
@@ -66,19 +67,24 @@ def _squares_to_mean(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
     return own - 2 * with_mean + with_mean.mean()
 
 
-def _dense_squares_to_mean(tensors: list[Tensor]) -> Tensor:
-    flat = [x.reshape(-1) for x in tensors]
-    total = torch.zeros(len(flat), dtype=torch.float64)
-    for piece in _pieces(flat):
-        total += (piece - piece.mean(dim=0)).square().sum(dim=1)
-    return total
-
-
 def distances_to_first(states: Sequence[State]) -> list[float]:
     """Measure each state's distance to the first, ``|| x_i - x_0 ||_F``, as above."""
-    inner = _inner_products(states)
-    squares = inner.diagonal() - 2 * inner[:, 0] + inner[0, 0]
-    return [math.sqrt(max(value, 0.0)) for value in squares.tolist()]
+    total = torch.zeros(len(states), dtype=torch.float64)
+    adapted = pairs_present(states[0])
+    for pair in adapted:
+        total += _squares_to_first([s[pair.b] for s in states], [s[pair.a] for s in states])
+    for name in _dense(states[0], adapted):
+        for piece in _pieces([s[name] for s in states]):
+            total += (piece - piece[0]).square().sum(dim=1)
+    return _roots(total)
+
+
+def _squares_to_first(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
+    """Work out || P_i - P_0 ||^2 = || P_i ||^2 - 2 <P_i, P_0> + || P_0 ||^2."""
+    left, right = torch.stack(_matrices(lefts)), torch.stack(_matrices(rights))
+    own = ((left.mT @ left) * (right @ right.mT)).sum(dim=(1, 2))
+    with_first = ((left.mT @ left[0]) * (right @ right[0].mT)).sum(dim=(1, 2))
+    return own - 2 * with_first + own[0]
 
 
 def norms(states: Sequence[State]) -> list[float]:
@@ -92,7 +98,9 @@ def _square(state: State) -> float:
     for pair in adapted:
         left, right = _matrix(state[pair.b]), _matrix(state[pair.a])
         total += float(torch.vdot((left.T @ left).flatten(), (right @ right.T).flatten()))
-    return total + sum(float(_dense_gram([state[name]])) for name in _dense(state, adapted))
+    for name in _dense(state, adapted):
+        total += sum(float(piece.square().sum()) for piece in _pieces([state[name]]))
+    return total
 
 
 def interference(states: Sequence[State], weights: Sequence[float], mixed: State) -> float:
@@ -114,20 +122,6 @@ def interference(states: Sequence[State], weights: Sequence[float], mixed: State
     return math.sqrt(total)
 
 
-def _inner_products(states: Sequence[State]) -> Tensor:
-    """Form the n x n matrix of <x_i, x_j>, over the products of all layers and all dense tensors.
-
-    A factor without its partner, where only one of the two travels, counts as dense.
-    """
-    n, adapted = len(states), pairs_present(states[0])
-    total = torch.zeros(n, n, dtype=torch.float64)
-    for pair in adapted:
-        total += _products_gram([s[pair.b] for s in states], [s[pair.a] for s in states])
-    for name in _dense(states[0], adapted):
-        total += _dense_gram([s[name] for s in states])
-    return total
-
-
 def _products_gram(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
     """Form the n x n matrix of <left_i right_i, left_j right_j>."""
     left, right = torch.cat(_matrices(lefts), dim=1), torch.cat(_matrices(rights), dim=0)
@@ -136,19 +130,15 @@ def _products_gram(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
     return gram.reshape(n, rank, n, rank).sum(dim=(1, 3))
 
 
-def _dense_gram(tensors: list[Tensor]) -> Tensor:
-    """Form the n x n matrix of <x_i, x_j>."""
+def _pieces(tensors: list[Tensor]) -> Iterator[Tensor]:
+    """Go through n tensors a piece at a time, as n rows: in fp64 all at once may not fit."""
     flat = [x.reshape(-1) for x in tensors]
-    total = torch.zeros(len(flat), len(flat), dtype=torch.float64)
-    for piece in _pieces(flat):
-        total += piece @ piece.T
-    return total
-
-
-def _pieces(flat: list[Tensor]) -> Iterator[Tensor]:
-    """Go through n vectors a piece at a time, as n rows: in fp64 all at once may not fit."""
     for begin in range(0, len(flat[0]), _PIECE):
         yield torch.stack([x[begin : begin + _PIECE].double() for x in flat])
+
+
+def _roots(squares: Tensor) -> list[float]:
+    return [math.sqrt(max(value, 0.0)) for value in squares.tolist()]
 
 
 def _dense(state: State, adapted: Sequence[Pair]) -> list[str]:

@@ -122,7 +122,7 @@ def shown_progress(
 def _plain_lines(
     console: Console, paths: Mapping[str, Path], rounds: Mapping[str, int]
 ) -> Callable[[], None]:
-    started, said = time.monotonic(), ""
+    started, said, done = time.monotonic(), "", standing(paths, rounds).share
 
     def look() -> None:
         nonlocal said
@@ -131,7 +131,8 @@ def _plain_lines(
             return
         said = str(now)
         minutes = (time.monotonic() - started) / 60
-        left = f"{minutes / now.share - minutes:.0f} min left" if now.share else "starting"
+        gained = now.share - done  # what a resumed run had done before took none of the minutes
+        left = f"{minutes / gained * (1 - now.share):.0f} min left" if gained > 0 else "starting"
         left = "finishing" if now.share == 1 else left
         line = f"[{minutes:5.1f} min] {said}; {left}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)

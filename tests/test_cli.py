@@ -116,4 +116,5 @@ def test_a_topology_that_cannot_be_is_refused(tmp_path):
 def test_a_topology_that_changes_tells_rho_and_the_phase_length(tmp_path):
     options = ("--dynamic", "one-peer-exponential", "--nodes", 2, "--output", tmp_path / "t.png")
     result = call("topology", "complete", *options)
+    assert "if every round took all edges" in result.stdout
     assert "complete, one-peer-exponential: rho = 0.0000, T of TAD-LoRA = 1" in result.stdout

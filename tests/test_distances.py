@@ -5,23 +5,32 @@ import math
 import pytest
 import torch
 
-from flwr_decaf.distances import distances_to_mean, interference
+from flwr_decaf.distances import distances_to_first, distances_to_mean, interference, norms
 from flwr_decaf.rules import average, factorize, frozen
 from tests.states import dense_products, lora_state, mean_products, share_a
 
 
-@pytest.mark.parametrize("n", [1, 2, 4, 9])  # few nodes by Gram matrices, many by the mean itself
-def test_distances_against_the_dense_formula(n):
-    states = [lora_state(seed) for seed in range(n)]
-    rows = torch.stack(
+def as_rows(states):
+    """One row a state: all its products, multiplied out, and its dense tensor."""
+    return torch.stack(
         [
             torch.cat([*(p.flatten() for p in dense_products(s).values()),
                        s["model.classifier.weight"].flatten()])
             for s in states
         ]
     )  # fmt: skip
-    expected = (rows - rows.mean(dim=0)).norm(dim=1).tolist()
-    assert distances_to_mean(states) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 9])  # few nodes by Gram matrices, many by the mean itself
+def test_distances_against_the_dense_formula(n):
+    states = [lora_state(seed) for seed in range(n)]
+    rows = as_rows(states)
+    for measured, expected in (
+        (distances_to_mean(states), rows - rows.mean(dim=0)),
+        (distances_to_first(states), rows - rows[0]),
+        (norms(states), rows),
+    ):
+        assert measured == pytest.approx(expected.norm(dim=1).tolist(), abs=1e-6)
 
 
 def test_nodes_that_hold_the_same_model_in_another_basis_are_not_apart():
@@ -36,6 +45,7 @@ def test_nodes_that_hold_the_same_model_in_another_basis_are_not_apart():
 def test_distances_of_dense_states_and_of_one_node():
     states = [{"x": torch.tensor([0.0, 0.0])}, {"x": torch.tensor([6.0, 8.0])}]
     assert distances_to_mean(states) == pytest.approx([5.0, 5.0])
+    assert distances_to_first(states) == norms(states) == pytest.approx([0.0, 10.0])
     assert distances_to_mean(states[:1]) == [0.0]
 
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from flwr_decaf.progress import shown_progress, standing
+from flwr_decaf.progress import _plain_lines, shown_progress, standing
 from flwr_decaf.run_folder import RunFolder
 
 ROUNDS = {"decaf": 2, "dlora": 2}
@@ -59,6 +59,24 @@ def test_a_log_file_gets_plain_lines_and_none_twice(paths):
     assert "run 1 of 2, decaf: round 0 of 2; starting" in lines[0]
     assert "run 1 of 2, decaf: round 1 of 2; 0 min left" in lines[1]
     assert "\x1b" not in file.getvalue()
+
+
+def test_what_a_resumed_run_had_done_before_is_not_taken_for_quick(paths, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    first = RunFolder(paths["decaf"])
+    paths["decaf"].mkdir()
+    first.update(status="running")
+    train(first, 1)
+    file = io.StringIO()
+    look = _plain_lines(Console(file=file, width=200), {"decaf": paths["decaf"]}, {"decaf": 4})
+    look()
+    train(first, 2)
+    now[0] = 600.0
+    look()
+    lines = file.getvalue().splitlines()
+    assert lines[0].endswith("round 1 of 4; starting")
+    assert lines[1].endswith("round 2 of 4; 20 min left")  # a quarter took ten
 
 
 def test_a_terminal_gets_a_live_bar(paths):

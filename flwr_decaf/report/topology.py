@@ -16,7 +16,9 @@ from flwr_decaf.report.plots import draw_graph
 from flwr_decaf.topology import Matrix
 
 
-def topology_table(networks: Mapping[str, Matrix], adapter_bytes: float) -> Table:
+def topology_table(
+    networks: Mapping[str, Matrix], adapter_bytes: float, changing: bool = False
+) -> Table:
     """Tabulate networks by their mixing matrices.
 
     "Rounds to shrink 1000x" counts rounds of pure mixing until the spread is a thousandth.
@@ -27,8 +29,12 @@ def topology_table(networks: Mapping[str, Matrix], adapter_bytes: float) -> Tabl
         Name -> W, of shape (n, n).
     adapter_bytes : float
         Size of what a node posts in a round, in bytes.
+    changing : bool
+        Whether these are bases, of which each round takes only some edges.
     """
-    table = Table(title=f"for posts of {adapter_bytes / 1e6:g} MB", box=None, padding=(0, 1, 0, 0))
+    title = f"for posts of {adapter_bytes / 1e6:g} MB"
+    title += ", if every round took all edges" if changing else ""
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0))
     table.add_column("topology", no_wrap=True)
     for heading in (
         "nodes", "edges", "degree", "lambda2", "spectral\ngap", "rounds to\nshrink 1000x",

@@ -232,7 +232,7 @@ evaluate_metrics_aggr_fn
         )
         count_results_on(result, self.done)
         if not left:
-            result.arrays = self._average([self._mailbox.state_of(node) for node in self._all])
+            result.arrays = self._average(map(self._mailbox.state_of, self._all))
         self.on_round(self._mailbox.checkpoint(num_rounds))
         return result
 
@@ -265,30 +265,40 @@ evaluate_metrics_aggr_fn
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Take in the posts, drop the links of nodes that sent none, and address the rest."""
         contents = self._gather(server_round, replies)
-        posts = {node: self._post_of(content) for node, content in contents.items()}
-        phase = self.schedule(server_round)
-        expected = select(self._initial, phase.travels)
-        travelled, unusable = read_posts(posts, like=expected)
-        for node in unusable:
-            self._mailbox.lost(node)
-        n = len(self._nodes)
-        self._attendance.note_missing(server_round, unusable, asked=len(posts), n=n)
-        usable = {node: posts[node] for node in travelled}
-        w = without_nodes(self.network.of_round(server_round), set(self._all) - usable.keys())
-        flipped = {i: sign_flipped(travelled[i]) for i in self._lying & usable.keys()}
+        posts, states = self._usable(server_round, contents)
+        w = without_nodes(self.network.of_round(server_round), set(self._all) - posts.keys())
+        flipped = {i: sign_flipped(states[i]) for i in self._lying & posts.keys()}
         lies = {node: messages.pack(state) for node, state in flipped.items()}
-        self._mailbox.collect(usable, w, phase.mixes, lies)
-        states = {node: self._initial | state for node, state in travelled.items()}
-        told = {node: next(iter(contents[node].metric_records.values())) for node in usable}
-        graph = graph_of(w)
-        for node, metrics in told.items():
-            metrics["bytes-sent"] = size_in_bytes(travelled[node]) * graph.degree(node)
-        if self.evaluate_every:
-            for node, distance in zip(states, distances_to_mean([*states.values()]), strict=True):
-                told[node]["distance-to-mean"] = distance
+        self._mailbox.collect(posts, w, self.schedule(server_round).mixes, lies)
+        self._tell(contents, states, graph_of(w))
         averaged = self.train_metrics_aggr_fn(list(contents.values()), self.weighted_by_key)
         wanted = self._averages_each_round or server_round == self._num_rounds
-        return (self._average([*states.values()]) if wanted else None), averaged
+        return (self._average(states.values()) if wanted else None), averaged
+
+    def _usable(
+        self, server_round: int, contents: Mapping[int, RecordDict]
+    ) -> tuple[dict[int, Array], dict[int, State]]:
+        """Take the posts out of the replies, and read them; a node whose post is bad is missing."""
+        posts = {node: self._post_of(content) for node, content in contents.items()}
+        travels = select(self._initial, self.schedule(server_round).travels)
+        states, causes = read_posts(posts, like=travels)
+        for node in causes:
+            self._mailbox.lost(node)
+        n = len(self._nodes)
+        self._attendance.note_missing(server_round, causes, asked=len(posts), n=n)
+        return {node: posts[node] for node in states}, states
+
+    def _tell(
+        self, contents: Mapping[int, RecordDict], states: Mapping[int, State], graph: nx.Graph
+    ) -> None:
+        """Add to the nodes' metrics what only the relay can know."""
+        told = {node: next(iter(contents[node].metric_records.values())) for node in states}
+        for node, state in states.items():
+            told[node]["bytes-sent"] = size_in_bytes(state) * graph.degree(node)
+        if self.evaluate_every:
+            whole = [self._initial | state for state in states.values()]
+            for node, distance in zip(states, distances_to_mean(whole), strict=True):
+                told[node]["distance-to-mean"] = distance
 
     @counting_on
     def configure_evaluate(
@@ -386,6 +396,6 @@ evaluate_metrics_aggr_fn
             )
         return messages.packed_array(record)
 
-    def _average(self, states: list[State]) -> ArrayRecord:
-        share = 1.0 / len(states)
-        return ArrayRecord(RULES[self.rule](states, [share] * len(states)))
+    def _average(self, states: Iterable[State]) -> ArrayRecord:
+        whole = [self._initial | state for state in states]
+        return ArrayRecord(RULES[self.rule](whole, [1.0 / len(whole)] * len(whole)))
