@@ -32,7 +32,8 @@ def model_card(name: str, config: Config, nodes: int, metrics: Iterable[Mapping[
     """
     whole = config.model.task == "cnn"
     kind = "model" if whole else "LoRA adapter"
-    peers = f"`{config.strategy}` on {nodes} nodes"
+    peers = f"`{config.strategy}`"
+    peers += f" on {nodes} nodes" if config.strategy != "centralized" else ""
     if config.strategy not in ("fedavg", "local-only", "centralized"):
         peers += f", {_without_folder(config.topology.file or config.topology.name)}"
     base, data = _without_folder(config.model.name), _without_folder(config.data.name)

@@ -36,6 +36,8 @@ def test_own_tests_are_told_where_there_are_some():
     _, facts, _ = card("global", [line], strategy="fedavg")
     assert facts["trained by"].startswith("`fedavg` on 10 nodes, 8 rounds")
     assert not any("own test" in what for what in facts)
+    _, facts, _ = card("node-0", [], strategy="centralized")
+    assert facts["trained by"] == "`centralized`, 8 rounds, seed 0"
 
 
 @pytest.mark.parametrize("name", ["roberta-large", "meta-llama/Llama-2-7b-hf"])
