@@ -70,11 +70,8 @@ def _last_scores(name: str, metrics: list[Mapping[str, Any]]) -> dict[str, str]:
     score = score_of(metrics)
     if score is None:
         return {}
-    own = [
-        line
-        for line in metrics
-        if score.name in line and (name == "global" or name == f"node-{line['node']}")
-    ]
+    scored = [line for line in metrics if score.name in line and line["round"] > 0]
+    own = [line for line in scored if name in ("global", f"node-{line['node']}")]
     if not own:
         return {}
     last = max(own, key=lambda line: line["round"])

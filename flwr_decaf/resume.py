@@ -31,9 +31,10 @@ def check_resumable(root: Path, runs: Mapping[str, Config]) -> None:
     """
     begun = {name: RunFolder(folder_of(root, name, len(runs))).run for name in runs}
     if not any(root.rglob("run.json")):
+        what = "holds none, or one that ended before its first round" if root.exists() else "is not"
         raise ValueError(
-            f"resume-from must be the folder of a run that was begun; {root} holds none: it is "
-            "another folder, or its run ended before the first round; start without resume-from"
+            f"resume-from must be the folder of a run that was begun; {root} {what}; name another, "
+            "or start without resume-from"
         )
     if not any(begun.values()):
         raise ValueError(
@@ -43,12 +44,23 @@ def check_resumable(root: Path, runs: Mapping[str, Config]) -> None:
     defaults = flatten(Config())
     for name, run in begun.items():
         now, then = flatten(runs[name]), {**defaults, **run.get("settings", flatten(runs[name]))}
-        for key in now.keys() - _FREE:
-            if now[key] != then[key]:
-                raise ValueError(
-                    f"{key} must be as when {name} was begun; it was {then[key]!r} and is "
-                    f"{now[key]!r}; set it back, or start a new run without resume-from"
-                )
+        changed = [key for key in now if key not in _FREE and now[key] != then[key]]
+        if changed:
+            told = ", ".join(f"{key} was {then[key]!r} and is {now[key]!r}" for key in changed)
+            raise ValueError(
+                f"settings must be as when {name} was begun; {told}; set them back, or start a "
+                "new run without resume-from"
+            )
+
+
+def check_nodes(folder: RunFolder, n: int) -> None:
+    """Refuse to go on with another number of nodes than a run was begun with."""
+    then = folder.run.get("network", {}).get("nodes", n)
+    if then != n:
+        raise ValueError(
+            f"num-supernodes must be as when the run was begun; it was {then} and is {n}; give "
+            f"--nodes {then}"
+        )
 
 
 def go_on(folder: RunFolder, n: int) -> Checkpoint | None:
@@ -71,12 +83,7 @@ def go_on(folder: RunFolder, n: int) -> Checkpoint | None:
     ValueError
         If the run was begun on another number of nodes.
     """
-    then = folder.run.get("network", {}).get("nodes", n)
-    if then != n:
-        raise ValueError(
-            f"num-supernodes must be as when the run was begun; it was {then} and is {n}; give "
-            f"--nodes {then}"
-        )
+    check_nodes(folder, n)
     checkpoint = load_checkpoint(folder.checkpoints)
     folder.rewind(checkpoint.server_round if checkpoint else 0)
     return checkpoint

@@ -72,11 +72,13 @@ def simulate(
             "the app's folder, or name that with --app"
         )
     runs = runs_of(parse_config(values))
+    folders = {name: RunFolder(folder_of(root, name, len(runs))) for name in runs}
     if values["resume-from"]:
-        from flwr_decaf.resume import check_resumable
+        from flwr_decaf.resume import check_nodes, check_resumable
 
         check_resumable(root, runs)
-    folders = {name: RunFolder(folder_of(root, name, len(runs))) for name in runs}
+        for folder in folders.values():
+            check_nodes(folder, nodes)
     paths = {name: folder.path for name, folder in folders.items()}
     rounds = {name: run.num_server_rounds for name, run in runs.items()}
 
@@ -104,8 +106,8 @@ def simulate(
         raise
     except KeyboardInterrupt as error:
         begun = any(folder.run for folder in folders.values())
-        how = f"go on with --set resume-from={root}" if begun else "no run was begun"
-        raise KeyboardInterrupt(f"interrupted; {how}") from error
+        how = f"go on with the same command and --set resume-from={root}"
+        raise KeyboardInterrupt(f"interrupted; {how if begun else 'no run was begun'}") from error
     finally:
         _close(folders.values())
     return [_finished(folder, root) for folder in folders.values()]

@@ -29,6 +29,11 @@ def test_a_card_tells_what_an_adapter_was_made_of_and_its_own_last_score():
     assert not any("own test" in what for what in facts)
 
 
+def test_the_score_before_training_is_not_the_adapter_s():
+    _, facts, _ = card(metrics=[line for line in SCORES if line["round"] == 0])
+    assert not any("accuracy" in what for what in facts)
+
+
 def test_own_tests_are_told_where_there_are_some():
     line = {"node": 3, "round": 8, "phase": "evaluate", "perplexity": 9.5, "local-perplexity": 7.0}
     _, facts, _ = card(metrics=[line])

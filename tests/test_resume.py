@@ -25,14 +25,16 @@ def write_rounds(folder, last):
 def test_other_settings_are_refused_by_name(tmp_path):
     begin(tmp_path, **{"lora.rank": 4})
     check_resumable(tmp_path, runs_of(parse_config({"lora.rank": 4, "output-dir": "elsewhere"})))
-    other = runs_of(parse_config({"lora.rank": 8}))
-    with pytest.raises(ValueError, match=r"lora\.rank must be as when .* it was 4 and is 8"):
+    other = runs_of(parse_config({"lora.rank": 8, "seed": 1}))
+    with pytest.raises(ValueError, match=r"seed was 0 and is 1, lora\.rank was 4 and is 8; set th"):
         check_resumable(tmp_path, other)
 
 
 def test_a_folder_without_such_a_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"ended before the first round; start without resume"):
+    with pytest.raises(ValueError, match=r"holds none, or one that ended before its first"):
         check_resumable(tmp_path, runs_of(parse_config({})))
+    with pytest.raises(ValueError, match=r"nowhere is not; name another"):
+        check_resumable(tmp_path / "nowhere", runs_of(parse_config({})))
     RunFolder.create(tmp_path / "fedavg", {})
     with pytest.raises(ValueError, match=r"begun with these settings; .* holds none of decaf, dlo"):
         check_resumable(tmp_path, runs_of(parse_config({"strategy": "decaf, dlora"})))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from flwr_decaf import simulate
+from flwr_decaf.config import Config, flatten
 from flwr_decaf.engine import simulation
 from flwr_decaf.run_folder import RunFolder
 from flwr_decaf.simulate import _close
@@ -34,3 +35,14 @@ def test_whoever_interrupts_is_told_how_to_go_on(tmp_path, monkeypatch, begun, t
     with pytest.raises(KeyboardInterrupt, match=told.format(tmp_path)):
         simulate.simulate(ROOT / "conf" / "ring.toml", settings, 4, simulation(4), ROOT, None)
     assert RunFolder(tmp_path / "r").run.get("status") == ("interrupted" if begun else None)
+
+
+def test_another_number_of_nodes_is_refused_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(simulate, "flwr_run", None)
+    conf = tmp_path / "conf.toml"
+    conf.write_text("")
+    begun = RunFolder.create(tmp_path / "r", flatten(Config()))
+    begun.update(network={"nodes": 4})
+    with pytest.raises(ValueError, match="it was 4 and is 5; give --nodes 4"):
+        simulate.simulate(conf, [f"resume-from={begun.path}"], 5, simulation(5), ROOT, None)
+    assert begun.run["status"] == "running"  # untouched

@@ -212,7 +212,7 @@ def summarize(folders: Sequence[RunFolder]) -> pd.DataFrame:
     last["consensus-distance"] = consensus_distance(metrics).groupby("run")["distance"].last()
     last["f1"] = _last_f1(metrics)
     last[f"average-{name}"] = _average_model(metrics, f"average-{name}")
-    last["minutes"] = pd.Series({i: _minutes(folder.run) for i, folder in enumerate(folders)})
+    last["minutes"] = pd.Series({i: _minutes(folder) for i, folder in enumerate(folders)})
     grouped = last.sort_index().groupby("label", sort=False)
     wanted = [name, "worst", "spread", f"local-{name}", "megabytes"]
     table = grouped[[*wanted, f"average-{name}", "f1", "consensus-distance", "minutes"]].mean()
@@ -278,8 +278,11 @@ def _megabytes_until(metrics: pd.DataFrame) -> dict[tuple[int, int], float]:
     return cast(dict[tuple[int, int], float], total.to_dict())
 
 
-def _minutes(run: dict[str, Any]) -> float:
+def _minutes(folder: RunFolder) -> float:
+    run = folder.run
     if "ended" not in run:
         return float("nan")
+    if "resumed" in run:  # the time between its parts is not the run's
+        return max((line.get("elapsed", 0.0) for line in folder.metrics), default=0.0) / 60
     begun, ended = (datetime.fromisoformat(run[key]) for key in ("started", "ended"))
     return (ended - begun).total_seconds() / 60

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -54,9 +54,12 @@ def run_table(folder: RunFolder) -> Table:
     tests = {"common test": score.name, "local test": f"local-{score.name}"}
     # Data that comes partitioned, or too little of it, leaves nodes no test of their own.
     tests = {told: key for told, key in tests.items() if any(key in line for line in scores)}
-    table = _headings(folder, score.name, rounds[1], tests)
+    when = {"before": rounds[0], "after": rounds[1]}
+    if rounds[1] == 0:  # evaluate-every = 0, or a run that was stopped early
+        when.pop("after")
+    table = _headings(folder, score.name, rounds[1], tests, when)
     rows = {
-        node: [*_scores(node, scores, list(tests.values()), rounds), sent.get(node)]
+        node: [*_scores(node, scores, tests.values(), when.values()), sent.get(node)]
         for node in sorted({line["node"] for line in scores})
     }
     for node, row in rows.items():
@@ -74,21 +77,22 @@ def run_table(folder: RunFolder) -> Table:
     return table
 
 
-def _headings(folder: RunFolder, score: str, last: int, tests: Iterable[str]) -> Table:
+def _headings(
+    folder: RunFolder, score: str, last: int, tests: Iterable[str], when: Iterable[str]
+) -> Table:
     settings = folder.run["settings"]
-    table = Table(
-        title=f"{settings['strategy']} · {settings['topology.name']} · {score} after round {last}"
-    )
+    told = f"after round {last}" if last else "before training (not evaluated since)"
+    table = Table(title=f"{settings['strategy']} · {settings['topology.name']} · {score} {told}")
     table.add_column("node", justify="right")
     for heading in tests:
-        table.add_column(f"{heading}\nbefore", justify="right")
-        table.add_column("\nafter", justify="right")
+        for place, name in enumerate(when):
+            table.add_column(f"{'' if place else heading}\n{name}", justify="right")
     table.add_column("MB sent\na round", justify="right")
     return table
 
 
 def _scores(
-    node: int, lines: Sequence[Line], names: Sequence[str], rounds: tuple[int, int]
+    node: int, lines: Sequence[Line], names: Iterable[str], rounds: Collection[int]
 ) -> list[float | None]:
     at = {line["round"]: line for line in lines if line["node"] == node}
     return [at.get(when, {}).get(name) for name in names for when in rounds]

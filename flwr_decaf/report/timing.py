@@ -60,5 +60,6 @@ def _split(rows: pd.DataFrame) -> dict[str, float]:
     }
     before = rows.loc[rows["round"] == 0, "elapsed"].max()
     wall = (rows["elapsed"].max() - (0.0 if pd.isna(before) else before)) / share
-    left = wall * rounds["process"].nunique() - sum(spent.values())
+    at_once = rounds.groupby("round")["process"].nunique().max()  # resumed, others take over
+    left = wall * at_once - sum(spent.values())
     return {**spent, _REST: max(left, 0.0)}

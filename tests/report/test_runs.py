@@ -57,6 +57,15 @@ def test_summary_is_the_mean_over_seeds_of_the_last_evaluation(comparison):
     assert summary.loc["fedavg"]["megabytes"] == pytest.approx(8.0)
 
 
+def test_the_minutes_of_a_resumed_run_are_without_its_pause(tmp_path):
+    run = write_run(tmp_path / "r", "decaf")
+    run.append([{"node": 0, "round": 2, "phase": "train", "elapsed": 120.0}])
+    run.update(started="2026-01-01T00:00:00+00:00", ended="2026-01-01T01:00:00+00:00")
+    assert summarize([run])["minutes"].item() == pytest.approx(60.0)
+    run.update(resumed=[{"after-round": 1}])
+    assert summarize([run])["minutes"].item() == pytest.approx(2.0)
+
+
 def test_consensus_distance_is_the_root_mean_square(tmp_path):
     folder = RunFolder.create(tmp_path / "r", {"strategy": "decaf", "seed": 0})
     for node, distance in enumerate((3.0, 4.0)):

@@ -54,6 +54,16 @@ def test_without_tests_of_the_nodes_own_there_are_no_columns_for_them(tmp_path):
     assert cells(text, "0") == ["0", "0.100", "0.500", ""]
 
 
+def test_a_run_that_was_evaluated_before_training_alone(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", {"strategy": "decaf", "topology.name": "ring"})
+    folder.append([{"node": 0, "round": 0, "phase": "evaluate", "accuracy": 0.1}])
+    folder.append([{"node": 0, "round": 1, "phase": "train", "bytes-sent": 2_000_000}])
+    text = text_of(folder)
+    assert "accuracy before training (not evaluated" in " ".join(text.split())
+    assert "after" not in text
+    assert cells(text, "0") == ["0", "0.100", "2.000"]
+
+
 def test_a_run_that_has_not_been_evaluated(tmp_path):
     folder = RunFolder.create(tmp_path / "new", {"strategy": "decaf"})
     with pytest.raises(ValueError, match="FOLDERS must hold an evaluation"):

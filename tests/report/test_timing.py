@@ -27,6 +27,15 @@ def test_the_parts_and_what_is_left_are_the_wall_time_of_all_processes(folder):
     }  # fmt: skip
 
 
+def test_processes_that_take_over_when_a_run_is_resumed_are_no_more_at_once(folder):
+    before = seconds_spent([folder])
+    text = (folder.path / "metrics.jsonl").read_text().splitlines()
+    later = [line.replace('"process": ', '"process": 1') if '"round": 2' in line else line
+             for line in text]  # fmt: skip
+    (folder.path / "metrics.jsonl").write_text("\n".join(later) + "\n")
+    assert seconds_spent([folder]).equals(before)
+
+
 def test_shares_in_a_line(folder):
     told = "time: training 40 % · mixing 10 % · evaluation 10 % · relay, waiting 40 %"
     assert shares_told(folder) == told
