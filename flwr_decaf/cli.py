@@ -149,7 +149,9 @@ def _print_runs(folders: list[RunFolder]) -> None:
     if len(folders) == 1 and (told := shares_told(folders[0])):
         _console.print(told, highlight=False, soft_wrap=True)
     path = folders[0].path if len(folders) == 1 else folders[0].path.parent
-    _console.print(f"Run folder: {path}", highlight=False, soft_wrap=True)
+    odd = sorted({str(folder.run.get("status")) for folder in folders} - {"finished"})
+    status = f" ({', '.join(odd)})" if odd else ""
+    _console.print(f"Run folder: {path}{status}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:

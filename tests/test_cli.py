@@ -80,7 +80,9 @@ def test_showing_a_run(tmp_path):
     result = call("show", folder.path)
     assert result.exit_code == 0
     assert "dlora · star" in result.stdout
-    assert f"Run folder: {folder.path}" in result.stdout
+    assert result.stdout.splitlines()[-1] == f"Run folder: {folder.path} (running)"
+    folder.finish("finished")
+    assert call("show", folder.path).stdout.splitlines()[-1] == f"Run folder: {folder.path}"
 
 
 def test_help_is_quick_because_it_loads_no_models():
