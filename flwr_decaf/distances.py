@@ -9,7 +9,7 @@ add up to more. Sums are taken in fp64.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -38,14 +38,7 @@ def distances_to_mean(states: Sequence[State]) -> list[float]:
         One distance a node. The consensus distance is their root mean square. Differences
         below about 1e-8 of the norm are lost to rounding.
     """
-    total = torch.zeros(len(states), dtype=torch.float64)
-    adapted = pairs_present(states[0])
-    for pair in adapted:
-        total += _squares_to_mean([s[pair.b] for s in states], [s[pair.a] for s in states])
-    for name in _dense(states[0], adapted):
-        for piece in _pieces([s[name] for s in states]):
-            total += (piece - piece.mean(dim=0)).square().sum(dim=1)
-    return _roots(total)
+    return _distances(states, _squares_to_mean, lambda rows: rows.mean(dim=0))
 
 
 def _squares_to_mean(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
@@ -69,14 +62,22 @@ def _squares_to_mean(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
 
 def distances_to_first(states: Sequence[State]) -> list[float]:
     """Measure each state's distance to the first, ``|| x_i - x_0 ||_F``, as above."""
+    return _distances(states, _squares_to_first, lambda rows: rows[0])
+
+
+def _distances(
+    states: Sequence[State],
+    squares: Callable[[list[Tensor], list[Tensor]], Tensor],
+    centre: Callable[[Tensor], Tensor],
+) -> list[float]:
     total = torch.zeros(len(states), dtype=torch.float64)
     adapted = pairs_present(states[0])
     for pair in adapted:
-        total += _squares_to_first([s[pair.b] for s in states], [s[pair.a] for s in states])
+        total += squares([s[pair.b] for s in states], [s[pair.a] for s in states])
     for name in _dense(states[0], adapted):
-        for piece in _pieces([s[name] for s in states]):
-            total += (piece - piece[0]).square().sum(dim=1)
-    return _roots(total)
+        for rows in _pieces([s[name] for s in states]):
+            total += (rows - centre(rows)).square().sum(dim=1)
+    return [math.sqrt(max(value, 0.0)) for value in total.tolist()]
 
 
 def _squares_to_first(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
@@ -135,10 +136,6 @@ def _pieces(tensors: list[Tensor]) -> Iterator[Tensor]:
     flat = [x.reshape(-1) for x in tensors]
     for begin in range(0, len(flat[0]), _PIECE):
         yield torch.stack([x[begin : begin + _PIECE].double() for x in flat])
-
-
-def _roots(squares: Tensor) -> list[float]:
-    return [math.sqrt(max(value, 0.0)) for value in squares.tolist()]
 
 
 def _dense(state: State, adapted: Sequence[Pair]) -> list[str]:

@@ -14,7 +14,22 @@ from flwr_decaf.score import score_of
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def model_card(name: str, config: Config, nodes: int, metrics: Iterable[Mapping[str, Any]]) -> str:
+Line = Mapping[str, Any]
+
+
+def last_evaluations(metrics: Iterable[Line]) -> dict[str, Line]:
+    """Find the last evaluation after training of each ``node-<i>``, and of the ``global`` model.
+
+    The global model's is any node's: on the common test all have the same score.
+    """
+    last: dict[str, Line] = {}
+    for line in metrics:
+        if line["phase"] == "evaluate" and line["round"] > 0:
+            last[f"node-{line['node']}"] = last["global"] = line
+    return last
+
+
+def model_card(name: str, config: Config, nodes: int, evaluation: Line) -> str:
     """Write a model card, in Markdown with the front matter that Hugging Face's hub reads.
 
     It takes the place of PEFT's own, a form to be filled in that names a path of this machine.
@@ -27,8 +42,8 @@ def model_card(name: str, config: Config, nodes: int, metrics: Iterable[Mapping[
         Of the run.
     nodes : int
         How many there were.
-    metrics : iterable of mapping
-        Lines of ``metrics.jsonl``.
+    evaluation : mapping
+        A line of ``metrics.jsonl``; empty if the adapter was not evaluated.
     """
     whole = config.model.task == "cnn"
     kind = "model" if whole else "LoRA adapter"
@@ -42,7 +57,7 @@ def model_card(name: str, config: Config, nodes: int, metrics: Iterable[Mapping[
         "data": f"`{data}`, {config.data.partitioner} over the nodes",
         "trained by": f"{peers}, {config.num_server_rounds} rounds, seed {config.seed}",
         **({} if whole else {"rank, alpha": f"{config.lora.rank}, {config.lora.alpha:g}"}),
-        **_last_scores(name, list(metrics)),
+        **_scores(name, evaluation),
     }
     rows = "\n".join(f"| {what} | {value} |" for what, value in facts.items())
     made = f"Made with flwr-decaf {version('flwr-decaf')}; the run's `run.json` holds all settings."
@@ -66,20 +81,15 @@ def _front_matter(config: Config, whole: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _last_scores(name: str, metrics: list[Mapping[str, Any]]) -> dict[str, str]:
-    score = score_of(metrics)
+def _scores(name: str, evaluation: Line) -> dict[str, str]:
+    score = score_of([evaluation])
     if score is None:
         return {}
-    scored = [line for line in metrics if score.name in line and line["round"] > 0]
-    own = [line for line in scored if name in ("global", f"node-{line['node']}")]
-    if not own:
-        return {}
-    last = max(own, key=lambda line: line["round"])
-    keys = {"common test": score.name, "own test": f"local-{score.name}"}
-    if name == "global":
-        keys.pop("own test")  # each node's is another
+    keys = {"common test": score.name}
+    if name != "global":  # each node's own test is another
+        keys["own test"] = f"local-{score.name}"
     return {
-        f"{score.name}, {where}, after round {last['round']}": f"{last[key]:.3f}"
+        f"{score.name}, {where}, after round {evaluation['round']}": f"{evaluation[key]:.3f}"
         for where, key in keys.items()
-        if key in last
+        if key in evaluation
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from flwr_decaf.checkpoint import Checkpoint, load_checkpoint
 from flwr_decaf.comparison import folder_of
 from flwr_decaf.config import Config, flatten
-from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.run_folder import RunFolder, holds_runs
 
 # Where a run lies, and that it is resumed, do not decide what comes out.
 _FREE = {"output-dir", "run-name", "resume-from", "checkpoint-every", "tensorboard"}
@@ -30,7 +30,7 @@ def check_resumable(root: Path, runs: Mapping[str, Config]) -> None:
         If none of the runs was begun there, or one was with another setting, which is named.
     """
     begun = {name: RunFolder(folder_of(root, name, len(runs))).run for name in runs}
-    if not any(root.rglob("run.json")):
+    if not holds_runs(root):
         what = "holds none, or one that ended before its first round" if root.exists() else "is not"
         raise ValueError(
             f"resume-from must be the folder of a run that was begun; {root} {what}; name another, "

@@ -19,7 +19,7 @@ from flwr_decaf.clients.training import evaluate_rows
 from flwr_decaf.config import Config, Value
 from flwr_decaf.lora import State
 from flwr_decaf.mixing_matrix import lambda2
-from flwr_decaf.model_card import model_card
+from flwr_decaf.model_card import last_evaluations, model_card
 from flwr_decaf.network import rho
 from flwr_decaf.participation import read_schedule
 from flwr_decaf.registries import STRATEGIES
@@ -82,9 +82,10 @@ def run_once(
             f"{len(nodes) - len(adapters)} nodes did not hand over their adapter at the end; go on "
             "with resume-from, which asks them again"
         )
+    evaluations = last_evaluations(folder.metrics)
     for name, state in adapters.items():
         set_adapter(task.model, state)
-        card = model_card(name, config, len(nodes), folder.metrics)
+        card = model_card(name, config, len(nodes), evaluations.get(name, {}))
         folder.save(name, partial(_write_model, task, card))
     _check_complete(config, folder)
 

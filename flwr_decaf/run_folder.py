@@ -166,6 +166,11 @@ class RunFolder:
             filled.rename(target)
 
 
+def holds_runs(root: Path) -> bool:
+    """Tell whether a folder is that of a run, or of a comparison with a run in it."""
+    return any(root.glob("run.json")) or any(root.glob("*/run.json"))
+
+
 def write_atomically(file: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")

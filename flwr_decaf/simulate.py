@@ -20,7 +20,7 @@ from flwr_decaf.config import Config, Value, parse_config
 from flwr_decaf.engine import Engine, flwr_run
 from flwr_decaf.progress import shown_progress
 from flwr_decaf.quick_imports import quick_imports
-from flwr_decaf.run_folder import DEAD_ACTOR, RunFolder
+from flwr_decaf.run_folder import DEAD_ACTOR, RunFolder, holds_runs
 from flwr_decaf.run_settings import checked_settings, to_toml
 
 
@@ -137,7 +137,7 @@ def _root_of(values: dict[str, Value], conf: Path) -> Path:
     values["run-name"] = values["run-name"] or f"{datetime.now():%Y%m%d-%H%M%S}-{conf.stem}"
     root = Path(str(values["output-dir"])) / str(values["run-name"])
     _check_writable(root)
-    if any(root.glob("run.json")) or any(root.glob("*/run.json")):
+    if holds_runs(root):
         raise ValueError(
             f"run-name must name a new run; {root} is there; choose another name, or go on with "
             "that one by resume-from"

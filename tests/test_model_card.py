@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from flwr_decaf.config import parse_config
-from flwr_decaf.model_card import model_card
+from flwr_decaf.model_card import last_evaluations, model_card
 
 SCORES = [
     {"node": node, "round": when, "phase": "evaluate", "accuracy": node / 10 + when / 100}
@@ -14,7 +14,8 @@ SCORES = [
 
 
 def card(name="node-3", metrics=SCORES, **settings):
-    text = model_card(name, parse_config(settings), nodes=10, metrics=metrics)
+    evaluation = last_evaluations(metrics).get(name, {})
+    text = model_card(name, parse_config(settings), 10, evaluation)
     _, front, body = text.split("---\n", 2)
     rows = [line.strip("| ").split(" | ") for line in body.splitlines() if line.startswith("| ")]
     return yaml.safe_load(front), dict(row for row in rows if len(row) == 2), body
