@@ -54,7 +54,7 @@ def _squares_to_mean(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
         own, with_mean = inner.diagonal(), inner.mean(dim=1)
     else:
         left, right = torch.stack(_matrices(lefts)), torch.stack(_matrices(rights))
-        own = ((left.mT @ left) * (right @ right.mT)).sum(dim=(1, 2))
+        own = _inner(left, right, left, right)
         mean = torch.tensordot(left, right, dims=([0, 2], [0, 1])) / len(left)
         with_mean = ((mean @ right.mT) * left).sum(dim=(1, 2))
     return own - 2 * with_mean + with_mean.mean()
@@ -83,8 +83,7 @@ def _distances(
 def _squares_to_first(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
     """Work out || P_i - P_0 ||^2 = || P_i ||^2 - 2 <P_i, P_0> + || P_0 ||^2."""
     left, right = torch.stack(_matrices(lefts)), torch.stack(_matrices(rights))
-    own = ((left.mT @ left) * (right @ right.mT)).sum(dim=(1, 2))
-    with_first = ((left.mT @ left[0]) * (right @ right[0].mT)).sum(dim=(1, 2))
+    own, with_first = _inner(left, right, left, right), _inner(left, right, left[0], right[0])
     return own - 2 * with_first + own[0]
 
 
@@ -98,7 +97,7 @@ def _square(state: State) -> float:
     total, adapted = 0.0, pairs_present(state)
     for pair in adapted:
         left, right = _matrix(state[pair.b]), _matrix(state[pair.a])
-        total += float(torch.vdot((left.T @ left).flatten(), (right @ right.T).flatten()))
+        total += float(_inner(left, right, left, right))
     for name in _dense(state, adapted):
         total += sum(float(piece.square().sum()) for piece in _pieces([state[name]]))
     return total
@@ -118,9 +117,14 @@ def interference(states: Sequence[State], weights: Sequence[float], mixed: State
         right = [_matrix(s[pair.a]) for s in states]
         stacked_left = torch.cat([*left, -_matrix(mixed[pair.b])], dim=1)
         stacked_right = torch.cat([*right, _matrix(mixed[pair.a])], dim=0)
-        gram = (stacked_left.T @ stacked_left) * (stacked_right @ stacked_right.T)
-        total += max(float(gram.sum()), 0.0)
+        square = _inner(stacked_left, stacked_right, stacked_left, stacked_right)
+        total += max(float(square), 0.0)
     return math.sqrt(total)
+
+
+def _inner(left: Tensor, right: Tensor, other_left: Tensor, other_right: Tensor) -> Tensor:
+    """Form <left @ right, other_left @ other_right>, of each in a batch, by Gram matrices."""
+    return ((left.mT @ other_left) * (right @ other_right.mT)).sum(dim=(-2, -1))
 
 
 def _products_gram(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -66,11 +67,7 @@ def simulate(
     """
     values = checked_settings(conf, overrides, nodes)
     root = _root_of(values, conf)
-    if not (app / "pyproject.toml").exists():
-        raise ValueError(
-            f"--app must be the folder of a Flower app; {app} has no pyproject.toml; run it from "
-            "the app's folder, or name that with --app"
-        )
+    _check_app(app)
     runs = runs_of(parse_config(values))
     folders = {name: RunFolder(folder_of(root, name, len(runs))) for name in runs}
     if values["resume-from"]:
@@ -92,25 +89,32 @@ def simulate(
             with shown_progress(console, paths, rounds) as watch:
                 flwr_run(app, settings, engine, root / "log.txt", watch, meanwhile)
 
-    fresh = not root.exists()
-    try:
+    with _left_in_order(root, folders.values()):
         run_engine(values, meanwhile=lambda: _check(runs.values(), nodes))
         came = -1
         # Flower cannot replace a Ray actor that died; a fresh engine can, as long as it gets on.
         while _lost_an_actor(folders.values()) and _progress(folders.values()) > came:
             came = _progress(folders.values())
             run_engine(values | {"resume-from": str(root)})
+    return [_finished(folder, root) for folder in folders.values()]
+
+
+@contextmanager
+def _left_in_order(root: Path, folders: Collection[RunFolder]) -> Iterator[None]:
+    """See to what a run leaves, however it ends: what is refused nothing, the rest its status."""
+    fresh = not root.exists()
+    try:
+        yield
     except ValueError:
-        if fresh:  # what cannot be leaves nothing behind
+        if fresh:
             shutil.rmtree(root, ignore_errors=True)
         raise
     except KeyboardInterrupt as error:
-        begun = any(folder.run for folder in folders.values())
+        begun = any(folder.run for folder in folders)
         how = f"go on with the same command and --set resume-from={root}"
         raise KeyboardInterrupt(f"interrupted; {how if begun else 'no run was begun'}") from error
     finally:
-        _close(folders.values())
-    return [_finished(folder, root) for folder in folders.values()]
+        _close(folders)
 
 
 def _close(folders: Iterable[RunFolder]) -> None:
@@ -143,6 +147,14 @@ def _root_of(values: dict[str, Value], conf: Path) -> Path:
             "that one by resume-from"
         )
     return root
+
+
+def _check_app(app: Path) -> None:
+    if not (app / "pyproject.toml").exists():
+        raise ValueError(
+            f"--app must be the folder of a Flower app; {app} has no pyproject.toml; run it from "
+            "the app's folder, or name that with --app"
+        )
 
 
 def _check_writable(folder: Path) -> None:

@@ -49,15 +49,15 @@ def run_table(folder: RunFolder) -> Table:
     """
     score = score_of(evaluated([folder])[0].metrics) or SCORES[0]
     scores = [line for line in folder.metrics if line["phase"] == "evaluate"]
-    rounds = min(line["round"] for line in scores), max(line["round"] for line in scores)
+    rounds = {line["round"] for line in scores}
+    last = max(rounds)
+    # With evaluate-every = 0, or stopped early, a run has nothing after training.
+    when = {"before": min(rounds), **({"after": last} if last else {})}
     sent = _mean_bytes(folder.metrics)
     tests = {"common test": score.name, "local test": f"local-{score.name}"}
     # Data that comes partitioned, or too little of it, leaves nodes no test of their own.
     tests = {told: key for told, key in tests.items() if any(key in line for line in scores)}
-    when = {"before": rounds[0], "after": rounds[1]}
-    if rounds[1] == 0:  # evaluate-every = 0, or a run that was stopped early
-        when.pop("after")
-    table = _headings(folder, score.name, rounds[1], tests, when)
+    table = _headings(folder, score.name, last, tests, when)
     rows = {
         node: [*_scores(node, scores, tests.values(), when.values()), sent.get(node)]
         for node in sorted({line["node"] for line in scores})
