@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 if TYPE_CHECKING:
     from flwr_decaf.run_folder import RunFolder
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # two dozen before the first line
 
 app = typer.Typer(help="Peer-to-peer LoRA fine-tuning on Flower.", no_args_is_help=True)
-_console = Console()
-_errors = Console(stderr=True)
+# Paths, settings and the texts of errors may hold brackets: nothing that is printed is markup.
+_console = Console(markup=False, highlight=False)
+_errors = Console(markup=False, highlight=False, stderr=True)
 
 RunFolders = Annotated[list[Path], typer.Argument(help="Run folders, or folders of run folders.")]
 
@@ -75,7 +77,7 @@ def show(folders: RunFolders) -> None:
         except ValueError as error:
             if len(folders) == 1:
                 _fail(str(error), code=2)
-            _errors.print(f"[yellow]Left out:[/] {error}", highlight=False, soft_wrap=True)
+            _print_error("Left out:", str(error), style="yellow")
 
 
 @app.command()
@@ -88,7 +90,7 @@ def report(
         from flwr_decaf.report.page import write_report
         from flwr_decaf.report.runs import find_runs
     except ModuleNotFoundError as error:
-        _fail(f"a report needs the package {error.name}; install 'flwr-decaf\\[report]'", code=2)
+        _fail(f"a report needs the package {error.name}; install 'flwr-decaf[report]'", code=2)
 
     try:
         page = write_report(
@@ -96,7 +98,7 @@ def report(
         )
     except ValueError as error:
         _fail(str(error), code=2)
-    _console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    _console.print(f"Report: {page}", soft_wrap=True)
 
 
 @app.command()
@@ -137,8 +139,8 @@ def topology(  # noqa: PLR0913 - an argument an option
         _fail(str(error), code=2)
     _console.print(topology_table(bases, adapter_mb * 1e6, changing=bool(told)))
     for line in told:
-        _console.print(line, highlight=False, soft_wrap=True)
-    _console.print(f"Picture: {output}", highlight=False, soft_wrap=True)
+        _console.print(line, soft_wrap=True)
+    _console.print(f"Picture: {output}", soft_wrap=True)
 
 
 def _print_runs(folders: list[RunFolder]) -> None:
@@ -147,13 +149,17 @@ def _print_runs(folders: list[RunFolder]) -> None:
 
     _console.print(run_table(folders[0]) if len(folders) == 1 else comparison_table(folders))
     if len(folders) == 1 and (told := shares_told(folders[0])):
-        _console.print(told, highlight=False, soft_wrap=True)
+        _console.print(told, soft_wrap=True)
     path = folders[0].path if len(folders) == 1 else folders[0].path.parent
     odd = sorted({str(folder.run.get("status")) for folder in folders} - {"finished"})
     status = f" ({', '.join(odd)})" if odd else ""
-    _console.print(f"Run folder: {path}{status}", markup=False, highlight=False, soft_wrap=True)
+    _console.print(f"Run folder: {path}{status}", soft_wrap=True)
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:
-    _errors.print(f"[bold red]Error:[/] {message}", highlight=False, soft_wrap=True)
+    _print_error("Error:", message, style="bold red")
     raise typer.Exit(code)
+
+
+def _print_error(heading: str, message: str, style: str) -> None:
+    _errors.print(Text.assemble((heading, style), f" {message}"), soft_wrap=True)

@@ -105,7 +105,7 @@ def shown_progress(
         yield _plain_lines(console, paths, rounds)
         return
     columns = (
-        TextColumn("{task.description}"), BarColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(),
         TimeElapsedColumn(), TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("left"),
     )  # fmt: skip
     with Progress(*columns, console=console, speed_estimate_period=600) as bar:

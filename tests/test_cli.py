@@ -38,6 +38,27 @@ def test_bad_settings_end_with_one_line_and_status_2(arguments, line):
     assert result.stderr.count("\n") == 1
 
 
+def test_brackets_in_an_error_are_printed_as_they_are(monkeypatch):
+    result = call("run", CONF, "--set", "data.partitioner=[/x]")
+    assert result.exit_code == 2
+    assert "got '[/x]'" in result.stderr
+
+    def refuse(*arguments):
+        raise ValueError("pip install 'flwr-decaf[quantization]'")
+
+    monkeypatch.setattr("flwr_decaf.simulate.simulate", refuse)
+    assert "pip install 'flwr-decaf[quantization]'" in call("run", CONF).stderr
+
+
+def test_brackets_in_a_table_are_printed_as_they_are(tmp_path):
+    for name, data in {"a": "[/bold]", "b": "[red]"}.items():
+        write_run(tmp_path / name, "decaf", **{"data.name": data})
+    result = call("show", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "[/bold]" in result.stdout
+    assert "[red]" in result.stdout
+
+
 def test_a_missing_file_is_named():
     result = call("run", "conf/no-such.toml")
     assert result.exit_code == 2
