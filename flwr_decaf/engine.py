@@ -9,6 +9,7 @@ folder.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import subprocess
 import tempfile
@@ -55,12 +56,14 @@ def simulation(nodes: int, cpus: int = 1, gpus: float = 0.0) -> Engine:
     Raises
     ------
     ValueError
-        If ``gpus`` is another fraction: Ray would make more actors than it can place, and hang.
+        If ``gpus`` is negative, or another fraction: Ray would make more actors than it can place,
+        and hang.
     """
-    if gpus and not (gpus.is_integer() or (1 / gpus).is_integer()):
+    whole = gpus.is_integer() or (math.isfinite(gpus) and (1 / gpus).is_integer())
+    if gpus < 0 or not whole:
         raise ValueError(
-            f"--gpus must be 1/k or a whole number; got {gpus}; write e.g. 0.5 for two clients on "
-            "a GPU"
+            f"--gpus must be 0, 1/k or a whole number; got {gpus}; write e.g. 0.5 for two clients "
+            "on a GPU"
         )
     federation: dict[str, object] = {"num-supernodes": nodes, "client-resources-num-cpus": cpus}
     if gpus:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from flwr_decaf.extras import require_extra
+
 _PLACE = ("node", "round", "phase", "elapsed", "process")
 
 
@@ -25,16 +27,12 @@ def event_writer(path: Path, done: int = -1) -> Callable[[Iterable[Mapping[str, 
 
     Raises
     ------
-    ModuleNotFoundError
+    ValueError
         If the package tensorboard is not installed.
     """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "tensorboard = true needs the package tensorboard; it is not installed; install "
-            "'flwr-decaf[tensorboard]', or leave the setting out"
-        ) from error
+    require_extra("tensorboard", "tensorboard = true")
+    from torch.utils.tensorboard import SummaryWriter
+
     writer = SummaryWriter(str(path), purge_step=done + 1)
 
     def write(lines: Iterable[Mapping[str, Any]]) -> None:

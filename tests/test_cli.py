@@ -74,7 +74,7 @@ def test_an_app_without_pyproject_is_refused(tmp_path):
 def test_gpus_in_fractions_that_hang_are_refused():
     result = call("run", CONF, "--gpus", "0.4")
     assert result.exit_code == 2
-    assert "--gpus must be 1/k or a whole number; got 0.4" in result.stderr
+    assert "--gpus must be 0, 1/k or a whole number; got 0.4" in result.stderr
 
 
 def test_several_folders_get_a_table_each_and_those_without_are_named(tmp_path):

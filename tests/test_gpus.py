@@ -27,9 +27,9 @@ def test_as_many_actors_work_as_shares_of_a_gpu_fit(tmp_path):
     assert len({line["process"] for line in folder.metrics}) == 2
 
 
-@pytest.mark.parametrize("share", [0.4, 0.75, 1.5])
+@pytest.mark.parametrize("share", [0.4, 0.75, 1.5, -1.0, -0.5, float("inf"), float("nan")])
 def test_shares_that_hang_are_refused(share):
-    with pytest.raises(ValueError, match=f"--gpus must be 1/k or a whole number; got {share}"):
+    with pytest.raises(ValueError, match=f"--gpus must be 0, 1/k or a whole number; got {share}"):
         simulation(nodes=4, gpus=share)
 
 

@@ -12,6 +12,8 @@ import torch
 from huggingface_hub import cached_assets_path
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from flwr_decaf.extras import require_extra
+
 
 def converted(file: Path) -> Path:
     """Convert a GGUF file to a folder with weights in safetensors, config and tokenizer.
@@ -22,7 +24,7 @@ def converted(file: Path) -> Path:
     Parameters
     ----------
     file : Path
-        Of a causal language model; the package gguf must be installed to read it.
+        Of a causal language model.
 
     Returns
     -------
@@ -33,6 +35,8 @@ def converted(file: Path) -> Path:
     ------
     OSError
         If there is no such file.
+    ValueError
+        If the package gguf is not installed.
     """
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()[:16]
@@ -52,6 +56,7 @@ def converted(file: Path) -> Path:
 
 
 def _convert(file: Path, folder: Path) -> None:
+    require_extra("gguf", f"model.name = {file}")
     origin, name = str(file.parent), file.name
     read = AutoModelForCausalLM.from_pretrained(origin, gguf_file=name, dtype=torch.float32)
     config = AutoConfig.from_pretrained(origin, gguf_file=name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from flwr_decaf import __version__
 from flwr_decaf.data.sources import resolve_path
+from flwr_decaf.extras import require_extra
 from flwr_decaf.registries import PRECISIONS
 from flwr_decaf.text import first_line, split_list
 
@@ -119,11 +119,7 @@ def quantization_config(name: str) -> BitsAndBytesConfig | None:
     if name == "none":
         return None
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of casts at every step
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ValueError(
-            f"model.quantization = {name} must have bitsandbytes to do it; it is not installed; "
-            "pip install 'flwr-decaf[quantization]', or set model.quantization to none"
-        )
+    require_extra("quantization", f"model.quantization = {name}")
     if name == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_HEADS)
     return BitsAndBytesConfig(

@@ -87,7 +87,10 @@ def test_no_targets_leaves_the_choice_to_peft():
         ({"data": Data(name="no such set")}, "data.name must be "),
         ({"data": Data(text_column="body")}, "data.text-column must name .*'body'; it has label"),
         ({"data": Data(label_column="")}, "data.label-column must name the classes"),
-        ({"model": Model(quantization="4bit")}, "have bitsandbytes.*install 'flwr-decaf.quant"),
+        (
+            {"model": Model(quantization="4bit")},
+            "needs the package bitsandbytes.*install 'flwr-decaf.quant",
+        ),
     ],
 )
 def test_what_cannot_be_loaded_is_refused_in_one_line(changes, complaint):
