@@ -82,11 +82,14 @@ def mixing_matrix(graph: nx.Graph, weights: str = "metropolis") -> Matrix:
 
 
 def check_mixing_matrix(w: Matrix) -> Matrix:
-    """Refuse a matrix that is not symmetric, non-negative and doubly stochastic; return it."""
+    """Refuse a matrix that is not symmetric, non-negative and doubly stochastic; return it.
+
+    Entries that rounding has left just below zero become zero.
+    """
     problem = None
     if w.ndim != 2 or w.shape[0] != w.shape[1]:
         problem = f"be square; got shape {w.shape}"
-    elif not np.all(np.isfinite(w)) or w.min() < 0:
+    elif not np.all(np.isfinite(w)) or w.min() < -_ROUNDING:
         problem = f"be finite and >= 0; its smallest entry is {w.min()}"
     elif np.abs(w - w.T).max() > _ROUNDING:
         i, j = np.unravel_index(int(np.abs(w - w.T).argmax()), w.shape)
@@ -95,8 +98,8 @@ def check_mixing_matrix(w: Matrix) -> Matrix:
         row = int(np.abs(w.sum(axis=1) - 1).argmax())
         problem = f"have rows that sum to 1; row {row} sums to {w[row].sum()}"
     if problem:
-        raise ValueError(f"a mixing matrix must {problem}; mend the matrix or name a weight rule")
-    return w
+        raise ValueError(f"a mixing matrix must {problem}; fix the matrix or name a weight rule")
+    return np.maximum(w, 0.0)
 
 
 def build_network(
@@ -201,7 +204,8 @@ def without_nodes(w: Matrix, missing: Collection[int]) -> Matrix:
     kept[gone, :] = 0.0
     kept[:, gone] = 0.0
     np.fill_diagonal(kept, 0.0)
-    np.fill_diagonal(kept, 1.0 - kept.sum(axis=1))
+    # Where the own weight is zero, rounding may leave the row's sum just above 1.
+    np.fill_diagonal(kept, np.maximum(1.0 - kept.sum(axis=1), 0.0))
     return kept
 
 

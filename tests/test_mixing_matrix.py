@@ -152,3 +152,24 @@ def test_a_graph_in_pieces_is_warned_about(caplog):
     assert not caplog.records
     build_network(nx.empty_graph(2), 2)
     assert "not connected (2 pieces, lambda2 = 1)" in caplog.text
+
+
+@pytest.mark.parametrize("reach", [2, 3, 5, 7])
+def test_a_zero_own_weight_stays_zero_when_a_node_elsewhere_is_missing(reach):
+    """Rounding must not turn it into -2e-16, which every rule would refuse."""
+    n = 4 * reach
+    shares = np.random.default_rng(reach).dirichlet(np.ones(reach)) / 2
+    w = np.zeros((n, n))
+    for hop, share in enumerate(shares, start=1):
+        w += share * (np.roll(np.eye(n), hop, axis=1) + np.roll(np.eye(n), -hop, axis=1))
+    assert w.diagonal().tolist() == [0] * n
+    for missing in range(n):
+        left = without_nodes(check_mixing_matrix(w), {missing})
+        assert left.min() >= 0
+        np.testing.assert_allclose(left.sum(axis=1), 1, atol=1e-15)
+        np.testing.assert_allclose(left.sum(axis=0), 1, atol=1e-15)
+
+
+def test_entries_that_rounding_left_below_zero_become_zero():
+    w = np.array([[-2e-16, 1 + 2e-16], [1 + 2e-16, -2e-16]])
+    assert check_mixing_matrix(w).min() == 0

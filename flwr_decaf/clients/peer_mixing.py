@@ -158,7 +158,7 @@ def mix(
         return own, metrics, refused
     weight_of = dict(zip(mail.posts, mail.weights[1:], strict=True))
     weights = [weight_of[sender] for sender in posts]
-    weights = [1.0 - sum(weights) if refused else mail.weights[0], *weights]
+    weights = [max(1.0 - sum(weights), 0.0) if refused else mail.weights[0], *weights]
     # A factor that did not travel is not mixed, whatever the mail says.
     mixed = "".join(factor for factor in mail.mixes if factor in mail.travels)
     states = [select(state, mixed) for state in (own, *posts.values())]

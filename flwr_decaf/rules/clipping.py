@@ -63,4 +63,4 @@ def clipped_weights(states: Sequence[State], weights: Sequence[float], liars: in
     trusted = others[:-liars]
     tau = math.sqrt(sum(weights[j] * far[j] ** 2 for j in trusted) / heaviest)
     kept = [weights[j] * (min(1.0, tau / far[j]) if far[j] else 1.0) for j in range(1, len(states))]
-    return [1.0 - sum(kept), *kept]
+    return [max(1.0 - sum(kept), 0.0), *kept]

@@ -31,7 +31,9 @@ def truncated_svd(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tenso
         ``u @ diag(s) @ vh`` the best approximation of that rank (Eckart-Young). Singular
         values below rounding are exactly zero. Signs are fixed (the entry of largest
         magnitude in a row of vh is positive), so that nodes that mix the same products in
-        another order come to the same factors.
+        another order obtain the same factors up to rounding, provided that the leading
+        singular values are distinct. Singular vectors of equal values are unique only up to
+        a rotation among themselves, and so are the factors; the product is the same.
     """
     d_out, inner, d_in = left.shape[-2], left.shape[-1], right.shape[-1]
     factor = _dense_svd if inner > min(d_out, d_in) else _compact_svd

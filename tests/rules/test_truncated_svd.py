@@ -38,3 +38,15 @@ def test_signs_do_not_depend_on_the_order_of_the_sum():
     second = truncated_svd(left[..., order], right[:, order], rank=4)
     for x, y in zip(first, second, strict=True):
         torch.testing.assert_close(x, y)
+
+
+def test_with_equal_singular_values_the_product_is_what_nodes_have_in_common():
+    """Each order of the sum may give other factors then, but never another product."""
+    left = torch.eye(4, dtype=torch.float64)[:, :3].unsqueeze(0)
+    right = torch.linalg.qr(draw(1, 5, 3, 3)[0])[0].mT  # three orthonormal rows: s = 1, 1, 1
+    order = [2, 0, 1]
+    first = truncated_svd(left, right, rank=3)
+    second = truncated_svd(left[..., order], right[:, order], rank=3)
+    torch.testing.assert_close(first[1], torch.ones(1, 3, dtype=torch.float64))
+    for u, s, vh in (first, second):
+        torch.testing.assert_close(u * s.unsqueeze(-2) @ vh, left @ right)
