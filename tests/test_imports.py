@@ -8,6 +8,12 @@ import sys
 import pytest
 
 HEAVY = {"torch", "transformers", "peft", "datasets", "ray", "matplotlib"}
+OF_THE_PLUG_IN = (
+    "flwr.app, flwr.clientapp, flwr.serverapp, networkx, numpy, safetensors.torch, torch"
+)
+OF_THE_APP_ALONE = {
+    "PIL", "datasets", "flwr_datasets", "pandas", "peft", "psutil", "scipy", "transformers",
+}  # fmt: skip
 
 
 def loaded(code):
@@ -36,3 +42,36 @@ def test_what_should_be_quick_loads_nothing_heavy(code):
 
 def test_the_check_can_fail():
     assert "torch" in loaded("import flwr_decaf.client_app")
+
+
+def packages(code):
+    """Run code in a process of its own, and list the third-party packages that it loaded."""
+    told = f"{code}\nimport sys; print(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    names = set(done.stdout.splitlines()[-1].split()) - sys.stdlib_module_names
+    return {name for name in names if not name.startswith("_")} - {"flwr_decaf"}
+
+
+@pytest.mark.parametrize("module", ["clients", "strategies"])
+def test_the_plug_in_loads_no_package_but_its_own_few(module):
+    mine = packages(f"import flwr_decaf.{module}")
+    assert mine <= packages(f"import {OF_THE_PLUG_IN}")
+    assert not mine & OF_THE_APP_ALONE
+
+
+def test_a_project_runs_without_the_packages_of_the_app():
+    code = f"""
+import sys
+sys.modules |= dict.fromkeys({sorted(OF_THE_APP_ALONE)!r})  # importing one is an ImportError
+import torch
+from flwr.app import ArrayRecord
+from flwr_decaf.strategies import DLoRA
+from tests import conftest
+from tests.apps.pure_mixing import app
+from tests.local_grid import LocalGrid
+grid, start = LocalGrid(app, 4), ArrayRecord({{"x": torch.zeros(2, dtype=torch.float64)}})
+strategy = DLoRA("complete", dynamic="edge-activation", weights="laplacian")
+strategy.start(grid, start, num_rounds=2)
+assert len(strategy.collect(grid)) == 4
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

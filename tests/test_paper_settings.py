@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from flwr_decaf.clients import cnn
-from flwr_decaf.clients.adapter import freeze_factors
+from flwr_decaf.clients.freezing import freeze_factors
 from flwr_decaf.clients.pretrained import add_adapter
 from flwr_decaf.comparison import runs_of
 from flwr_decaf.config import parse_config

@@ -1,9 +1,10 @@
 """The client's side: the mod that mixes, and what trains and evaluates.
 
-Imports stay light: models and data are loaded by the tasks, when a node first needs them.
+Importing this package loads flwr, torch, numpy, networkx and safetensors alone; what trains the
+models of this project is in modules of its own, which are imported when a node first needs them.
 """
 
-from flwr_decaf.clients.adapter import freeze_factors
+from flwr_decaf.clients.freezing import freeze_factors
 from flwr_decaf.clients.peer_mixing import peer_mixing, peer_mixing_with
 
 __all__ = ["freeze_factors", "peer_mixing", "peer_mixing_with"]

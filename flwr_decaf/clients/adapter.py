@@ -14,7 +14,7 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
-from flwr_decaf.lora import State, factor_of
+from flwr_decaf.lora import State
 from flwr_decaf.seeds import derive_seed
 
 NEW_HEADS = ("classifier", "score")  # transformers' names of heads that no base brings trained
@@ -100,23 +100,3 @@ def set_adapter(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in held.items():
             tensor.copy_(state[name])
-
-
-def freeze_factors(model: nn.Module, trainable: str, head: bool = True) -> None:
-    """Let only the named LoRA factors train, and a head that PEFT saves with them or not.
-
-    Parameters
-    ----------
-    model : nn.Module
-        A PEFT model.
-    trainable : str
-        "AB", "A" or "B": the message's ``config["trainable-factors"]``.
-    head : bool
-        Whether the modules train that PEFT wraps to save them (``modules_to_save``).
-    """
-    for name, parameter in model.named_parameters():
-        factor = factor_of(name)
-        if factor is not None:
-            parameter.requires_grad_(factor in trainable)
-        elif ".modules_to_save." in name:
-            parameter.requires_grad_(head)

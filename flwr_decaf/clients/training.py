@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader, RandomSampler
 
-from flwr_decaf.clients.adapter import freeze_factors
+from flwr_decaf.clients.freezing import freeze_factors
 from flwr_decaf.clients.hardware import autocast, loss_scaler, to_device
 from flwr_decaf.clients.scores import Sums, add_up
 from flwr_decaf.clients.tasks import Batch, Task

@@ -24,8 +24,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from flwr_decaf.clients.adapter import freeze_factors, get_adapter, initialize_adapter
+from flwr_decaf.clients.adapter import get_adapter, initialize_adapter
 from flwr_decaf.clients.clip import logits, prompts_of
+from flwr_decaf.clients.freezing import freeze_factors
 from flwr_decaf.clients.tasks import forget_task, load_node_data, load_task
 from flwr_decaf.clients.training import evaluate_rows, train_locally
 from flwr_decaf.config import Data, Lora, Model, Train

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from flwr_decaf.clients.adapter import freeze_factors, get_adapter, set_adapter
+from flwr_decaf.clients.adapter import get_adapter, set_adapter
 from flwr_decaf.clients.evaluation import evaluate_node
+from flwr_decaf.clients.freezing import freeze_factors
 from flwr_decaf.clients.training import evaluate_rows, train_locally
 from flwr_decaf.config import Train
 from flwr_decaf.lora import factor_of
