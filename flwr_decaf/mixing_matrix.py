@@ -35,7 +35,8 @@ def uniform(graph: nx.Graph) -> Matrix:
 
 def laplacian(graph: nx.Graph) -> Matrix:
     """Dec-LoRA's Q = I - 2 L / (3 lambda_max(L)), L the graph's Laplacian (arXiv 2501.15361)."""
-    lap = nx.laplacian_matrix(graph, nodelist=range(len(graph))).toarray().astype(np.float64)
+    adjacency = nx.to_numpy_array(graph, nodelist=range(len(graph)))  # nx.laplacian_matrix: scipy
+    lap = np.diag(adjacency.sum(axis=1)) - adjacency
     largest = float(np.linalg.eigvalsh(lap)[-1])
     return np.eye(len(graph)) - (2 / (3 * largest)) * lap if largest > 0 else np.eye(len(graph))
 
