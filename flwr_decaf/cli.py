@@ -11,17 +11,35 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from flwr_decaf import __version__
+
 if TYPE_CHECKING:
     from flwr_decaf.run_folder import RunFolder
 
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # two dozen before the first line
 
-app = typer.Typer(help="Peer-to-peer LoRA fine-tuning on Flower.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 # Paths, settings and the texts of errors may hold brackets: nothing that is printed is markup.
 _console = Console(markup=False, highlight=False)
 _errors = Console(markup=False, highlight=False, stderr=True)
 
 RunFolders = Annotated[list[Path], typer.Argument(help="Run folders, or folders of run folders.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        _console.print(f"flwr-decaf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Peer-to-peer LoRA fine-tuning on Flower."""
 
 
 class Kind(StrEnum):
@@ -86,11 +104,8 @@ def report(
     output: Annotated[Path | None, typer.Option(help="Folder to write to.")] = None,
 ) -> None:
     """Write an HTML page with tables and plots: into the folder given, or report/ for several."""
-    try:
-        from flwr_decaf.report.page import write_report
-        from flwr_decaf.report.runs import find_runs
-    except ModuleNotFoundError as error:
-        _fail(f"a report needs the package {error.name}; install 'flwr-decaf[report]'", code=2)
+    from flwr_decaf.report.page import write_report
+    from flwr_decaf.report.runs import find_runs
 
     try:
         page = write_report(

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from flwr_decaf.comparison import runs_of
 from flwr_decaf.config import Value, flatten, parse_config
 from flwr_decaf.participation import read_schedule
@@ -58,9 +60,12 @@ def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, 
 
 
 def to_toml(values: dict[str, Value]) -> str:
-    """Write flat settings as TOML with dotted keys (JSON's scalars are TOML's, but for DEL)."""
-    text = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
-    return "".join(f"{key} = {value}\n" for key, value in text.items()).replace("\x7f", "\\u007f")
+    """Write flat settings as TOML: one table per section."""
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[name] = value
+    return tomli_w.dumps(nested)
 
 
 def _override(text: str) -> tuple[str, Any]:

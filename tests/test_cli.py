@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from flwr_decaf import __version__
 from flwr_decaf.cli import app
 from flwr_decaf.run_folder import RunFolder
 from tests.report.conftest import write_run
@@ -110,6 +111,28 @@ def test_help_is_quick_because_it_loads_no_models():
     probe = "import sys, flwr_decaf.cli; print([m for m in ('torch', 'ray') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_version():
+    assert call("--version").stdout == f"flwr-decaf {__version__}\n"
+
+
+def test_the_package_is_a_command():
+    command = [sys.executable, "-m", "flwr_decaf", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"flwr-decaf {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("run", "TOML file with settings"),
+        ("show", "Run folders, or folders"),
+        ("topology", "Families, or JSON files"),
+    ],
+)
+def test_the_help_explains_the_arguments(command, words):
+    assert words in call(command, "--help").stdout
 
 
 def test_a_report_of_a_run(tmp_path):

@@ -1,0 +1,5 @@
+"""``python -m flwr_decaf`` is the command ``flwr-decaf``."""
+
+from flwr_decaf.cli import app
+
+app(prog_name="flwr-decaf")
