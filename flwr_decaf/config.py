@@ -74,11 +74,13 @@ class Lora:
 
     ``target-modules`` is a comma-separated list; empty leaves the choice to PEFT.
     ``layers-to-transform`` says which layers, by number, and ``encoder`` which of CLIP's two get
-    it; ``modules-to-save`` train whole, beside the adapter.
+    it; ``modules-to-save`` train whole, beside the adapter. The product of the factors is scaled by
+    alpha / rank, with ``use-rslora`` by alpha / sqrt(rank).
     """
 
     rank: int = setting(8, at_least(1, "the papers use 2 to 16"))
     alpha: float = setting(16.0, above(0, "twice the rank is common"))
+    use_rslora: bool = setting(False)
     dropout: float = setting(0.0, share("0.1 is common"))
     target_modules: str = setting("query,value")
     layers_to_transform: str = setting("", whole_numbers("6, 7, 8, 9, 10, 11"))

@@ -2,7 +2,9 @@
 
 A state is a dict from tensor name to tensor, under the names that
 ``peft.get_peft_model_state_dict`` gives. A layer's pair is ``(A, B)`` with A of shape
-(rank, d_in) and B of shape (d_out, rank); its effective weight is ``scaling * B @ A``.
+(rank, d_in) and B of shape (d_out, rank); its effective weight is ``scaling * B @ A``, with PEFT's
+scaling: alpha / rank, or alpha / sqrt(rank) under rsLoRA. As it is one number for all nodes, rules
+and distances leave it out.
 Everything else (a classification head, batch-norm buffers) is dense.
 """
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from flwr_decaf.config import Config
+from flwr_decaf.config import Config, Lora
 from flwr_decaf.score import score_of
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -56,13 +56,18 @@ def model_card(name: str, config: Config, nodes: int, evaluation: Line) -> str:
         "base model": "trained from scratch" if whole else f"`{base}`",
         "data": f"`{data}`, {config.data.partitioner} over the nodes",
         "trained by": f"{peers}, {config.num_server_rounds} rounds, seed {config.seed}",
-        **({} if whole else {"rank, alpha": f"{config.lora.rank}, {config.lora.alpha:g}"}),
+        **({} if whole else _adapter(config.lora)),
         **_scores(name, evaluation),
     }
     rows = "\n".join(f"| {what} | {value} |" for what, value in facts.items())
     made = f"Made with flwr-decaf {version('flwr-decaf')}; the run's `run.json` holds all settings."
     front = _front_matter(config, whole)
     return f"---\n{front}---\n\n# {name}: {kind}\n\n| | |\n| --- | --- |\n{rows}\n\n{made}\n"
+
+
+def _adapter(lora: Lora) -> dict[str, str]:
+    facts = {"rank, alpha": f"{lora.rank}, {lora.alpha:g}"}
+    return facts | ({"scaling": "alpha / sqrt(rank) (rsLoRA)"} if lora.use_rslora else {})
 
 
 def _without_folder(name: str) -> str:

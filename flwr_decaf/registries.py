@@ -119,6 +119,7 @@ AUGMENTATIONS: Registry[Callable[[torch.Tensor], torch.Tensor]] = Registry(
         "flip": "flwr_decaf.clients.augmentation:flip",
         "shift": "flwr_decaf.clients.augmentation:shift",
         "flip-shift": "flwr_decaf.clients.augmentation:flip_shift",
+        "random-resized-crop": "flwr_decaf.clients.augmentation:random_resized_crop",
     }
 )
 

@@ -26,8 +26,14 @@ def test_a_card_tells_what_an_adapter_was_made_of_and_its_own_last_score():
     assert "# node-3: LoRA adapter" in body
     assert facts["trained by"] == "`decaf` on 10 nodes, star, 8 rounds, seed 0"
     assert facts["rank, alpha"] == "4, 16"
+    assert "scaling" not in facts
     assert facts["accuracy, common test, after round 8"] == "0.380"
     assert not any("own test" in what for what in facts)
+
+
+def test_a_card_names_the_scaling_of_rslora():
+    _, facts, _ = card(**{"lora.use-rslora": True})
+    assert facts["scaling"] == "alpha / sqrt(rank) (rsLoRA)"
 
 
 def test_the_score_before_training_is_not_the_adapter_s():

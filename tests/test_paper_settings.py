@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import TaskType
+from peft import PeftModel, TaskType, get_peft_model_state_dict
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -20,10 +20,11 @@ from transformers import (
 )
 
 from flwr_decaf.clients import cnn
+from flwr_decaf.clients.adapter import initialize_adapter
 from flwr_decaf.clients.freezing import freeze_factors
 from flwr_decaf.clients.pretrained import add_adapter
 from flwr_decaf.comparison import runs_of
-from flwr_decaf.config import parse_config
+from flwr_decaf.config import Lora, parse_config
 from flwr_decaf.lora import factor_of
 from flwr_decaf.run import build_strategy
 from flwr_decaf.run_folder import RunFolder
@@ -131,3 +132,20 @@ def test_clip_vit_b_16_has_720_kib_of_adapters():
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert trained == 184_320 == 12 * 3 * 2 * 2 * (512 + 768)
     assert trained * 4 == 720 * 1024  # bytes in fp32
+
+
+def test_rslora_scales_by_the_root_of_the_rank_on_disk_as_well(tmp_path):
+    lora = Lora(rank=4, alpha=8.0, target_modules="q_proj", use_rslora=True)
+    model = add_adapter(tiny_llama(), lora, TaskType.CAUSAL_LM)
+    initialize_adapter(model, seed=0)
+    layer = model.base_model.model.model.layers[0].self_attn.q_proj
+    torch.nn.init.normal_(layer.lora_B["default"].weight)
+    given = torch.randn(3, WIDTH)
+    state = get_peft_model_state_dict(model)
+    a, b = (next(x for name, x in state.items() if factor_of(name) == f) for f in "AB")
+    expected = layer.base_layer(given) + 8 / 2 * given @ a.T @ b.T  # alpha / sqrt(4)
+    torch.testing.assert_close(layer(given), expected)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(model.unload(), tmp_path)
+    again = loaded.base_model.model.model.layers[0].self_attn.q_proj
+    torch.testing.assert_close(again(given), expected)

@@ -6,9 +6,13 @@ line in ``registries.AUGMENTATIONS``.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import affine_grid, grid_sample, pad
+
+_AREA, _RATIO, _TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # torchvision's defaults
 
 
 def unchanged(pixels: Tensor) -> Tensor:
@@ -35,6 +39,37 @@ def shift(pixels: Tensor) -> Tensor:
             for picture, top, left in zip(padded, tops, lefts, strict=True)
         ]
     )
+
+
+def random_resized_crop(pixels: Tensor) -> Tensor:
+    """Cut a window out of each picture, resize it to the whole (bilinearly), then flip or not.
+
+    The window's area is uniform in 8 to 100 % of the picture's, and its width over its height
+    log-uniform in 3/4 to 4/3, as in torchvision's ``RandomResizedCrop``.
+    """
+    n, _, height, width = pixels.shape
+    share_y, share_x = _windows(n, height, width)
+    move_y, move_x = ((1 - share) * (2 * torch.rand(n) - 1) for share in (share_y, share_x))
+    zero = torch.zeros(n)
+    # From a place in the result to one in the picture, whose sides go from -1 to 1.
+    maps = torch.stack([share_x, zero, move_x, zero, share_y, move_y], dim=1).view(n, 2, 3)
+    grid = affine_grid(maps, list(pixels.shape), align_corners=False).to(pixels)
+    return flip(grid_sample(pixels, grid, padding_mode="border", align_corners=False))
+
+
+def _windows(n: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Draw the height and width of n windows, as shares of the picture's."""
+    areas = torch.empty(n, _TRIES).uniform_(*_AREA) * height * width
+    ratios = torch.empty(n, _TRIES).uniform_(*map(math.log, _RATIO)).exp()
+    sides = torch.stack([(areas / ratios).sqrt() / height, (areas * ratios).sqrt() / width])
+    # After ten tries that do not fit, the largest window in the middle whose ratio is allowed.
+    ratio = min(max(width / height, _RATIO[0]), _RATIO[1])
+    last = torch.tensor([min(1.0, width / ratio / height), min(1.0, height * ratio / width)])
+    fits = (sides <= 1).all(dim=0)
+    first = fits.int().argmax(dim=1).expand(2, n).unsqueeze(2)
+    chosen = sides.gather(2, first).squeeze(2)
+    found = torch.where(fits.any(dim=1), chosen, last.unsqueeze(1))
+    return found[0], found[1]
 
 
 def flip_shift(pixels: Tensor) -> Tensor:

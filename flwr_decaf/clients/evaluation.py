@@ -13,6 +13,7 @@ from flwr_decaf.clients.adapter import digest
 from flwr_decaf.clients.tasks import Task
 from flwr_decaf.clients.training import evaluate_rows
 from flwr_decaf.data.partitions import NodeData
+from flwr_decaf.data.sources import fingerprint
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Train
@@ -47,7 +48,7 @@ def _scored(task: Task, rows: Dataset, train: Train, adapter_digest: str) -> dic
     # At the start of every run with one seed, and under FedAvg always, all nodes hold one and the
     # same adapter: an actor that has scored it for one node need not do so again.
     known = _known.setdefault(task, OrderedDict())
-    key = (adapter_digest, rows._fingerprint, train.batch_size, train.precision)
+    key = (adapter_digest, fingerprint(rows), train.batch_size, train.precision)
     if key not in known:
         known[key] = evaluate_rows(task, rows, train)
         if len(known) > _KEPT:

@@ -153,7 +153,7 @@ def add_adapter(
     base : nn.Module
         The frozen base.
     lora : config.Lora
-        Rank, alpha, dropout, which layers of which encoder, and what else trains.
+        Rank, alpha, how they scale, dropout, which layers of which encoder, and what else trains.
     task_type : TaskType, optional
         PEFT's; it knows the heads of some.
     head : str
@@ -178,6 +178,7 @@ def add_adapter(
                     task_type=task_type,
                     r=lora.rank,
                     lora_alpha=lora.alpha,
+                    use_rslora=lora.use_rslora,
                     lora_dropout=lora.dropout,
                     target_modules=targets or None,
                     layers_to_transform=layers or None,

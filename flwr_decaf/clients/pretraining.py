@@ -25,6 +25,7 @@ from flwr_decaf import __version__
 from flwr_decaf.clients.adapter import digest, get_adapter, initialize_adapter, set_adapter
 from flwr_decaf.clients.tasks import Task
 from flwr_decaf.clients.training import train_locally
+from flwr_decaf.data.sources import fingerprint
 from flwr_decaf.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def pretrain(task: Task, rows: Dataset, train: Train, seed: int) -> dict[str, fl
     """
     started = time.perf_counter()
     settings = replace(train, local_epochs=train.pretrain_epochs)
-    known = repr((digest(task.model), rows._fingerprint, settings, seed, __version__))
+    known = repr((digest(task.model), fingerprint(rows), settings, seed, __version__))
     name = hashlib.blake2b(known.encode(), digest_size=16).hexdigest()
     folder = cached_assets_path("flwr-decaf", namespace="pretraining")
     file = folder / f"{name}.safetensors"

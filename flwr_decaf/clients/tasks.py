@@ -19,7 +19,7 @@ from torch import Tensor
 
 from flwr_decaf.clients.scores import Sums
 from flwr_decaf.data.partitions import NodeData, node_data
-from flwr_decaf.data.sources import load_rows
+from flwr_decaf.data.sources import fingerprint, load_rows
 from flwr_decaf.registries import TASKS
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def encoded(
     *settings
         All that decides what ``encode`` makes of the rows.
     """
-    name = repr((rows._fingerprint, settings)).encode()
+    name = repr((fingerprint(rows), settings)).encode()
     return rows.map(
         encode,
         batched=True,

@@ -155,6 +155,15 @@ def class_names(rows: Dataset, data: config.Data, asked_by: str) -> list[str]:
     return list(rows.features["label"].names)
 
 
+def fingerprint(rows: Dataset) -> str:
+    """Name what rows hold and how they came about, as the cache of ``datasets`` does.
+
+    It is the same in every process and run, without a look at the rows. ``datasets`` has no public
+    name for it, so this is the one place that reads it.
+    """
+    return str(rows._fingerprint)
+
+
 def sample(rows: Dataset, size: int, seed: int) -> Dataset:
     """Draw ``size`` rows without replacement; 0, or more than there are, takes all as they are."""
     return rows.shuffle(seed=seed).select(range(size)) if 0 < size < len(rows) else rows

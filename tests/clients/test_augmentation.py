@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flwr_decaf.clients.augmentation import flip, shift
+from flwr_decaf.clients.augmentation import flip, random_resized_crop, shift
 from flwr_decaf.registries import AUGMENTATIONS
 
 
@@ -48,3 +48,44 @@ def test_shift_moves_by_at_most_an_eighth_and_repeats_the_edge():
         offsets.add((down, right))
     assert {abs(down) <= 2 and abs(right) <= 3 for down, right in offsets} == {True}
     assert len(offsets) > 10
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 60), (40, 80), (90, 30)])
+def test_random_resized_crop_is_a_window_resized_to_the_whole(height, width):
+    # Coordinates as pictures: what a window holds says where it was.
+    torch.manual_seed(0)
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    given = torch.stack([rows, columns]).float().expand(400, -1, -1, -1)
+    cropped = random_resized_crop(given)
+    middle = cropped[:, :, 1:-1, 1:-1]  # at the picture's edge, values are repeated
+    tall = (middle[:, 0, -1, 0] - middle[:, 0, 0, 0]) * height / (height - 3)
+    signed = (middle[:, 1, 0, -1] - middle[:, 1, 0, 0]) * width / (width - 3)
+    broad = signed.abs()
+    steps = torch.linspace(0, 1, height - 2)
+    expected = middle[:, 0, :1] + steps.view(1, -1, 1) * (middle[:, 0, -1:] - middle[:, 0, :1])
+    torch.testing.assert_close(middle[:, 0], expected, atol=0.6, rtol=0)  # straight lines
+    areas, ratios = tall * broad / (height * width), broad / tall
+    assert float(areas.min()) > 0.07
+    assert float(areas.max()) < 1.02
+    assert 0.74 < float(ratios.min()) < 0.78
+    assert 1.28 < float(ratios.max()) < 1.36
+    assert 120 < int((signed < 0).sum()) < 280  # flipped or not
+    assert cropped[:, 0].min() >= 0
+    assert cropped[:, 0].max() <= height - 1
+
+
+def test_random_resized_crop_spreads_over_the_areas_of_a_square():
+    torch.manual_seed(0)
+    columns = torch.arange(64.0).expand(2000, 1, 64, 64)
+    rows = columns.mT
+    cropped = random_resized_crop(torch.cat([rows, columns], dim=1))[:, :, 2:-2, 2:-2]
+    sides = (cropped.amax(dim=(2, 3)) - cropped.amin(dim=(2, 3))) / 59
+    areas = sides.prod(dim=1)
+    # Uniform in [0.08, 1] would have the mean 0.54; windows that do not fit are the large ones.
+    assert 0.47 < float(areas.mean()) < 0.53
+    assert float(areas.quantile(0.1)) == pytest.approx(0.16, abs=0.03)
+
+
+def test_a_crop_of_half_precision_pictures_keeps_their_dtype():
+    given = pictures(3).to(torch.bfloat16)
+    assert random_resized_crop(given).dtype == torch.bfloat16
