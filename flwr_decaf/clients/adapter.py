@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
@@ -18,6 +19,38 @@ from flwr_decaf.lora import State
 from flwr_decaf.seeds import derive_seed
 
 NEW_HEADS = ("classifier", "score")  # transformers' names of heads that no base brings trained
+_HEADS = (*NEW_HEADS, "lm_head")
+
+
+def train_in_single_precision(model: PeftModel) -> None:
+    """Put all that trains into fp32, whatever the base's dtype; the base stays as it is.
+
+    PEFT does so for LoRA's factors, and casts at their borders. Modules that train whole
+    (``modules_to_save``) get casts of their own: their inputs to fp32, and their outputs back to
+    the base's dtype, for the frozen layers that follow. Logits stay in fp32.
+    """
+    for path, module in model.named_modules():
+        if not isinstance(module, ModulesToSaveWrapper):
+            continue
+        trained = module.modules_to_save[model.active_adapter]
+        dtype = next((p.dtype for p in trained.parameters()), torch.float32)
+        if dtype == torch.float32:
+            continue
+        trained.float()
+        trained.register_forward_pre_hook(_cast_inputs, with_kwargs=True)
+        if not path.endswith(_HEADS):
+            trained.register_forward_hook(lambda _, __, output, to=dtype: _cast(output, to))
+
+
+def _cast_inputs(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    single = torch.float32
+    return _cast(args, single), {key: _cast(value, single) for key, value in kwargs.items()}
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    return tuple(_cast(each, dtype) for each in value) if type(value) is tuple else value
 
 
 def initialize_adapter(model: nn.Module, seed: int) -> State:

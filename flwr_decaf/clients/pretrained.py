@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from flwr_decaf import __version__
+from flwr_decaf.clients.adapter import train_in_single_precision
 from flwr_decaf.data.sources import resolve_path
 from flwr_decaf.extras import require_extra
 from flwr_decaf.registries import PRECISIONS
@@ -146,7 +147,7 @@ def _prepared(base: Any) -> Any:
 def add_adapter(
     base: torch.nn.Module, lora: Lora, task_type: TaskType | None = None, head: str = ""
 ) -> PeftModel:
-    """Inject LoRA into a base.
+    """Inject LoRA into a base; all that trains is in fp32, whatever the base's dtype.
 
     Parameters
     ----------
@@ -172,7 +173,7 @@ def add_adapter(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT still asks for a renamed property
-            return get_peft_model(
+            adapted = get_peft_model(
                 base,
                 LoraConfig(
                     task_type=task_type,
@@ -192,6 +193,8 @@ def add_adapter(
             f"and lora.layers-to-transform {lora.layers_to_transform!r}; take some of "
             f"its linear layers: {', '.join(_leaves(base, torch.nn.Linear))}"
         ) from error
+    train_in_single_precision(adapted)
+    return adapted
 
 
 # The encoder that is left out, as a pattern of PEFT's.
