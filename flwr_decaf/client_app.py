@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr_decaf.clients import peer_mixing_with, pretraining
 from flwr_decaf.clients.adapter import get_adapter, set_adapter
 from flwr_decaf.clients.evaluation import evaluate_node
-from flwr_decaf.clients.hardware import choose_device
+from flwr_decaf.clients.hardware import LossScaling, choose_device
 from flwr_decaf.clients.node_matching import matching_on
 from flwr_decaf.clients.tasks import Task, load_node_data, load_task
 from flwr_decaf.clients.training import train_locally
@@ -59,7 +59,9 @@ def train(msg: Message, context: Context) -> Message:
         data.train,
         replace(config.train, learning_rate=share * config.train.learning_rate),
         trainable=str(sent.get("trainable-factors", "AB")),
-        seed=derive_seed(config.seed, "train", server_round, node),
+        seed=derive_seed(config.seed, "train", node),
+        server_round=server_round,
+        scaling=_scaling(sent, node),
     )
     return _reply(msg, node, server_round, len(data.train), metrics, task)
 
@@ -93,6 +95,12 @@ def _load(msg: Message, context: Context) -> tuple[Config, int, int, Task, NodeD
         node, n = 0, 1
     data = load_node_data(config.model, config.lora, config.data, config.seed, node, n)
     return config, node, server_round, task, data
+
+
+def _scaling(sent: ConfigRecord, node: int) -> LossScaling:
+    """Read what the node last reported of fp16's loss scaling: it comes back with the message."""
+    reported = json.loads(str(sent.get("loss-scaling", "{}")))
+    return LossScaling(*reported.get(str(node), ()))
 
 
 def _reply(

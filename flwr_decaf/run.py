@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,8 @@ def run_once(
     if config.tensorboard:
         done = checkpoint.server_round if checkpoint else -1
         folder.listeners.append(event_writer(folder.path / "tensorboard", done))
+    train_settings = ConfigRecord({**settings})
+    _send_back_scaling(folder, train_settings)
     folder.update(labels=task.labels, network=_describe_network(config, strategy, len(nodes)))
     if checkpoint is None:
         asked = nodes[:1] if config.strategy == "centralized" else nodes
@@ -72,7 +74,7 @@ def run_once(
         initial_arrays=ArrayRecord(initial),
         num_rounds=config.num_server_rounds,
         timeout=config.round_timeout,
-        train_config=settings,
+        train_config=train_settings,
         evaluate_config=settings,
         evaluate_fn=_average_scorer(task, config, folder) if config.evaluate_average else None,
     )
@@ -88,6 +90,25 @@ def run_once(
         card = model_card(name, config, len(nodes), evaluations.get(name, {}))
         folder.save(name, partial(_write_model, task, card))
     _check_complete(config, folder)
+
+
+def _send_back_scaling(folder: RunFolder, train_settings: ConfigRecord) -> None:
+    """Let every train message bring what the nodes last reported of fp16's loss scaling.
+
+    It decides which steps are skipped, so it is kept with the run and not in a node's memory: a
+    resumed run, a restarted node and the node that "centralized" happens to ask find it, too.
+    """
+    known: dict[str, list[float]] = {}
+
+    def note(lines: Sequence[Mapping[str, Any]]) -> None:
+        for line in lines:
+            if "loss-scale" in line:
+                known[str(line["node"])] = [line["loss-scale"], line["growth-tracker"]]
+        if known:  # strategies read the record anew in every round
+            train_settings["loss-scaling"] = json.dumps(known)
+
+    note(folder.metrics)
+    folder.listeners.append(note)
 
 
 def build_strategy(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flwr_decaf.registries import PRECISIONS
 
@@ -45,6 +46,36 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
-def loss_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
-    """Scale the loss so that small gradients survive fp16; does nothing in other precisions."""
-    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+class LossScaling(NamedTuple):
+    """Where ``torch.amp.GradScaler`` stands, from one round to the next.
+
+    Attributes
+    ----------
+    scale : float
+        By which the loss is multiplied: halved when gradients overflow, by default 65536.
+    growth_tracker : int
+        Steps without an overflow so far; the scale is doubled after 2000.
+    """
+
+    scale: float = 65536.0
+    growth_tracker: int = 0
+
+
+def computes_in_fp16(model: nn.Module, precision: str) -> bool:
+    """Tell whether gradients pass through fp16: by autocast, or through a base in fp16."""
+    return precision == "fp16" or any(p.dtype == torch.float16 for p in model.parameters())
+
+
+def loss_scaler(device: torch.device, scaling: LossScaling, enabled: bool) -> torch.amp.GradScaler:
+    """Scale the loss so that small gradients survive fp16; does nothing unless enabled."""
+    scaler = torch.amp.GradScaler(device.type, init_scale=scaling.scale, enabled=enabled)
+    if enabled:
+        known = scaler.state_dict()
+        scaler.load_state_dict({**known, "_growth_tracker": scaling.growth_tracker})
+    return scaler
+
+
+def scaling_of(scaler: torch.amp.GradScaler) -> LossScaling:
+    """Read where an enabled scaler stands."""
+    state = scaler.state_dict()
+    return LossScaling(state["scale"], state["_growth_tracker"])

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from datasets import Dataset
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader
 
 from flwr_decaf.clients.freezing import freeze_factors
-from flwr_decaf.clients.hardware import autocast, loss_scaler, to_device
+from flwr_decaf.clients.hardware import (
+    LossScaling,
+    autocast,
+    computes_in_fp16,
+    loss_scaler,
+    scaling_of,
+    to_device,
+)
 from flwr_decaf.clients.scores import Sums, add_up
 from flwr_decaf.clients.tasks import Batch, Task
 from flwr_decaf.seeds import derive_seed
@@ -18,9 +26,35 @@ from flwr_decaf.seeds import derive_seed
 if TYPE_CHECKING:
     from flwr_decaf.config import Train
 
+_UNSCALED = LossScaling()
 
-def train_locally(
-    task: Task, rows: Dataset, train: Train, trainable: str, seed: int
+
+class Steps(NamedTuple):
+    """What came of some optimizer steps.
+
+    Attributes
+    ----------
+    losses : list of float
+        One a step, before it.
+    skipped : int
+        Steps that fp16's loss scaling skipped, because their gradients overflowed.
+    scaling : LossScaling or None
+        Where the scaling stands now; None without fp16.
+    """
+
+    losses: list[float]
+    skipped: int
+    scaling: LossScaling | None
+
+
+def train_locally(  # noqa: PLR0913 - what a round depends on
+    task: Task,
+    rows: Dataset,
+    train: Train,
+    trainable: str,
+    seed: int,
+    server_round: int = 1,
+    scaling: LossScaling = _UNSCALED,
 ) -> dict[str, float]:
     """Take ``train.local_steps`` AdamW steps, or ``train.local_epochs`` passes, on a node's rows.
 
@@ -31,44 +65,88 @@ def train_locally(
     task : Task
         Its model holds the adapter to train.
     rows : Dataset
-        Encoded rows. Batches are drawn in shuffled passes; a node with fewer rows than a batch
-        trains on all of them.
+        Encoded rows. Batches are drawn in shuffled passes, each of which goes on from round to
+        round, so that all rows are used equally often; a node with fewer rows than a batch trains
+        on all of them.
     train : config.Train
         Learning rate, batch size, steps, precision.
     trainable : str
         LoRA factors that train: "AB", "A" or "B". Dense parameters of the adapter always do.
     seed : int
-        Decides the batches and the dropout.
+        The node's; with the round it decides the batches and the dropout.
+    server_round : int
+        The round, by default 1: it says how far the passes have come.
+    scaling : LossScaling
+        What the node reported of fp16's loss scaling in its last round.
 
     Returns
     -------
     dict of str to float
-        ``train-loss``, the mean over the steps, and ``train-seconds``.
+        ``train-loss``, the mean over the steps, and ``train-seconds``; in fp16 also
+        ``skipped-steps``, and ``loss-scale`` and ``growth-tracker`` for the next round.
+
+    Raises
+    ------
+    RuntimeError
+        If all steps were skipped, so that nothing was trained.
     """
     started = time.perf_counter()
+    torch.manual_seed(derive_seed(seed, "dropout", server_round))
+    batches = _training_batches(task, rows, train, seed, server_round)
+    steps = take_steps(task, batches, train, trainable, scaling)
+    taken = len(steps.losses) - steps.skipped
+    metrics = {"train-loss": sum(steps.losses) / len(steps.losses)}
+    if steps.scaling:
+        if not taken:
+            raise RuntimeError(
+                "train.precision must let a round take a step; fp16 skipped all "
+                f"{steps.skipped}, whose gradients overflowed down to a loss scale of "
+                f"{steps.scaling.scale:g}; set train.precision (and model.dtype, if it is fp16) "
+                "to bf16 or fp32, or take more train.local-steps"
+            )
+        metrics |= {"skipped-steps": steps.skipped, "loss-scale": steps.scaling.scale}
+        metrics["growth-tracker"] = steps.scaling.growth_tracker
+    return metrics | {"train-seconds": time.perf_counter() - started}
+
+
+def take_steps(
+    task: Task,
+    batches: Iterable[Batch],
+    train: Train,
+    trainable: str,
+    scaling: LossScaling = _UNSCALED,
+) -> Steps:
+    """Take an AdamW step on each batch.
+
+    Parameters
+    ----------
+    task, train, trainable, scaling
+        As for ``train_locally``.
+    batches : iterable of Batch
+        Wherever they lie; each is moved to the model's device.
+    """
     freeze_factors(task.model, trainable, head=not train.freeze_head)
     parameters = [p for p in task.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=train.learning_rate, weight_decay=train.weight_decay
     )
-    device = parameters[0].device
-    torch.manual_seed(seed)
+    device, in_fp16 = parameters[0].device, computes_in_fp16(task.model, train.precision)
+    scaler = loss_scaler(device, scaling, enabled=in_fp16)
     task.model.train()
     losses: list[float] = []
-    scaler = loss_scaler(device, train.precision)
-    for batch in _training_batches(task, rows, train, seed):
+    skipped = 0
+    for batch in batches:
         with autocast(device, train.precision):
             loss = task.loss(task.model, to_device(batch, device))
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(scaler.scale(loss))
         scaler.step(optimizer)
+        scale = scaler.get_scale()
         scaler.update()
+        skipped += scaler.get_scale() < scale
         losses.append(loss.item())
     optimizer.zero_grad(set_to_none=True)
-    return {
-        "train-loss": sum(losses) / len(losses),
-        "train-seconds": time.perf_counter() - started,
-    }
+    return Steps(losses, skipped, scaling_of(scaler) if in_fp16 else None)
 
 
 @torch.no_grad()
@@ -93,9 +171,44 @@ def evaluate_rows(task: Task, rows: Dataset, train: Train) -> dict[str, float]:
     return task.scores(add_up(parts))
 
 
-def _training_batches(task: Task, rows: Dataset, train: Train, seed: int) -> DataLoader[Batch]:
+def _training_batches(
+    task: Task, rows: Dataset, train: Train, seed: int, server_round: int
+) -> DataLoader[Batch]:
     size = min(train.batch_size, len(rows))
     drawn = len(rows) * train.local_epochs or size * train.local_steps
-    generator = torch.Generator().manual_seed(derive_seed(seed, "batches"))
-    sampler = RandomSampler(rows, num_samples=drawn, generator=generator)
-    return DataLoader(rows, batch_size=size, sampler=sampler, collate_fn=task.collate)
+    order = shuffled_passes(len(rows), (server_round - 1) * drawn, drawn, seed)
+    return DataLoader(rows, batch_size=size, sampler=order, collate_fn=task.collate)
+
+
+def shuffled_passes(count: int, start: int, drawn: int, seed: int) -> list[int]:
+    """Cut a stretch out of an endless row of passes over 0 .. count-1, each shuffled anew.
+
+    Stretches that follow one another go through all numbers equally often, and where one begins
+    has not to be stored.
+
+    Parameters
+    ----------
+    count : int
+        Numbers in a pass.
+    start, drawn : int
+        Where the stretch begins, and its length.
+    seed : int
+        Decides, with the number of a pass, its order.
+
+    Returns
+    -------
+    list of int
+        ``drawn`` numbers.
+
+    Examples
+    --------
+    >>> first, second = shuffled_passes(4, 0, 3, seed=0), shuffled_passes(4, 3, 3, seed=0)
+    >>> sorted(first + second[:1])
+    [0, 1, 2, 3]
+    """
+    first, skipped = divmod(start, count)
+    passes = []
+    for number in range(first, first + (skipped + drawn - 1) // count + 1):
+        generator = torch.Generator().manual_seed(derive_seed(seed, "pass", number))
+        passes.append(torch.randperm(count, generator=generator))
+    return torch.cat(passes)[skipped : skipped + drawn].tolist()

@@ -8,7 +8,10 @@ from flwr_decaf.strategies.fedavg import FedAvg
 
 
 class Centralized(FedAvg):
-    """One node trains alone on the rows of all, as many steps as a node takes in the other runs.
+    """One node trains alone on the rows of all nodes.
+
+    With ``train.local-steps`` it takes as many steps as one node takes in the other runs; with
+    ``train.local-epochs`` as many passes, over n times the rows, and so about n times the steps.
 
     The ClientApp hands the node it runs on the whole data set (its local test is then held out of
     the whole as well). Nothing travels but the raw data, once, which is not counted.

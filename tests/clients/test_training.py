@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 import torch
+from datasets import Dataset
+from torch import nn
+from torch.nn.functional import cross_entropy
 
 from flwr_decaf.clients.adapter import get_adapter, set_adapter
 from flwr_decaf.clients.evaluation import evaluate_node
 from flwr_decaf.clients.freezing import freeze_factors
-from flwr_decaf.clients.training import evaluate_rows, train_locally
+from flwr_decaf.clients.hardware import LossScaling
+from flwr_decaf.clients.tasks import Task
+from flwr_decaf.clients.training import evaluate_rows, shuffled_passes, train_locally
 from flwr_decaf.config import Train
 from flwr_decaf.lora import factor_of
 from tests.states import lora_state
@@ -140,3 +146,86 @@ def test_a_frozen_head_stays_and_a_freed_one_moves(task, rows):
         before = snapshot(task)
         train_locally(task, rows.train, replace(TRAIN, freeze_head=freeze), "AB", seed=0)
         assert (None in moved(task, before)) != freeze
+
+
+def test_local_steps_go_through_every_row_before_any_comes_again():
+    # 960 rows in batches of 16: an epoch is 60 steps, 7.5 rounds of 8.
+    rounds = [shuffled_passes(960, t * 8 * 16, 8 * 16, seed=0) for t in range(15)]
+    drawn = list(chain.from_iterable(rounds))
+    assert sorted(drawn[:960]) == sorted(drawn[960:]) == list(range(960))
+    assert drawn[:960] != drawn[960:]
+    assert drawn[:960] != list(range(960))
+    assert rounds[7] == shuffled_passes(960, 7 * 128, 128, seed=0)
+    assert rounds[7] != shuffled_passes(960, 7 * 128, 128, seed=1)
+
+
+@pytest.mark.parametrize(("count", "drawn"), [(1, 5), (2, 3), (3, 3), (5, 12)])
+def test_a_stretch_may_span_passes(count, drawn):
+    parts = (shuffled_passes(count, t * drawn, drawn, seed=0) for t in range(4))
+    whole = shuffled_passes(count, 0, 4 * drawn, seed=0)
+    assert list(chain.from_iterable(parts)) == whole
+    passes = [whole[at : at + count] for at in range(0, len(whole) - count + 1, count)]
+    assert all(sorted(each) == list(range(count)) for each in passes)
+
+
+def test_rounds_train_on_rows_that_follow_one_another(task, rows):
+    seen = []
+    counting = replace(task, collate=lambda batch: seen.extend(batch) or task.collate(batch))
+    chosen = rows.train.select(range(20))
+    for server_round in (1, 2, 3, 4, 5):  # 5 rounds of 2 steps of 4 rows: twice all of them
+        settings = Train(local_steps=2, batch_size=4)
+        train_locally(counting, chosen, settings, "AB", 0, server_round=server_round)
+    texts = [tuple(row["input_ids"]) for row in seen]
+    expected = sorted(tuple(ids) for ids in chosen["input_ids"])
+    assert sorted(texts[:20]) == sorted(texts[20:]) == expected
+
+
+class Steep(nn.Module):
+    """Two classes, and logits a hundred times what a linear layer says of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(1, 2, bias=False)
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, x):
+        return 100 * self.linear(x)
+
+
+def steep_task():
+    def loss(model, batch):
+        return cross_entropy(model(batch["x"]), batch["y"])
+
+    def collate(rows):
+        return {"x": torch.ones(len(rows), 1), "y": torch.tensor([row["y"] for row in rows])}
+
+    task = Task(Steep(), *[lambda *what: what] * 5, loss=loss)
+    return replace(task, collate=collate), Dataset.from_dict({"y": [0]})
+
+
+def test_the_loss_scale_goes_on_where_the_round_before_left_it():
+    # The gradient of the logits is 0.5, times 100 before the linear layer: 50 times the scale must
+    # be below 65504, fp16's largest number. 65536 is halved six times to 1024.
+    task, rows = steep_task()
+    train = Train(local_steps=8, learning_rate=1e-5, precision="fp16")
+    first = train_locally(task, rows, train, "AB", seed=0)
+    assert (first["skipped-steps"], first["loss-scale"], first["growth-tracker"]) == (6, 1024, 2)
+    kept = LossScaling(first["loss-scale"], first["growth-tracker"])
+    second = train_locally(task, rows, train, "AB", 0, server_round=2, scaling=kept)
+    assert (second["skipped-steps"], second["loss-scale"], second["growth-tracker"]) == (
+        0,
+        1024,
+        10,
+    )
+    moved = task.model.linear.weight.detach().abs().max().item()
+    assert moved == pytest.approx(10 * 1e-5, rel=0.01)  # AdamW's steps, of the learning rate each
+
+
+def test_a_round_without_a_step_is_an_error():
+    task, rows = steep_task()
+    few = Train(local_steps=6, precision="fp16")
+    with pytest.raises(
+        RuntimeError, match=r"train\.precision .* all 6, .* 1024; set .* bf16 or fp3"
+    ):
+        train_locally(task, rows, few, "AB", seed=0)
+    assert not task.model.linear.weight.any()

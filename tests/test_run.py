@@ -1,0 +1,74 @@
+"""What a run sends to the nodes beside the model, with the real ClientApp in this process."""
+
+from __future__ import annotations
+
+import pytest
+import safetensors.torch
+import torch
+
+from flwr_decaf import client_app
+from flwr_decaf.config import flatten, parse_config
+from flwr_decaf.resume import go_on
+from flwr_decaf.run import run_once
+from flwr_decaf.run_folder import RunFolder
+from tests.local_grid import LocalGrid
+
+SETTINGS = {
+    "model.task": "cnn", "model.name": "mlp", "model.width": 16, "train.precision": "fp16",
+    "data.name": "package:flwr_decaf_demo/fashion_mnist", "data.image-size": 14,
+    "data.partitioner": "iid", "data.max-train-samples": 120, "data.max-test-samples": 20,
+    "train.local-steps": 3, "num-server-rounds": 4, "evaluate-every": 2,
+}  # fmt: skip
+N = 3
+
+
+def run(config, folder, grid=None, checkpoint=None):
+    grid = grid or LocalGrid(client_app.app, N)
+    nodes = [grid._ids[place] for place in range(N)]
+    run_once(grid, nodes, config, flatten(config), folder, checkpoint)
+    return [line for line in folder.metrics if line["phase"] == "train"]
+
+
+def adapters(folder):
+    files = sorted(folder.path.glob("adapters/*/model.safetensors"))
+    return [safetensors.torch.load_file(file) for file in files]
+
+
+def stop_in_round_3(lines):
+    if any(line["round"] == 3 for line in lines):
+        raise ConnectionError("stopped on purpose")
+
+
+@pytest.mark.parametrize("strategy", ["dlora", "fedavg", "centralized"])
+def test_loss_scaling_goes_on_from_round_to_round_and_through_a_resume(strategy, tmp_path):
+    config = parse_config(SETTINGS | {"strategy": strategy})
+    whole, resumed = (RunFolder.create(tmp_path / name, flatten(config)) for name in ("1", "2"))
+    lines = run(config, whole)
+    # Nothing overflows here, so the tracker counts the steps.
+    assert {(x["round"], x["growth-tracker"], x["skipped-steps"]) for x in lines} == {
+        (t, 3 * t, 0) for t in (1, 2, 3, 4)
+    }
+    resumed.listeners.append(stop_in_round_3)
+    with pytest.raises(ConnectionError):
+        run(config, resumed)
+    resumed = RunFolder(resumed.path)
+    again = run(config, resumed, checkpoint=go_on(resumed, N))
+    keys = ("round", "node", "train-loss", "loss-scale", "growth-tracker")
+    assert [[x[key] for key in keys] for x in again] == [[x[key] for key in keys] for x in lines]
+    assert len(adapters(whole)) == (N if strategy == "dlora" else 1)
+    for one, other in zip(adapters(whole), adapters(resumed), strict=True):
+        assert all(torch.equal(x, other[key]) for key, x in one.items())
+
+
+def test_a_new_run_on_the_same_nodes_starts_its_loss_scaling_anew(tmp_path):
+    grid = LocalGrid(client_app.app, N)
+    for strategy in ("dlora", "fedavg"):
+        config = parse_config(SETTINGS | {"strategy": strategy, "num-server-rounds": 1})
+        lines = run(config, RunFolder.create(tmp_path / strategy, flatten(config)), grid)
+        assert {x["growth-tracker"] for x in lines} == {3}
+
+
+def test_without_fp16_nothing_is_said_of_it(tmp_path):
+    config = parse_config(SETTINGS | {"strategy": "dlora", "train.precision": "bf16"})
+    (line, *_) = run(config, RunFolder.create(tmp_path / "1", flatten(config)))
+    assert not {"skipped-steps", "loss-scale", "growth-tracker"} & line.keys()
