@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 
 from flwr_decaf.config import Config, Value, flatten, parse_config
-from flwr_decaf.text import split_list
+from flwr_decaf.text import split_list, toml_value
 
 
 def runs_of(config: Config) -> dict[str, Config]:
@@ -22,7 +22,7 @@ def runs_of(config: Config) -> dict[str, Config]:
     ----------
     config : Config
         ``strategy`` and ``seeds`` hold one or several values, ``sweep`` settings with several:
-        ``"lora.rank = 1, 2, 4; topology.name = ring, path"``.
+        ``"lora.rank = 1, 2, 4; topology.name = ring, path"``. What is named twice runs once.
 
     Returns
     -------
@@ -43,7 +43,8 @@ def runs_of(config: Config) -> dict[str, Config]:
     swept = _sweep(config)
     seeds = list(dict.fromkeys(map(int, split_list(config.seeds)))) or [config.seed]
     runs: dict[str, Config] = {}
-    for *values, seed, strategy in product(*swept.values(), seeds, split_list(config.strategy)):
+    strategies = list(dict.fromkeys(split_list(config.strategy)))
+    for *values, seed, strategy in product(*swept.values(), seeds, strategies):
         chosen = dict(zip(swept, values, strict=True))
         alone = {"strategy": strategy, "seed": seed, "seeds": "", "sweep": ""}
         parts = [str(strategy), *(f"{key.split('.')[-1]}-{value}" for key, value in chosen.items())]
@@ -80,17 +81,13 @@ def _sweep(config: Config) -> dict[str, list[Value]]:
                 f"sweep must name settings as KEY = VALUE, VALUE; KEY = ...; got {term.strip()!r}; "
                 'write e.g. "lora.rank = 1, 2, 4" (strategy and seeds take lists themselves)'
             )
-        swept[key] = [_like(defaults[key], key, value) for value in split_list(values)]
+        each = [_read(value, like=defaults[key]) for value in split_list(values)]
+        swept[key] = list(dict.fromkeys(each))
         if not swept[key]:
             raise ValueError(f"sweep must give {key} values; got none; write {key} = VALUE, VALUE")
     return swept
 
 
-def _like(default: Value, key: str, value: str) -> Value:
-    try:
-        return type(default)(value)
-    except ValueError as error:
-        raise ValueError(
-            f"sweep must give {key} values of type {type(default).__name__}; got {value!r}; "
-            f"write them as {default!r} is"
-        ) from error
+def _read(text: str, like: Value) -> Value:
+    value: Value = text if isinstance(like, str) else toml_value(text)
+    return float(value) if isinstance(like, float) and type(value) is int else value

@@ -8,7 +8,8 @@ anything is loaded; the rest of the package takes a ``Config`` as it is.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -30,12 +31,23 @@ from flwr_decaf.registries import (
 from flwr_decaf.topology import TOPOLOGIES
 
 Value = str | int | float | bool
+Given = Value | Sequence[Value]  # as TOML has it; Flower's run-config has no lists
 T = TypeVar("T")
 
 
-def setting(default: T, check: Check | None = None) -> T:
-    """Declare a setting: its default, whose type is the setting's, and its check."""
-    return field(default=default, metadata={"check": check})
+def setting(default: T, check: Check | None = None, many: bool = False) -> T:
+    """Declare a setting.
+
+    Parameters
+    ----------
+    default : str, int, float or bool
+        Its default, whose type is the setting's.
+    check : Check, optional
+        What a value must fulfil.
+    many : bool
+        Whether a value is a comma-separated list, which may be given as a TOML list too.
+    """
+    return field(default=default, metadata={"check": check, "many": many})
 
 
 @dataclass(frozen=True)
@@ -82,10 +94,10 @@ class Lora:
     alpha: float = setting(16.0, above(0, "twice the rank is common"))
     use_rslora: bool = setting(False)
     dropout: float = setting(0.0, share("0.1 is common"))
-    target_modules: str = setting("query,value")
-    layers_to_transform: str = setting("", whole_numbers("6, 7, 8, 9, 10, 11"))
+    target_modules: str = setting("query,value", many=True)
+    layers_to_transform: str = setting("", whole_numbers("6, 7, 8, 9, 10, 11"), many=True)
     encoder: str = setting("both", one_of(["both", "vision", "text"]))
-    modules_to_save: str = setting("")
+    modules_to_save: str = setting("", many=True)
 
 
 @dataclass(frozen=True)
@@ -95,14 +107,14 @@ class Data:
     name: str = setting("20newsgroups")
     subset: str = setting("")
     test_split: str = setting("")
-    text_column: str = setting("text")
+    text_column: str = setting("text", many=True)
     image_column: str = setting("image")
     image_size: int = setting(32, at_least(4, "pixels a side of the pictures that a cnn gets"))
     label_column: str = setting("label")
     prompt: str = setting("")
     response: str = setting("{text}")
     messages_column: str = setting("")
-    classes: str = setting("")
+    classes: str = setting("", many=True)
     partitioner: str = setting("dirichlet", one_of(PARTITIONERS))
     alpha: float = setting(0.5, above(0, "0.1 is very unequal, 100 nearly equal"))
     label_skew: str = setting("")
@@ -189,7 +201,7 @@ class Config:
     Several strategies, ``seeds`` or swept values ask for several runs: see ``comparison``.
     """
 
-    strategy: str = setting("decaf", each_of(STRATEGIES))
+    strategy: str = setting("decaf", each_of(STRATEGIES), many=True)
     num_server_rounds: int = setting(8, at_least(1, "a run needs at least one round"))
     evaluate_every: int = setting(4, at_least(0, "0 evaluates before the first round only"))
     evaluate_fraction: float = setting(
@@ -202,10 +214,7 @@ class Config:
     )
     evaluate_average: bool = setting(False)
     seed: int = setting(0, at_least(0, "any number from 0 up"))
-    seeds: str = setting(
-        "",
-        whole_numbers("0, 1, 2"),
-    )
+    seeds: str = setting("", whole_numbers("0, 1, 2"), many=True)
     sweep: str = setting("")
     output_dir: str = setting("runs")
     run_name: str = setting(
@@ -235,13 +244,14 @@ class Config:
     train: Train = field(default_factory=Train)
 
 
-def parse_config(run_config: Mapping[str, Value]) -> Config:
+def parse_config(run_config: Mapping[str, Given]) -> Config:
     """Turn Flower's run-config into a ``Config``.
 
     Parameters
     ----------
     run_config : mapping
-        Flat, kebab-case, nested by dots. Keys that are missing take their defaults.
+        Flat, kebab-case, nested by dots. Keys that are missing take their defaults. A setting that
+        is a comma-separated list may be a list.
 
     Raises
     ------
@@ -276,7 +286,7 @@ def flatten(config: Config) -> dict[str, Value]:
     return flat
 
 
-def _build(kind: type[T], run_config: Mapping[str, Value], prefix: str) -> T:
+def _build(kind: type[T], run_config: Mapping[str, Given], prefix: str) -> T:
     values: dict[str, Any] = {}
     defaults = kind()
     for declared in fields(cast(Any, kind)):
@@ -289,20 +299,44 @@ def _build(kind: type[T], run_config: Mapping[str, Value], prefix: str) -> T:
     return kind(**values)
 
 
-def _checked(key: str, value: Value, default: Value, metadata: Mapping[str, Any]) -> Value:
+def _checked(key: str, value: Given, default: Value, metadata: Mapping[str, Any]) -> Value:
     wanted = type(default)
+    if metadata["many"] and isinstance(value, list):
+        value = _joined(key, value)
     if wanted is float and type(value) is int:
         value = float(value)
     if wanted is str and type(value) is int:  # seeds = 0, tad.phase-length = 5
         value = str(value)
     if type(value) is not wanted:
         raise ValueError(
-            f"{key} must be of type {wanted.__name__}; got {value!r}; write it as {default!r} is"
+            f"{key} must be {_IN_WORDS[wanted]}; got {_spelled(value)}; "
+            f"write e.g. {key}={_spelled(default)}"
         )
-    check: Check | None = metadata.get("check")
-    if check is not None and not check.holds(value):
-        raise ValueError(f"{key} must {check.rule}; got {value!r}; {check.remedy}")
+    check: Check = metadata["check"] or _ANYTHING
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{key} must be finite; got {value}; write e.g. {key}={default}")
+    if not check.holds(value):
+        raise ValueError(f"{key} must {check.rule}; got {_spelled(value)}; {check.remedy}")
     return value
+
+
+_ANYTHING = Check("be anything", lambda value: True, "")
+_IN_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _spelled(value: Given) -> str:
+    """Spell a value as TOML does."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _joined(key: str, values: Sequence[Value]) -> str:
+    for value in values:
+        if isinstance(value, list | dict) or "," in str(value):
+            raise ValueError(
+                f"{key} must be a list of values without commas; got {value!r}; Flower's settings "
+                "hold no lists, so its values are separated by commas"
+            )
+    return ", ".join(str(value) for value in values)
 
 
 def _nearest(key: str, known: list[str]) -> str:

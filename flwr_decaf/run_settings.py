@@ -14,6 +14,7 @@ from flwr_decaf.comparison import runs_of
 from flwr_decaf.config import Value, flatten, parse_config
 from flwr_decaf.participation import read_schedule
 from flwr_decaf.run_network import network_of
+from flwr_decaf.text import toml_value
 
 
 def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, Value]:
@@ -72,10 +73,7 @@ def _override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"--set must be key=value; got {text!r}; write e.g. --set lora.rank=4")
-    try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key, value
+    return key, toml_value(value)
 
 
 def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:

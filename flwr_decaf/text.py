@@ -1,6 +1,9 @@
-"""Two helpers on text that several modules need."""
+"""Helpers on text that several modules need."""
 
 from __future__ import annotations
+
+import tomllib
+from typing import Any
 
 
 def split_list(text: str) -> list[str]:
@@ -12,6 +15,20 @@ def split_list(text: str) -> list[str]:
     ['decaf', 'dlora']
     """
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def toml_value(text: str) -> Any:
+    """Read a value as TOML, or take it as text.
+
+    Examples
+    --------
+    >>> toml_value("4"), toml_value("true"), toml_value("ring")
+    (4, True, 'ring')
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def first_line(error: BaseException) -> str:

@@ -46,13 +46,27 @@ def test_what_a_run_changes_is_told_and_gives_it_back():
         ("lora.rnk = 1, 2", "sweep must name settings as KEY = VALUE"),
         ("seed = 1, 2", "strategy and seeds take lists themselves"),
         ("lora.rank", "sweep must give lora.rank values; got none"),
-        ("lora.rank = 1, two", "values of type int; got 'two'"),
+        ("lora.rank = 1, two", "lora.rank must be a whole number; got 'two'"),
         ("lora.rank = 1, 0", "lora.rank must be >= 1; got 0"),
     ],
 )
 def test_a_sweep_that_cannot_be_read(sweep, complaint):
     with pytest.raises(ValueError, match=complaint):
         runs_of(parse_config({"sweep": sweep}))
+
+
+def test_what_is_named_twice_runs_once():
+    config = parse_config(
+        {"strategy": "decaf, decaf", "seeds": "1, 1", "sweep": "lora.rank = 2, 2"}
+    )
+    assert list(runs_of(config)) == ["decaf-rank-2"]
+
+
+def test_swept_booleans_are_toml_s():
+    runs = runs_of(parse_config({"sweep": "train.freeze-head = true, false"}))
+    assert [run.train.freeze_head for run in runs.values()] == [True, False]
+    with pytest.raises(ValueError, match="must be true or false; got 'False'"):
+        runs_of(parse_config({"sweep": "train.freeze-head = False"}))
 
 
 @pytest.mark.parametrize("seeds", ["1, x", "-1", "0.5"])

@@ -37,6 +37,19 @@ def test_a_whole_number_is_a_float_where_one_is_wanted():
     assert parse_config({"lora.alpha": 4}).lora.alpha == 4.0
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "text"),
+    [
+        ("lora.target-modules", ["q_proj", "v_proj"], "q_proj, v_proj"),
+        ("strategy", ["decaf", "fedavg"], "decaf, fedavg"),
+        ("seeds", [0, 1, 2], "0, 1, 2"),
+        ("data.classes", [], ""),
+    ],
+)
+def test_a_list_is_taken_where_commas_separate(key, values, text):
+    assert flatten(parse_config({key: values}))[key] == text
+
+
 # key, value, and what the one line must say: the key, the rule, the value, the remedy
 WRONG = [
     (
@@ -48,9 +61,20 @@ WRONG = [
     ("topology.weights", "equal", "topology.weights must be one of auto, metropolis.*got 'equal'"),
     ("topology.edge-probability", 1.5, r"edge-probability must be in \[0, 1\]; got 1.5; 0.5 draws"),
     ("lora.rank", 0, "lora.rank must be >= 1; got 0; the papers use 2 to 16"),
-    ("lora.rank", "8", "lora.rank must be of type int; got '8'; write it as 8 is"),
-    ("lora.rank", True, "lora.rank must be of type int; got True"),
-    ("lora.rank", 2.5, "lora.rank must be of type int; got 2.5"),
+    ("lora.rank", "8", "lora.rank must be a whole number; got '8'; write e.g. lora.rank=8"),
+    ("lora.rank", True, "lora.rank must be a whole number; got true; write e.g. lora.rank=8"),
+    ("lora.rank", 2.5, "lora.rank must be a whole number; got 2.5"),
+    (
+        "tensorboard",
+        "yes",
+        "tensorboard must be true or false; got 'yes'; write .* tensorboard=false",
+    ),
+    ("model.name", 0.5, "model.name must be text; got 0.5; write e.g. model.name='package:"),
+    ("model.name", ["a", "b"], r"model.name must be text; got \['a', 'b'\]"),
+    ("lora.target-modules", ["a,b"], "lora.target-modules must be a list of values without commas"),
+    ("train.learning-rate", float("inf"), "train.learning-rate must be finite; got inf"),
+    ("train.weight-decay", float("nan"), "train.weight-decay must be finite; got nan"),
+    ("data.alpha", float("inf"), "data.alpha must be finite; got inf"),
     ("lora.dropout", 1.0, "lora.dropout must be >= 0 and < 1; got 1.0"),
     ("data.alpha", 0.0, "data.alpha must be > 0; got 0.0; 0.1 is very unequal"),
     ("data.partitioner", "dirichlt", "data.partitioner must be one of iid, stratified, dirichlet"),
