@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 
 from peft import PeftModel
 
 from flwr_decaf.clients.node_matching import matching_on
 from flwr_decaf.clients.tasks import Task, load_task, load_test
-from flwr_decaf.config import Config
+from flwr_decaf.config import Config, Data
 from flwr_decaf.data.partitions import partition_rows
-from flwr_decaf.data.sources import load_rows
+from flwr_decaf.data.sources import load_rows, skipped_rows
 from flwr_decaf.mixing_matrix import graph_of
 from flwr_decaf.network import Network
 from flwr_decaf.participation import present, read_schedule
@@ -43,6 +44,7 @@ def check(config: Config, n: int) -> None:
         _check_honest_majority(config, n)
     task = load_task(config.model, config.lora, config.data)
     partition_rows(config.data, n, config.seed)
+    _warn_of_skipped_rows(config.data.unsplit())
     _try_rows(task, config)
     _check_what_trains(task, config)
     _network(config, n)
@@ -72,6 +74,13 @@ def _check_what_trains(task: Task, config: Config) -> None:
             f"{config.strategy!r}, which is about LoRA factors; take dimat, dlora, fedavg or "
             "local-only"
         )
+
+
+@lru_cache
+def _warn_of_skipped_rows(data: Data) -> None:
+    """Warn once of each data set, however many runs it serves."""
+    if skipped := skipped_rows(data):
+        _log.warning("data.name: %d rows without a text or a label are left out", skipped)
 
 
 def _try_rows(task: Task, config: Config) -> None:

@@ -12,7 +12,8 @@ from flwr_decaf.clients.hardware import to_device
 from flwr_decaf.clients.pretrained import add_adapter, fingerprint, head_options, load_pretrained
 from flwr_decaf.clients.scores import Sums, classification_scores, count_guesses
 from flwr_decaf.clients.tasks import Row, Task, encoded
-from flwr_decaf.data.sources import class_names, load_rows, require_columns
+from flwr_decaf.data.labels import class_names
+from flwr_decaf.data.sources import load_rows, require_columns
 from flwr_decaf.text import split_list
 
 if TYPE_CHECKING:

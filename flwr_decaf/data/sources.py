@@ -2,7 +2,7 @@
 
 Whatever the source, what comes out is the same: a train and a test split with the source's own
 columns, and the class numbers in a column "label" if the rows have classes. Which of the columns a
-model reads is its task's affair.
+model reads is its task's affair. Rows without a text or a label are left out.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+from datasets import Dataset, DatasetDict, load_dataset
+from datasets.exceptions import DatasetGenerationError
 
+from flwr_decaf.data.files import READERS, by_split_column, read_file, reason
+from flwr_decaf.data.labels import class_names, few_shots, numbered_classes
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.text import first_line, split_list
 
 if TYPE_CHECKING:
     from flwr_decaf import config
-
-_READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
 def resolve_path(name: str) -> str:
@@ -72,7 +72,8 @@ def load_rows(data: config.Data, seed: int) -> DatasetDict:
     ----------
     data : config.Data
         ``name`` is a demo set, a hub id, a folder that ``datasets.load_dataset`` takes, or a file
-        (.csv, .tsv, .json, .jsonl, .parquet), ``subset`` a configuration of a hub set;
+        (.csv, .tsv, .json, .jsonl, .parquet; in UTF-8), ``subset`` a configuration of a hub set;
+        a single file may have a column "split" with train, test or validation in each row;
         ``label_column`` names the classes, or is empty where there are none; ``test_split``
         is "test" or else "validation" unless given.
     seed : int
@@ -83,12 +84,13 @@ def load_rows(data: config.Data, seed: int) -> DatasetDict:
     -------
     DatasetDict
         Splits "train" and "test", all columns of the set; its label column is called "label", a
-        ``ClassLabel``.
+        ``ClassLabel``. Rows whose label, or ``text_column`` where there is one, is empty are left
+        out: see ``skipped_rows``.
 
     Raises
     ------
     ValueError
-        In one line, if the set cannot be found or lacks the label column or classes.
+        In one line, if the set cannot be found or read, or lacks the label column or classes.
     """
     splits = DatasetDict(_labelled(data, seed))  # a new one: that one is kept
     if data.shots_per_class:
@@ -105,22 +107,54 @@ def load_rows(data: config.Data, seed: int) -> DatasetDict:
     )
 
 
+def skipped_rows(data: config.Data) -> int:
+    """Count the rows that ``load_rows`` leaves out because their text or label is empty."""
+    filled = _filled(data.unsplit())
+    return sum(len(rows) - len(filled[split]) for split, rows in _chosen(data).items())
+
+
 def _labelled(data: config.Data, seed: int) -> DatasetDict:
     """Read both splits whole and number their classes: once for all seeds that come to the same."""
     data = replace(data.unsplit(), max_train_samples=0, max_test_samples=0, shots_per_class=0)
-    drawn = _own_test(_read(data.name, data.subset), data.test_split) is None
-    return _read_labelled(data, seed if drawn else 0)
+    return _read_labelled(data, 0 if "test" in _chosen(data) else seed)
 
 
 @lru_cache(maxsize=4)
 def _read_labelled(data: config.Data, seed: int) -> DatasetDict:
-    splits = _with_test(_read(data.name, data.subset), data.test_split, seed)
+    splits = _filled(data)
+    if "test" not in splits:
+        seed = derive_seed(seed, "test split")
+        splits = splits["train"].train_test_split(test_size=0.2, seed=seed)
+    return numbered_classes(splits, data) if data.label_column else splits
+
+
+@lru_cache(maxsize=4)
+def _filled(data: config.Data) -> DatasetDict:
+    """Leave out rows whose text or label is empty; a split without any stays the object it was."""
+    splits = _chosen(data)
     if data.label_column:
         require_columns("data.label-column", [data.label_column], splits["train"], data)
-        splits = _with_class_labels(_named_label(splits, data.label_column))
-        splits = _only_classes(splits, split_list(data.classes))
-        _check_labelled(splits, data)
+    wanted = {*split_list(data.text_column), data.label_column}
+    for split, rows in splits.items():
+        columns = [name for name in rows.column_names if name in wanted]
+        if not columns:
+            continue
+        kept = rows.filter(_are_filled, batched=True, input_columns=columns)
+        if not len(kept):
+            raise ValueError(
+                f"data.name must hold rows with a {' and a '.join(columns)}; got {data.name!r}, in "
+                f"whose split {split} none of {len(rows)} rows has; fill the columns, or name "
+                "another split with data.test-split"
+            )
+        splits[split] = kept if len(kept) < len(rows) else rows
     return splits
+
+
+def _are_filled(*columns: list[object]) -> list[bool]:
+    return [
+        all(value is not None and str(value).strip() for value in row)
+        for row in zip(*columns, strict=True)
+    ]
 
 
 def require_columns(key: str, columns: Iterable[str], rows: Dataset, data: config.Data) -> None:
@@ -140,21 +174,6 @@ def require_columns(key: str, columns: Iterable[str], rows: Dataset, data: confi
             )
 
 
-def class_names(rows: Dataset, data: config.Data, asked_by: str) -> list[str]:
-    """List the classes by number; ``asked_by`` is the setting that needs them.
-
-    Raises
-    ------
-    ValueError
-        If ``data.label_column`` is empty.
-    """
-    if not data.label_column:
-        raise ValueError(
-            f"data.label-column must name the classes with {asked_by}; got ''; name a column"
-        )
-    return list(rows.features["label"].names)
-
-
 def fingerprint(rows: Dataset) -> str:
     """Name what rows hold and how they came about, as the cache of ``datasets`` does.
 
@@ -169,89 +188,38 @@ def sample(rows: Dataset, size: int, seed: int) -> Dataset:
     return rows.shuffle(seed=seed).select(range(size)) if 0 < size < len(rows) else rows
 
 
-def few_shots(rows: Dataset, shots: int, seed: int) -> Dataset:
-    """Draw ``shots`` rows of each class, all nodes together, or all where a class has fewer."""
-    order = np.random.default_rng(seed).permutation(len(rows))
-    labels = np.array(rows["label"][:])[order]
-    chosen = [order[labels == label][:shots] for label in np.unique(labels)]
-    return rows.select(np.sort(np.concatenate(chosen)))
-
-
 @lru_cache(maxsize=2)
 def _read(name: str, subset: str) -> DatasetDict:
     try:
         if name in DEMO_SETS:
             return DEMO_SETS[name]()
         file = Path(resolve_path(name))
-        if file.suffix in _READERS and not file.exists():
+        if file.suffix in READERS and not file.exists():
             raise FileNotFoundError(f"no such file: {file.resolve()}")
-        if file.is_file():
-            options = {"delimiter": "\t"} if file.suffix == ".tsv" else {}
-            return load_dataset(_READERS[file.suffix], data_files=str(file), **options)
-        return load_dataset(str(file) if file.is_dir() else name, subset or None)
+        if not file.is_file():
+            return load_dataset(str(file) if file.is_dir() else name, subset or None)
+        found = read_file(file)
+    except DatasetGenerationError as error:
+        raise ValueError(
+            f"data.name must be readable by datasets.load_dataset; got {name!r}: {reason(error)}"
+        ) from error
     except (OSError, ValueError, KeyError, ConnectionError) as error:
         raise ValueError(
             f"data.name must be one of {', '.join(DEMO_SETS)}, a hub id, a folder, or a file ending"
-            f" in {', '.join(_READERS)}; got {name!r}, which cannot be read "
+            f" in {', '.join(READERS)}; got {name!r}, which cannot be read "
             f"({type(error).__name__}: {first_line(error)}); check the spelling and the network"
         ) from error
+    return by_split_column(found)
 
 
-def _with_test(splits: DatasetDict, wanted: str, seed: int) -> DatasetDict:
-    held_out = _own_test(splits, wanted)
-    if held_out is not None:
-        return DatasetDict({"train": splits["train"], "test": held_out})
-    return splits["train"].train_test_split(test_size=0.2, seed=derive_seed(seed, "test split"))
-
-
-def _own_test(splits: DatasetDict, wanted: str) -> Dataset | None:
+def _chosen(data: config.Data) -> DatasetDict:
+    """Choose the train split, and the test split if the data have one."""
+    splits, wanted = _read(data.name, data.subset), data.test_split
     if wanted and wanted not in splits:
         raise ValueError(
             f"data.test-split must be a split of the data; got {wanted!r}; it has "
             f"{', '.join(splits)}"
         )
     candidates = [wanted] if wanted else ["test", "validation"]
-    return next((splits[name] for name in candidates if name in splits), None)
-
-
-def _named_label(splits: DatasetDict, column: str) -> DatasetDict:
-    if column == "label":
-        return splits
-    if "label" in splits["train"].column_names:
-        splits = splits.remove_columns("label")
-    return splits.rename_column(column, "label")
-
-
-def _with_class_labels(splits: DatasetDict) -> DatasetDict:
-    if isinstance(splits["train"].features["label"], ClassLabel):
-        return splits
-    names = sorted({str(label) for split in splits.values() for label in split.unique("label")})
-    number = {name: i for i, name in enumerate(names)}
-    splits = splits.map(lambda label: {"label": number[str(label)]}, input_columns="label")
-    return splits.cast_column("label", ClassLabel(names=names))
-
-
-def _check_labelled(splits: DatasetDict, data: config.Data) -> None:
-    for split in ("train", "test"):
-        if any(label is None or label < 0 for label in splits[split].unique("label")):
-            raise ValueError(
-                f"data.label-column must hold a class in every row; in {data.name!r} some have "
-                f"none (split {split}); name another split with data.test-split"
-            )
-
-
-def _only_classes(splits: DatasetDict, classes: list[str]) -> DatasetDict:
-    """Keep the rows of some classes, and number these anew in the order given; none means all."""
-    names = splits["train"].features["label"].names
-    for name in classes:
-        if name not in names:
-            raise ValueError(
-                f"data.classes must name classes of the data; got {name!r}; it has "
-                f"{', '.join(names)}"
-            )
-    if not classes:
-        return splits
-    number = {names.index(name): place for place, name in enumerate(classes)}
-    splits = splits.filter(number.__contains__, input_columns="label")
-    splits = splits.map(lambda label: {"label": number[label]}, input_columns="label")
-    return splits.cast_column("label", ClassLabel(names=classes))
+    found = [splits[name] for name in candidates if name in splits]
+    return DatasetDict({"train": splits["train"]} | ({"test": found[0]} if found else {}))

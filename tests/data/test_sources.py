@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from dataclasses import replace
 
 import pytest
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, load_dataset
 from PIL import Image
 
 from flwr_decaf.config import Data
-from flwr_decaf.data.sources import load_rows, resolve_path
+from flwr_decaf.data.sources import load_rows, resolve_path, skipped_rows
+from flwr_decaf.seeds import derive_seed
 
 ROWS = [{"body": f"text {i}", "topic": ("sport", "art", "food")[i % 3]} for i in range(30)]
 COLUMNS = {"text_column": "body", "label_column": "topic"}
@@ -170,3 +172,95 @@ def test_a_test_split_of_your_choice(tmp_path):
     assert list(splits["test"]["text"]) == ["b0", "b1", "b2"]
     with pytest.raises(ValueError, match=r"data\.test-split must be a split .*got 'dev'; it has"):
         load_rows(Data(name=str(tmp_path), test_split="dev"), seed=0)
+
+
+def with_gaps(folder, *gaps):
+    rows = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(20)]
+    Dataset.from_list([*rows, *gaps]).to_csv(folder / "rows.csv", index=False)
+    return Data(name=str(folder / "rows.csv"))
+
+
+@pytest.mark.parametrize("empty", [None, "", "  "])
+def test_rows_without_a_text_or_a_label_are_left_out_and_counted(empty, tmp_path):
+    gaps = [{"text": empty, "label": "a"}, {"text": "more", "label": empty}]
+    data = with_gaps(tmp_path, *gaps)
+    splits = load_rows(data, seed=0)
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 16, "test": 4}
+    assert splits["train"].features["label"].names == ["a", "b"]
+    texts = [row["text"] for rows in splits.values() for row in rows]
+    assert sorted(texts) == sorted(f"text {i}" for i in range(20))
+    assert skipped_rows(data) == 2
+
+
+def test_rows_that_are_all_filled_are_none_the_less_those_that_were_read(tmp_path):
+    data = with_gaps(tmp_path)
+    assert skipped_rows(data) == 0
+    rows = load_dataset("csv", data_files=data.name)["train"]
+    drawn = rows.train_test_split(test_size=0.2, seed=derive_seed(5, "test split"))
+    assert list(load_rows(data, seed=5)["test"]["text"]) == list(drawn["test"]["text"])
+
+
+def test_only_the_columns_that_are_read_must_be_filled(tmp_path):
+    data = with_gaps(tmp_path, {"text": "x", "label": None})
+    assert skipped_rows(data) == 1
+    assert skipped_rows(replace(data, label_column="")) == 0
+
+
+def test_whole_numbers_stay_so_beside_an_empty_cell(tmp_path):
+    (tmp_path / "rows.csv").write_text("text,label\n" + "a,0\nb,1\n" * 5 + "c,\n")
+    splits = load_rows(Data(name=str(tmp_path / "rows.csv")), seed=0)
+    assert splits["train"].features["label"].names == ["0", "1"]
+    assert {row["text"]: row["label"] for row in splits["train"]} == {"a": 0, "b": 1}
+
+
+def test_a_split_without_any_label_is_refused(tmp_path):
+    Dataset.from_list([{"text": str(i), "label": "ab"[i % 2]} for i in range(8)]).to_json(
+        tmp_path / "train.jsonl"
+    )
+    Dataset.from_list([{"text": str(i), "label": None} for i in range(3)]).to_json(
+        tmp_path / "test.jsonl"
+    )
+    expected = r"a text and a label; got .*split test none of 3 rows has; .*data\.test-split"
+    with pytest.raises(ValueError, match=expected):
+        load_rows(Data(name=str(tmp_path)), seed=0)
+
+
+@pytest.mark.parametrize("held_out", ["test", "validation"])
+def test_a_single_file_may_have_a_column_of_splits(held_out, tmp_path):
+    rows = [
+        {"text": str(i), "label": i % 2, "split": held_out if i < 5 else "train"} for i in range(20)
+    ]
+    Dataset.from_list(rows).to_json(tmp_path / "rows.jsonl")
+    splits = load_rows(Data(name=str(tmp_path / "rows.jsonl")), seed=0)
+    assert list(splits["test"]["text"]) == [str(i) for i in range(5)]
+    assert list(splits["train"]["text"]) == [str(i) for i in range(5, 20)]
+    assert splits["train"].column_names == ["text", "label"]
+
+
+def test_a_column_of_splits_must_be_filled_and_other_values_are_a_column_like_any(tmp_path):
+    rows = [{"text": str(i), "label": i % 2, "split": "train" if i else None} for i in range(10)]
+    Dataset.from_list(rows).to_json(tmp_path / "some.jsonl")
+    with pytest.raises(ValueError, match='column "split" of data.name must name a split'):
+        load_rows(Data(name=str(tmp_path / "some.jsonl")), seed=0)
+    rows = [{"text": str(i), "label": i % 2, "split": "left"} for i in range(10)]
+    Dataset.from_list(rows).to_json(tmp_path / "other.jsonl")
+    splits = load_rows(Data(name=str(tmp_path / "other.jsonl")), seed=0)
+    assert {split: len(found) for split, found in splits.items()} == {"train": 8, "test": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"), [("r.csv", "utf-16"), ("r.jsonl", "utf-16"), ("r.csv", "latin-1")]
+)
+def test_another_encoding_is_refused_in_one_line_with_the_remedy(name, encoding, tmp_path):
+    line = "caf\u00e9,a\n" if name.endswith("csv") else '{"text": "caf\u00e9", "label": "a"}\n'
+    header = "text,label\n" if name.endswith("csv") else ""
+    (tmp_path / name).write_bytes((header + line * 9).encode(encoding))
+    with pytest.raises(ValueError, match=r"data\.name must be .*; save it as UTF-8") as info:
+        load_rows(Data(name=str(tmp_path / name)), seed=0)
+    assert "\n" not in str(info.value)
+
+
+def test_a_file_that_is_broken_is_refused_with_the_cause(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": 1}\n{oops\n')
+    with pytest.raises(ValueError, match=r"JSON parse error.*row 1; correct the file"):
+        load_rows(Data(name=str(tmp_path / "rows.jsonl")), seed=0)

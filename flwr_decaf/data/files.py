@@ -1,0 +1,61 @@
+"""A single file of rows: its format, its column of splits, and why it cannot be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasets import DatasetDict, load_dataset
+from datasets.exceptions import DatasetGenerationError
+
+from flwr_decaf.text import first_line
+
+READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+_SPLIT = "split"
+
+
+def read_file(file: Path) -> DatasetDict:
+    """Read a file whose ending says its format.
+
+    Raises
+    ------
+    KeyError
+        If its ending is none of ``READERS``.
+    DatasetGenerationError
+        If it is not of that format; ``reason`` says why.
+    """
+    options = {"delimiter": "\t"} if file.suffix == ".tsv" else {}
+    return load_dataset(READERS[file.suffix], data_files=str(file), **options)
+
+
+def by_split_column(splits: DatasetDict) -> DatasetDict:
+    """Split rows by their column "split", if "train" is among its values.
+
+    Raises
+    ------
+    ValueError
+        In one line, if the column names no split in some of the rows.
+    """
+    rows = splits["train"]
+    names = rows.unique(_SPLIT) if _SPLIT in rows.column_names else []
+    if "train" not in names:
+        return splits
+    if None in names:
+        raise ValueError(
+            f'column "{_SPLIT}" of data.name must name a split in every row; in some it is empty; '
+            "fill it, or rename the column to have a test split drawn"
+        )
+    return DatasetDict(
+        {
+            name: rows.filter(name.__eq__, input_columns=_SPLIT).remove_columns(_SPLIT)
+            for name in names
+        }
+    )
+
+
+def reason(error: DatasetGenerationError) -> str:
+    """Say in one line why a file could not be read, and what to do."""
+    cause = error.__cause__ or error
+    # JSON in UTF-16 is reported as invalid JSON, CSV in UTF-16 or Latin-1 by its first odd byte.
+    encoded = isinstance(cause, UnicodeDecodeError) or "Invalid value. in row 0" in str(cause)
+    remedy = "save it as UTF-8 (iconv -f UTF-16 -t UTF-8)" if encoded else "correct the file"
+    return f"{type(cause).__name__}: {first_line(cause)}; {remedy}"

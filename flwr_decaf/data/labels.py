@@ -1,0 +1,98 @@
+"""Classes: their names and numbers, the choice of some, and few shots of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict
+
+from flwr_decaf.text import split_list
+
+if TYPE_CHECKING:
+    from flwr_decaf import config
+
+
+def class_names(rows: Dataset, data: config.Data, asked_by: str) -> list[str]:
+    """List the classes by number; ``asked_by`` is the setting that needs them.
+
+    Raises
+    ------
+    ValueError
+        If ``data.label_column`` is empty.
+    """
+    if not data.label_column:
+        raise ValueError(
+            f"data.label-column must name the classes with {asked_by}; got ''; name a column"
+        )
+    return list(rows.features["label"].names)
+
+
+def few_shots(rows: Dataset, shots: int, seed: int) -> Dataset:
+    """Draw ``shots`` rows of each class, all nodes together, or all where a class has fewer."""
+    order = np.random.default_rng(seed).permutation(len(rows))
+    labels = np.array(rows["label"][:])[order]
+    chosen = [order[labels == label][:shots] for label in np.unique(labels)]
+    return rows.select(np.sort(np.concatenate(chosen)))
+
+
+def numbered_classes(splits: DatasetDict, data: config.Data) -> DatasetDict:
+    """Call the label column "label" and number its classes, of which ``data.classes`` stay.
+
+    Raises
+    ------
+    ValueError
+        In one line, if a row has no class, or ``data.classes`` names one that is not there.
+    """
+    splits = _with_class_labels(_named_label(splits, data.label_column))
+    splits = _only_classes(splits, split_list(data.classes))
+    _check_labelled(splits, data)
+    return splits
+
+
+def _named_label(splits: DatasetDict, column: str) -> DatasetDict:
+    if column == "label":
+        return splits
+    if "label" in splits["train"].column_names:
+        splits = splits.remove_columns("label")
+    return splits.rename_column(column, "label")
+
+
+def _with_class_labels(splits: DatasetDict) -> DatasetDict:
+    if isinstance(splits["train"].features["label"], ClassLabel):
+        return splits
+    names = sorted({_class_name(x) for split in splits.values() for x in split.unique("label")})
+    number = {name: i for i, name in enumerate(names)}
+    splits = splits.map(lambda label: {"label": number[_class_name(label)]}, input_columns="label")
+    return splits.cast_column("label", ClassLabel(names=names))
+
+
+def _class_name(label: object) -> str:
+    # pandas reads whole numbers as floats where a cell of their column is empty.
+    return str(int(label) if isinstance(label, float) and label.is_integer() else label)
+
+
+def _check_labelled(splits: DatasetDict, data: config.Data) -> None:
+    for split in ("train", "test"):
+        if any(label is None or label < 0 for label in splits[split].unique("label")):
+            raise ValueError(
+                f"data.label-column must hold a class in every row; in {data.name!r} some have "
+                f"none (split {split}); name another split with data.test-split"
+            )
+
+
+def _only_classes(splits: DatasetDict, classes: list[str]) -> DatasetDict:
+    """Keep the rows of some classes, and number these anew in the order given; none means all."""
+    names = splits["train"].features["label"].names
+    for name in classes:
+        if name not in names:
+            raise ValueError(
+                f"data.classes must name classes of the data; got {name!r}; it has "
+                f"{', '.join(names)}"
+            )
+    if not classes:
+        return splits
+    number = {names.index(name): place for place, name in enumerate(classes)}
+    splits = splits.filter(number.__contains__, input_columns="label")
+    splits = splits.map(lambda label: {"label": number[label]}, input_columns="label")
+    return splits.cast_column("label", ClassLabel(names=classes))
