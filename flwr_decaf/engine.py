@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from flwr_decaf.app_bundle import bundled_part
-from flwr_decaf.processes import environment, free_port, running, script, wait_until_up
+from flwr_decaf.processes import environment, free_port, running, script, wait_until_up, watched
 from flwr_decaf.shared_posts import POSTS
 
 _LOOK_EVERY = 0.5  # seconds
@@ -152,6 +152,7 @@ def flwr_run(
     """
     with (
         tempfile.TemporaryDirectory(prefix="flwr-decaf-") as home,
+        watched(Path(home)),
         bundled_part(app) as part,
         ThreadPoolExecutor(1) as pool,
     ):

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from flwr_decaf import watchdog
+
 _START_LIMIT = 60.0  # seconds for a SuperLink to answer
 _STOP_LIMIT = 10.0  # seconds for a process to go before it is killed
 
@@ -74,6 +76,21 @@ def running(
         finally:
             end(process)
             signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def watched(home: Path) -> Iterator[None]:
+    """Have all processes with Flower's files in ``home`` end, should this one be killed.
+
+    Without it they would outlive this process, which cannot end them any more.
+    """
+    command = [sys.executable, "-P", watchdog.__file__, str(home)]
+    # In a session of its own: Ctrl-C is for this process, which then ends the others itself.
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield
+    finally:
+        process.communicate(b"done")
 
 
 def wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from flwr_decaf.processes import script
 from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.watchdog import processes_of
 from tests.test_flwr_run import ROOT, SETTINGS, adapters, family
 
 pytestmark = pytest.mark.slow
@@ -91,3 +92,17 @@ def test_a_killed_run_goes_on_to_the_same_end(whole, tmp_path, attempt):
     assert first.keys() == second.keys()
     for name, state in first.items():
         assert all((x == second[name][key]).all() for key, x in state.items())
+
+
+def test_no_process_is_left_when_the_command_is_killed(tmp_path):
+    log = tmp_path / "out"
+    process, folder = start(tmp_path, "run", log), RunFolder(tmp_path / "run")
+    while process.poll() is None and not folder.metrics:
+        time.sleep(0.1)
+    (home,) = {p.environ().get("FLWR_HOME") for p in family(process)} - {None}
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while processes_of(home) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert processes_of(home) == []
