@@ -81,7 +81,7 @@ def present(
     return staying or [max(due, key=chance.__getitem__)]
 
 
-def check_fraction(fraction: float) -> float:
+def check_fraction(fraction: float, name: str = "evaluate_fraction") -> float:
     """Require a share of nodes to evaluate, 0 < share <= 1.
 
     Raises
@@ -91,7 +91,7 @@ def check_fraction(fraction: float) -> float:
     """
     if not 0 < fraction <= 1:
         raise ValueError(
-            f"evaluate_fraction must be > 0 and <= 1; got {fraction}; 1 evaluates all nodes, and "
+            f"{name} must be > 0 and <= 1; got {fraction}; 1 evaluates all nodes, and "
             "evaluate_every = 0 none"
         )
     return fraction

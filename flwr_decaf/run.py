@@ -28,6 +28,7 @@ from flwr_decaf.run_network import network_of, network_options
 from flwr_decaf.schedules import is_due
 from flwr_decaf.strategies import FedAvg, Router, TADLoRA
 from flwr_decaf.strategies.attendance import check_failures
+from flwr_decaf.strategies.replies import cause_of
 from flwr_decaf.tensorboard import event_writer
 
 
@@ -180,7 +181,7 @@ def _evaluate_start(
     asked = [Message(content=content, message_type=kind, dst_node_id=node) for node in nodes]
     replies = list(grid.send_and_receive(asked, timeout=timeout))
     errors = [reply for reply in replies if reply.has_error()]
-    causes = {reply.metadata.src_node_id: str(reply.error.reason) for reply in errors}
+    causes = {reply.metadata.src_node_id: cause_of(reply) for reply in errors}
     if len(replies) < len(nodes):
         causes[0] = f"{len(nodes) - len(replies)} nodes gave no reply in time"
     check_failures(0, causes, asked=len(nodes), tolerated=0)

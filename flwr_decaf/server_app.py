@@ -21,7 +21,7 @@ from flwr_decaf.preflight import check
 from flwr_decaf.processes import ASKED
 from flwr_decaf.resume import check_resumable, go_on
 from flwr_decaf.run import run_once
-from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.run_folder import DEAD_ACTOR, RunFolder
 from flwr_decaf.strategies.roll_call import roll_call
 
 _log = logging.getLogger("flwr")
@@ -90,6 +90,8 @@ def _status_told(folder: RunFolder) -> Iterator[RunFolder]:
         cause = f"{type(error).__name__}: {error}"
         if _is_out_of_space(error):
             cause += "; make room on the disk, and go on with resume-from"
+        elif DEAD_ACTOR in cause:
+            cause += " (--cpus of flwr-decaf run), and resume the run with resume-from"
         try:
             folder.finish("failed", error=cause)
         except OSError as again:  # a full disk: then the log alone can tell

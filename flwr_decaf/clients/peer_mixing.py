@@ -34,6 +34,8 @@ from flwr_decaf.rules import ALIGNED, NEEDED
 from flwr_decaf.rules.contract import check_alike
 from flwr_decaf.shared_posts import is_gone
 
+_LEGACY = {"fitins.parameters", "evaluateins.parameters"}  # records that a client_fn needs
+
 
 def peer_mixing(msg: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """Mix the mail of a message into the node's own model, then let the user's function run.
@@ -106,7 +108,7 @@ def _mix_and_call(
         context.state[messages.OWN] = messages.pack_record(held)
         return Message(RecordDict({messages.POST: messages.pack_record(held)}), reply_to=msg)
     msg.content[mail.arrays_key] = ArrayRecord(held)
-    reply = call_next(msg, context)
+    reply = _call(call_next, msg, context)
     if reply.has_error():
         return reply
     # Kept only now: SuperNodes store the state of a call that fails, too, and get its mail again.
@@ -120,6 +122,19 @@ def _mix_and_call(
             {"senders": list(refused), "causes": list(refused.values())}
         )
     return reply
+
+
+def _call(call_next: ClientAppCallable, msg: Message, context: Context) -> Message:
+    try:
+        return call_next(msg, context)
+    except KeyError as error:
+        if _LEGACY & set(map(str, error.args)):
+            raise TypeError(
+                "a decentralized strategy needs a ClientApp of Flower's Message API; this one has "
+                "a client_fn (NumPyClient or Client); register functions with @app.train() and "
+                "@app.evaluate() instead"
+            ) from error
+        raise
 
 
 def mix(

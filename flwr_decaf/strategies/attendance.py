@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
@@ -19,6 +19,29 @@ _log = logging.getLogger("flwr")
 _DEATHS = ("ActorDiedError", "ActorUnavailableError", "ray.exceptions.OutOfMemoryError")
 
 OnFailure = Callable[[int, int, str], None]
+
+
+class FailureLog:
+    """Warns of a kind of failure once a node, and at the end of how often it came.
+
+    A kind is an exception's name: what follows the name often differs from round to round.
+    """
+
+    def __init__(self) -> None:
+        self._times: Counter[tuple[int, str]] = Counter()
+
+    def note(self, server_round: int, node: int, cause: str) -> None:
+        """Warn, unless the node has failed like this before."""
+        kind = (node, cause.partition(":")[0])
+        self._times[kind] += 1
+        if self._times[kind] == 1:
+            _log.warning("Round %d: node %d failed: %s", server_round, node, cause)
+
+    def summarize(self) -> None:
+        """Say how often each failure came that came more than once."""
+        for (node, kind), times in sorted(self._times.items()):
+            if times > 1:
+                _log.warning("Node %d failed %d times: %s", node, times, kind)
 
 
 class Attendance:
@@ -43,6 +66,7 @@ class Attendance:
         self.retries = retries
         self.max_failures = max_failures
         self.on_failure = on_failure
+        self.log = FailureLog()
         self.timeout: float | None = None
 
     def ask(
@@ -94,8 +118,9 @@ class Attendance:
     def note_missing(
         self, server_round: int, causes: Mapping[int, str], asked: int, n: int
     ) -> None:
-        """Tell who is missing in a round, and stop if too many are: see ``check_failures``."""
+        """Report who is missing in a round, and stop if too many are: see ``check_failures``."""
         for node, cause in causes.items():
+            self.log.note(server_round, node, cause)
             self.on_failure(server_round, node, cause)
         tolerated = n // 2 if self.max_failures is None else self.max_failures
         check_failures(server_round, causes, asked, tolerated)
@@ -104,8 +129,9 @@ class Attendance:
         refused = cast(ConfigRecord, content.pop(messages.REFUSED, ConfigRecord()))
         senders = cast(list[int], refused.get("senders", []))
         for sender, cause in zip(senders, cast(list[str], refused.get("causes", [])), strict=True):
-            _log.warning("Round %d: node %d refused node %d: %s", server_round, node, sender, cause)
-            self.on_failure(server_round, sender, f"node {node} refused its post: {cause}")
+            refusal = f"node {node} refused its post: {cause}"
+            self.log.note(server_round, sender, refusal)
+            self.on_failure(server_round, sender, refusal)
 
     def _note(
         self, contents: dict[int, RecordDict], lost: Iterable[int], mailbox: Mailbox
@@ -120,7 +146,7 @@ class Attendance:
 def check_failures(
     server_round: int, causes: Mapping[int, str], asked: int, tolerated: int
 ) -> None:
-    """Warn of the nodes that failed in a round, and stop if they are too many.
+    """Stop a run in which too many nodes failed in a round.
 
     Parameters
     ----------
@@ -139,18 +165,15 @@ def check_failures(
         With the first cause; or, whatever the number, if a Ray actor has died: Flower puts it
         back into its pool, where it would fail every message that it draws from then on.
     """
-    for node, cause in causes.items():
-        _log.warning("Round %d: node %d failed: %s", server_round, node, cause)
-        if any(death in cause for death in _DEATHS):
-            raise RuntimeError(
-                f"round {server_round}: {DEAD_ACTOR} and cannot be replaced (often memory ran "
-                "out); let fewer clients work at once (more --cpus for each) and go on with "
-                "resume-from"
-            )
+    if any(death in cause for cause in causes.values() for death in _DEATHS):
+        raise RuntimeError(
+            f"round {server_round}: {DEAD_ACTOR} and cannot be replaced (often memory ran out); "
+            "let fewer clients run at once: raise client-resources-num-cpus"
+        )
     if causes and (len(causes) == asked or len(causes) > tolerated):
         first = min(causes)
         excess = f"more than the {tolerated} that may" if len(causes) > tolerated else "all"
         raise RuntimeError(
-            f"round {server_round}: {len(causes)} of {asked} nodes failed, {excess}; mend the "
-            f"first cause, node {first}: {textwrap.shorten(causes[first], 400)}"
+            f"round {server_round}: {len(causes)} of {asked} nodes failed, {excess}; fix the "
+            f"first cause, node {first}: {causes[first]}"
         )

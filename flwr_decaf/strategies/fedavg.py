@@ -13,7 +13,8 @@ from flwr_decaf.lora import size_in_bytes
 from flwr_decaf.messages import pack, unpack
 from flwr_decaf.participation import check_fraction, evaluated
 from flwr_decaf.schedules import is_due
-from flwr_decaf.strategies.attendance import OnFailure, check_failures
+from flwr_decaf.strategies.attendance import FailureLog, OnFailure, check_failures
+from flwr_decaf.strategies.replies import cause_of
 from flwr_decaf.strategies.resuming import Keep, Score, counting_on, forget, scoring_on
 
 _GLOBAL = 0  # whose post the global model is, in a checkpoint
@@ -67,6 +68,7 @@ class FedAvg(flwr_strategy.FedAvg):
         self.on_round = on_round
         self.max_failures = max_failures
         self.on_failure = on_failure
+        self._failures = FailureLog()
         self._place: dict[int, int] = {}  # of the nodes that have answered
 
     def start(  # noqa: PLR0913 - Flower's signature
@@ -86,6 +88,7 @@ class FedAvg(flwr_strategy.FedAvg):
         result = super().start(
             grid, initial_arrays, left, timeout, train_config, evaluate_config, score
         )
+        self._failures.summarize()
         result.arrays = result.arrays or initial_arrays  # no round was left
         self._keep(num_rounds, result.arrays)
         return result
@@ -142,9 +145,7 @@ class FedAvg(flwr_strategy.FedAvg):
         """
         received = sorted(replies, key=_partition)
         causes = {
-            reply.metadata.src_node_id: str(reply.error.reason)
-            for reply in received
-            if reply.has_error()
+            reply.metadata.src_node_id: cause_of(reply) for reply in received if reply.has_error()
         }
         self._place |= {
             reply.metadata.src_node_id: _partition(reply)
@@ -152,6 +153,7 @@ class FedAvg(flwr_strategy.FedAvg):
             if not reply.has_error()
         }
         for node_id, cause in causes.items():
+            self._failures.note(server_round, node_id, cause)
             self.on_failure(server_round, node_id, cause)
         asked = max(len(received), 1)
         tolerated = asked // 2 if self.max_failures is None else self.max_failures

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import cast
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from flwr_decaf import messages
+from flwr_decaf.strategies.replies import cause_of
 
 _log = logging.getLogger("flwr")
 _PATIENCE = 120.0  # seconds without a new node before the roll call gives up
 _PAUSE = 0.2  # seconds between two looks at who has registered
+_NO_EVALUATE = "No evaluate function registered"  # as ClientApp says it
 
 Answers = dict[int, ConfigRecord]
 
@@ -78,7 +80,7 @@ def newcomers(grid: Grid, seen: Collection[int]) -> dict[int, int]:
         A node that answers with an error is left out: it may be starting, or have gone again.
     """
     unknown = sorted(set(grid.get_node_ids()) - set(seen))
-    replies = grid.send_and_receive(_questions(unknown), timeout=_PATIENCE) if unknown else []
+    replies = _put(grid, unknown) if unknown else []
     places: dict[int, int] = {}
     for reply in replies:
         node_id = reply.metadata.src_node_id
@@ -90,28 +92,46 @@ def newcomers(grid: Grid, seen: Collection[int]) -> dict[int, int]:
     return places
 
 
-def _questions(node_ids: list[int]) -> list[Message]:
+def has_evaluate(grid: Grid, node_id: int) -> bool:
+    """Ask a node whether its ClientApp has an evaluate function; all nodes run the same.
+
+    Raises
+    ------
+    RuntimeError
+        If the function runs without the mod.
+    """
+    for reply in _put(grid, [node_id], MessageType.EVALUATE):
+        if reply.has_error():
+            return _NO_EVALUATE not in str(reply.error.reason)
+        _check_answered(reply, "evaluate")
+    return True
+
+
+def _put(grid: Grid, node_ids: list[int], kind: str = MessageType.TRAIN) -> Iterable[Message]:
     question = RecordDict({messages.CALL: ConfigRecord({"ask": messages.ROLL_CALL})})
-    return [
-        Message(content=question, message_type=MessageType.TRAIN, dst_node_id=node_id)
-        for node_id in node_ids
+    asked = [
+        Message(content=question, message_type=kind, dst_node_id=node_id) for node_id in node_ids
     ]
+    return grid.send_and_receive(asked, timeout=_PATIENCE)
 
 
 def _ask(grid: Grid, node_ids: list[int]) -> Answers:
-    replies = grid.send_and_receive(_questions(node_ids), timeout=_PATIENCE)
     answers: Answers = {}
-    for reply in replies:
-        if reply.has_error() or messages.CALL not in reply.content:
-            reason = reply.error.reason if reply.has_error() else "it ran its train function"
-            raise RuntimeError(
-                "a node did not answer the roll call; its ClientApp probably lacks the mod, or has "
-                "another before it: write ClientApp(mods=[peer_mixing, ...]) with "
-                "'from flwr_decaf.clients import peer_mixing' "
-                f"and register a train function (node {reply.metadata.src_node_id}: {reason})"
-            )
+    for reply in _put(grid, node_ids):
+        _check_answered(reply, "train")
         answers[reply.metadata.src_node_id] = cast(ConfigRecord, reply.content[messages.CALL])
     return answers
+
+
+def _check_answered(reply: Message, function: str) -> None:
+    if reply.has_error() or messages.CALL not in reply.content:
+        reason = cause_of(reply) if reply.has_error() else f"it ran its {function} function"
+        raise RuntimeError(
+            "a node did not answer the roll call; its ClientApp probably lacks the mod, or has "
+            "another before it: write ClientApp(mods=[peer_mixing, ...]) with "
+            "'from flwr_decaf.clients import peer_mixing' "
+            f"and register a train function (node {reply.metadata.src_node_id}: {reason})"
+        )
 
 
 def _expected(answers: Mapping[int, ConfigRecord], num_nodes: int | None) -> int | None:

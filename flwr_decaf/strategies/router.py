@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import networkx as nx
 from flwr.app import (
@@ -44,7 +44,7 @@ from flwr_decaf.registries import RULES
 from flwr_decaf.rules import check_robust
 from flwr_decaf.schedules import Schedule, both, is_due
 from flwr_decaf.seeds import derive_seed
-from flwr_decaf.strategies.arguments import refuse
+from flwr_decaf.strategies.arguments import check_minimum, take_over
 from flwr_decaf.strategies.attacks import liars_among, sign_flipped
 from flwr_decaf.strategies.attendance import Attendance, OnFailure
 from flwr_decaf.strategies.mailbox import Mailbox
@@ -56,10 +56,11 @@ from flwr_decaf.strategies.resuming import (
     rounds_left,
     scoring_on,
 )
-from flwr_decaf.strategies.roll_call import newcomers, roll_call
+from flwr_decaf.strategies.roll_call import has_evaluate, newcomers, roll_call
 from flwr_decaf.topology import Matrix, check_name
 
 _log = logging.getLogger("flwr")
+_TIMEOUT = 3600.0  # seconds; Flower's own default
 
 Aggregate = Callable[[list[RecordDict], str], MetricRecord]
 
@@ -112,6 +113,8 @@ class Router(Strategy):
     weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, \
 evaluate_metrics_aggr_fn
         As in Flower's FedAvg; the weight is used for metrics only.
+    fraction_train, fraction_evaluate, min_train_nodes, min_evaluate_nodes, min_available_nodes
+        FedAvg's, for projects that swap their strategy: see ``arguments.take_over``.
     """
 
     rule: ClassVar[str]
@@ -147,7 +150,7 @@ evaluate_metrics_aggr_fn
         evaluate_metrics_aggr_fn: Aggregate = mean_metrics,
         **of_fedavg: object,
     ) -> None:
-        refuse(of_fedavg, inspect.signature(Router.__init__))
+        meant = take_over(of_fedavg, inspect.signature(Router.__init__))
         if isinstance(topology, str) and not topology.endswith(".json"):
             check_name(topology)
         check_dynamic(dynamic)
@@ -158,8 +161,9 @@ evaluate_metrics_aggr_fn
         self.topology_options = topology_options
         self.seed = seed
         self.num_nodes = num_nodes
-        self.evaluate_every = evaluate_every
-        self.evaluate_fraction = check_fraction(evaluate_fraction)
+        self.evaluate_every = meant.get("evaluate_every", evaluate_every)
+        self.evaluate_fraction = meant.get("evaluate_fraction", check_fraction(evaluate_fraction))
+        self.min_nodes = meant.get("min_nodes", 1)
         self.drop_probability = drop_probability
         self.participation = read_schedule(participation) if participation else ()
         self.robust = robust
@@ -174,6 +178,7 @@ evaluate_metrics_aggr_fn
         self.on_round = on_round
         self.train_metrics_aggr_fn = train_metrics_aggr_fn
         self.evaluate_metrics_aggr_fn = evaluate_metrics_aggr_fn
+        self._prepared = False
 
     def start(  # noqa: PLR0913 - Flower's signature
         self,
@@ -185,7 +190,7 @@ evaluate_metrics_aggr_fn
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
-        """Call the roll, build the network, and run the rounds.
+        """Call ``prepare``, and run the rounds.
 
         Parameters and the result are those of ``flwr.serverapp.strategy.Strategy.start``.
         ``Result.arrays`` and the arrays given to ``evaluate_fn`` are the average over the nodes'
@@ -194,7 +199,37 @@ evaluate_metrics_aggr_fn
         Raises
         ------
         RuntimeError
-            If nodes stay away, or too many fail in a round.
+            If too many nodes fail in a round; or from ``prepare``.
+        ValueError
+            From ``prepare``.
+        """
+        self.prepare(grid, initial_arrays)
+        self._num_rounds = num_rounds
+        self._train_config = train_config or ConfigRecord()
+        self._timeout = self._attendance.timeout = timeout
+        self._averages_each_round = evaluate_fn is not None
+        left, score = rounds_left(num_rounds, self.done), scoring_on(evaluate_fn, self.done)
+        result = super().start(
+            grid, initial_arrays, left, timeout, train_config, evaluate_config, score
+        )
+        count_results_on(result, self.done)
+        if not left:
+            result.arrays = self._average(map(self._mailbox.state_of, self._all))
+        self.on_round(self._mailbox.checkpoint(num_rounds))
+        self._attendance.log.summarize()
+        return result
+
+    def prepare(self, grid: Grid, initial_arrays: ArrayRecord) -> None:
+        """Call the roll, and build the network and the mailbox of a run.
+
+        ``start`` does so; where a subclass has a ``start`` of its own, the first
+        ``configure_train`` does. Such a run averages the models in every round, and evaluates in
+        the rounds that ``evaluate_every`` divides alone, since its last round is not known.
+
+        Raises
+        ------
+        RuntimeError
+            If nodes stay away, or run a ClientApp without the mod.
         ValueError
             If there is no such network on the nodes that are there, or the rule cannot mix the
             initial arrays.
@@ -202,6 +237,7 @@ evaluate_metrics_aggr_fn
         self._nodes = roll_call(grid, self.num_nodes)
         self._seen = set(self._nodes)
         n = len(self._nodes)
+        check_minimum(n, self.min_nodes)
         self.network = build_changing_network(
             self.topology, n, self.weights, self.seed, self.topology_options, self.dynamic
         )
@@ -222,26 +258,39 @@ evaluate_metrics_aggr_fn
         self._mailbox = Mailbox(n, self._initial, blank)
         if self.resume_from:
             self._mailbox.restore(self.resume_from)
-        self._num_rounds = num_rounds
-        self._train_config = train_config or ConfigRecord()
-        self._timeout = self._attendance.timeout = timeout
-        self._averages_each_round = evaluate_fn is not None
-        left, score = rounds_left(num_rounds, self.done), scoring_on(evaluate_fn, self.done)
-        result = super().start(
-            grid, initial_arrays, left, timeout, train_config, evaluate_config, score
+        self._evaluates = self.evaluate_every > 0 and has_evaluate(grid, self._nodes[0])
+        if self.evaluate_every and not self._evaluates:
+            _log.warning(
+                "The ClientApp has no evaluate function, so nodes are not evaluated; register one "
+                "with @app.evaluate(), or pass evaluate_every=0"
+            )
+        self._round = self.done
+        self._num_rounds = 0  # not known, unless ``start`` tells
+        self._train_config = ConfigRecord()
+        self._timeout = self._attendance.timeout = _TIMEOUT
+        self._averages_each_round = True
+        self._prepared = True
+
+    def initialize_parameters(self, *args: object, **options: object) -> NoReturn:
+        """Refuse Flower's legacy API, which calls this method first.
+
+        Raises
+        ------
+        TypeError
+            With the API to use.
+        """
+        raise TypeError(
+            f"{type(self).__name__} runs on Flower's Message API, not in the legacy "
+            "ServerApp(server_fn=...); write @app.main() and strategy.start(grid, initial_arrays, "
+            "num_rounds) in the ServerApp, and @app.train() instead of NumPyClient in the ClientApp"
         )
-        count_results_on(result, self.done)
-        if not left:
-            result.arrays = self._average(map(self._mailbox.state_of, self._all))
-        self.on_round(self._mailbox.checkpoint(num_rounds))
-        return result
 
     def summary(self) -> None:
         """Log the method and the network as a drawn tree."""
         name = self.topology if isinstance(self.topology, str) else "given"
         _log.info("\t├──> Mixing: rule %r at the nodes; the ServerApp only relays", self.rule)
         _log.info("\t├──> Topology: %s, %s", name, self.dynamic)
-        for line in describe(self.network):
+        for line in describe(self.network) if self._prepared else []:
             _log.info("\t│\t├── %s", line)
         _log.info("\t│\t└── Weights: %s", self.weights)
         _log.info("\t└──> Evaluation: every %d rounds", self.evaluate_every)
@@ -253,6 +302,10 @@ evaluate_metrics_aggr_fn
         """Address a train message with its mail to every node."""
         if server_round > self.done + 1:
             self.on_round(self._mailbox.checkpoint(server_round - 1))
+        elif not self._prepared:
+            self.prepare(grid, arrays)
+        self._prepared = False  # another run of this object prepares anew
+        self._round, self._train_config = server_round, config
         self._let_rejoin(grid)
         seed = derive_seed(self.seed, "drop", server_round)
         n = len(self._nodes)
@@ -305,7 +358,7 @@ evaluate_metrics_aggr_fn
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Address an evaluate message, with the round's mail, to all or some nodes if it is due."""
-        if not is_due(server_round, self.evaluate_every, self._num_rounds):
+        if not self._is_due(server_round):
             return []
         honest = [node for node in self._all if node not in self._lying]
         share, last = self.evaluate_fraction, self._num_rounds
@@ -317,13 +370,16 @@ evaluate_metrics_aggr_fn
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Average the metrics that the nodes report on what they hold after the mix."""
-        if not is_due(server_round, self.evaluate_every, self._num_rounds):
+        if not self._is_due(server_round):
             return None
         contents = list(self._gather(server_round, replies).values())
         return self.evaluate_metrics_aggr_fn(contents, self.weighted_by_key)
 
+    def _is_due(self, server_round: int) -> bool:
+        return self._evaluates and is_due(server_round, self.evaluate_every, self._num_rounds)
+
     def collect(self, grid: Grid) -> dict[int, State]:
-        """Fetch what every node holds in the end, after its last mix.
+        """Fetch every node's own model after its last mix: the result of a decentralized run.
 
         Returns
         -------
@@ -333,10 +389,9 @@ evaluate_metrics_aggr_fn
         call = ConfigRecord({"ask": messages.COLLECT})
         kind = MessageType.TRAIN
         # The client's part in mixing may need the settings, even where nothing is trained.
-        asked = self._ask(grid, self._all, kind, self._num_rounds, self._train_config, call)
-        contents = self._gather(
-            self._num_rounds, grid.send_and_receive(asked, timeout=self._timeout)
-        )
+        asked = self._ask(grid, self._all, kind, self._round, self._train_config, call)
+        replies = grid.send_and_receive(asked, timeout=self._timeout)
+        contents = self._gather(self._round, replies)
         return {node: messages.unpack(self._post_of(content)) for node, content in contents.items()}
 
     @property

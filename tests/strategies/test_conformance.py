@@ -93,9 +93,10 @@ def evaluated_nodes(grid):
     asked, when, before = {}, 0, "evaluate"
     for message in grid.sent:  # Flower's FedAvg writes the last round into all its messages
         kind = message.metadata.message_type
-        if "config" in message.content:
-            when += (before, kind) == ("evaluate", "train")
-            before = kind
+        if "config" not in message.content:  # the roll call
+            continue
+        when += (before, kind) == ("evaluate", "train")
+        before = kind
         if kind == "evaluate":
             asked.setdefault(when, set()).add(grid.place_of(message))
     return asked
