@@ -12,6 +12,7 @@ record                 meaning
 ``decaf.call``         to a node: roll call or collection, answered without the user's code
 ``decaf.refused``      from a node: whose posts it could not use, and why
 ``decaf.own``          in ``Context.state``: the node's own state
+``decaf.version``      in ``Context.state``: which of its states that is
 ====================  ==================================================================
 """
 
@@ -35,6 +36,7 @@ POST = "decaf.post"
 CALL = "decaf.call"
 REFUSED = "decaf.refused"
 OWN = "decaf.own"
+VERSION = "decaf.version"
 
 ROLL_CALL = "roll-call"
 COLLECT = "collect"
@@ -69,6 +71,11 @@ class Mail:
         Neighbours that may lie.
     measured : bool
         Whether the node is to measure what mixing loses, which takes longer than mixing.
+    base : str
+        Version of the node's own state that the posts are to be mixed into; a node that holds
+        another one must not use it. Arrays beside the mail take the place of any version.
+    version : str
+        Version of the state that the node holds once it has answered.
     """
 
     rule: str
@@ -82,6 +89,8 @@ class Mail:
     robust: str = "none"
     liars: int = 1
     measured: bool = True
+    base: str = ""
+    version: str = ""
 
 
 def put_mail(content: RecordDict, mail: Mail) -> None:
@@ -99,6 +108,8 @@ def put_mail(content: RecordDict, mail: Mail) -> None:
             "arrays-key": mail.arrays_key,
             "repeated": mail.repeated,
             "measured": mail.measured,
+            "base": mail.base,
+            "version": mail.version,
         }
     )
     if mail.posts:
@@ -123,6 +134,8 @@ def take_mail(content: RecordDict) -> Mail | None:
         arrays_key=str(head["arrays-key"]),
         repeated=bool(head["repeated"]),
         measured=bool(head["measured"]),
+        base=str(head["base"]),
+        version=str(head["version"]),
     )
 
 

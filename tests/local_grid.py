@@ -29,6 +29,10 @@ class LocalGrid(Grid):
         self.broken: set[int] = set()  # partitions whose next calls fail
         self.keeps_state_of_failed_calls = False  # as SuperNodes do
         self.gone: set[int] = set()  # partitions for which the SuperLink answers: no such node
+        # Partitions whose next reply misses its timeout -> how many further calls of the node end
+        # before the late one does, and writes its state back.
+        self.late: dict[int, int] = {}
+        self._at_work: dict[int, list[tuple[int, Context]]] = {}
         configure = node_config or (lambda place: {"partition-id": place, "num-partitions": n})
         self.contexts = {
             node_id: Context(0, node_id, configure(place), RecordDict(), {})
@@ -42,9 +46,10 @@ class LocalGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        return [self._call(message) for message in messages]
+        replies = [self._call(message) for message in messages]
+        return [reply for reply in replies if reply is not None]
 
-    def _call(self, message: Message) -> Message:
+    def _call(self, message: Message) -> Message | None:
         node_id = message.metadata.dst_node_id
         self.sent.append(message)
         context = copy.deepcopy(self.contexts[node_id])
@@ -61,8 +66,21 @@ class LocalGrid(Grid):
             reply = Message(Error(code=3, reason="node unavailable"), reply_to=message)
             reply.metadata.__dict__["_src_node_id"] = 1  # as Flower's LinkState does
             return reply
-        self.contexts[node_id] = context
+        late = self.late.pop(self._ids.index(node_id), None)
+        if late is None:
+            self.contexts[node_id] = context
+        self._end_late_calls(node_id)
+        if late is not None:
+            self._at_work.setdefault(node_id, []).append((late, context))
+            self._end_late_calls(node_id, passed=0)
+            return None
         return reply
+
+    def _end_late_calls(self, node_id: int, passed: int = 1) -> None:
+        waiting = [(left - passed, context) for left, context in self._at_work.pop(node_id, [])]
+        for _, context in (call for call in waiting if call[0] <= 0):
+            self.contexts[node_id] = context
+        self._at_work[node_id] = [call for call in waiting if call[0] > 0]
 
     def place_of(self, message: Message) -> int:
         return self._ids.index(message.metadata.dst_node_id)

@@ -46,7 +46,9 @@ def peer_mixing(msg: Message, context: Context, call_next: ClientAppCallable) ->
         From a strategy of this package, or any other (then it is passed on as it is).
     context : Context
         ``context.state`` keeps the node's own model between messages. It changes only when the
-        call succeeds, so that mail which was not digested can be delivered again.
+        call succeeds, so that mail which was not mixed can be delivered again. Beside the model
+        stands its version: where that is not the one that the relay expects, because an earlier
+        call ended after its timeout, the node asks for its last post instead of mixing.
     call_next : callable
         The next mod, or the user's function.
 
@@ -99,13 +101,13 @@ def _mix_and_call(
         return call_next(msg, context)
     check_aligns(mail.rule, prepare)
     own = _own_state(msg.content, context, mail)
-    if own is None:  # a restarted SuperNode: the relay sends its last post with the next message
+    if own is None:  # the relay sends the node's last post with the next message
         return Message(RecordDict({messages.CALL: ConfigRecord({"lost": True})}), reply_to=msg)
     held, metrics, refused = mix(own, mail, lambda: prepare(msg, context) if prepare else None)
     # A large model's user needs the memory that its neighbours' took.
     own, mail = {}, replace(mail, posts={})
     if call.get("ask") == messages.COLLECT:
-        context.state[messages.OWN] = messages.pack_record(held)
+        _keep(context, messages.pack_record(held), mail)
         return Message(RecordDict({messages.POST: messages.pack_record(held)}), reply_to=msg)
     msg.content[mail.arrays_key] = ArrayRecord(held)
     reply = _call(call_next, msg, context)
@@ -115,7 +117,7 @@ def _mix_and_call(
     if reply.content.array_records:
         _keep_and_post(reply.content, context, held, mail)
     else:
-        context.state[messages.OWN] = messages.pack_record(held)
+        _keep(context, messages.pack_record(held), mail)
     _report(reply.content, dict.fromkeys(metrics, 0.0) if mail.repeated else metrics)
     if refused and not mail.repeated:
         reply.content[messages.REFUSED] = ConfigRecord(
@@ -219,10 +221,18 @@ def _own_state(content: RecordDict, context: Context, mail: Mail) -> State | Non
     # Arrays beside mail set the node's own anew: at the start of a run, and after a loss.
     if mail.arrays_key in content:
         return dict(cast(ArrayRecord, content[mail.arrays_key]).to_torch_state_dict())
-    if messages.OWN not in context.state:
+    if messages.OWN not in context.state:  # a SuperNode that restarted
+        return None
+    version = cast(ConfigRecord, context.state.get(messages.VERSION, ConfigRecord()))
+    if version.get("version", "") != mail.base:  # an earlier call ended after its timeout
         return None
     own = cast(ArrayRecord, context.state[messages.OWN])
     return None if is_gone(messages.packed_array(own)) else messages.unpack_record(own)
+
+
+def _keep(context: Context, own: ArrayRecord, mail: Mail) -> None:
+    context.state[messages.OWN] = own
+    context.state[messages.VERSION] = ConfigRecord({"version": mail.version})
 
 
 def _keep_and_post(content: RecordDict, context: Context, held: State, mail: Mail) -> None:
@@ -242,7 +252,7 @@ def _keep_and_post(content: RecordDict, context: Context, held: State, mail: Mai
     content[messages.POST] = post
     # One object where all of it travels: packed once, and pickled once with the reply.
     whole = posted.keys() == trained.keys()
-    context.state[messages.OWN] = post if whole else messages.pack_record(trained)
+    _keep(context, post if whole else messages.pack_record(trained), mail)
 
 
 def _check_frozen(held: State, trained: State, trains: str) -> None:

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from flwr_decaf import messages
 from flwr_decaf.run_folder import DEAD_ACTOR
 from flwr_decaf.strategies.mailbox import Mailbox
-from flwr_decaf.strategies.replies import sort_replies
+from flwr_decaf.strategies.replies import Replies, sort_replies
 
 _log = logging.getLogger("flwr")
 _DEATHS = ("ActorDiedError", "ActorUnavailableError", "ray.exceptions.OutOfMemoryError")
@@ -85,7 +85,8 @@ class Attendance:
     ) -> dict[int, RecordDict]:
         """Sort replies, keep the mailbox up to date, and ask those again that failed.
 
-        A node that has not answered at all is not asked again: it may still be at work.
+        A node that has lost its state is asked once more, whatever ``retries`` says. One that has
+        not answered at all is not: it may still be at work.
 
         Returns
         -------
@@ -97,18 +98,22 @@ class Attendance:
         RuntimeError
             See ``check_failures``.
         """
-        got = sort_replies(replies, nodes)
-        contents = self._note(got.contents, got.lost, mailbox)
-        for _ in range(self.retries):
-            if not got.errors:
+        got = _noted(sort_replies(replies, nodes), mailbox)
+        contents, errors = got.contents, got.errors
+        for left in range(self.retries, -1, -1):
+            # That a node lost its state is no failure: it is asked again with its last post.
+            again = list(errors) if left else got.lost
+            if not again:
                 break
-            again = [self._write(node) for node in got.errors]
-            got = sort_replies(self._grid.send_and_receive(again, timeout=self.timeout), nodes)
-            contents |= self._note(got.contents, got.lost, mailbox)
+            written = [self._write(node) for node in again]
+            answers = self._grid.send_and_receive(written, timeout=self.timeout)
+            got = _noted(sort_replies(answers, nodes), mailbox)
+            contents |= got.contents
+            errors = {node: errors[node] for node in errors.keys() - again} | got.errors
         missing = [node for node in self._asked if node not in contents]
-        causes = {node: got.errors.get(node, got.silence) for node in missing}
+        causes = {node: errors.get(node, got.silence) for node in missing}
         for node in missing:
-            if node not in got.errors:  # whatever it still does, it goes on from its last post
+            if node not in errors:  # whatever it still does, it continues from its last post
                 mailbox.lost(node)
         self.note_missing(server_round, causes, asked=len(self._asked), n=len(nodes))
         for node, content in contents.items():
@@ -133,14 +138,13 @@ class Attendance:
             self.log.note(server_round, sender, refusal)
             self.on_failure(server_round, sender, refusal)
 
-    def _note(
-        self, contents: dict[int, RecordDict], lost: Iterable[int], mailbox: Mailbox
-    ) -> dict[int, RecordDict]:
-        for node in contents:
-            mailbox.delivered(node)
-        for node in lost:
-            mailbox.lost(node)
-        return contents
+
+def _noted(got: Replies, mailbox: Mailbox) -> Replies:
+    for node in got.contents:
+        mailbox.delivered(node)
+    for node in got.lost:
+        mailbox.lost(node)
+    return got
 
 
 def check_failures(

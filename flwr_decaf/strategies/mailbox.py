@@ -1,10 +1,16 @@
 """The mailbox: the last post of each node, and the mail that still has to reach each one.
 
 It is the whole state of a decentralized run. Posts stay packed: the relay hands them on unread.
+
+A call that misses its timeout goes on, and Flower stores the state that it ends with, whatever the
+node was sent meanwhile. So each message names the version of the state that it starts from, that
+of the node's last accepted reply, and the version that it leads to. A node that holds another one
+says that it has lost its state. Replies need not name theirs: Flower matches them to messages.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
@@ -39,6 +45,8 @@ class Mailbox:
         self._undelivered: set[int] = set()
         self._repeated: set[int] = set()  # whose mail goes out a second time
         self._without_state = set(range(n))
+        self._version: dict[int, str] = {}  # of the state that each node answered with last
+        self._next_version: dict[int, str] = {}  # of the state that its latest message leads to
         self.posts: dict[int, Array] = {}
 
     def lay_into(self, content: RecordDict, node: int, trains: str, travels: str) -> None:
@@ -49,11 +57,21 @@ class Mailbox:
         if node in self._without_state:
             content[self._blank.arrays_key] = ArrayRecord(self.state_of(node))
         mail = self._mail.get(node, self._blank) if node in self._undelivered else self._blank
-        repeated = node in self._repeated
-        put_mail(content, replace(mail, trains=trains, travels=travels, repeated=repeated))
+        # Drawn, not counted: another strategy may have run on the same nodes before.
+        self._next_version[node] = secrets.token_hex(8)
+        mail = replace(
+            mail,
+            trains=trains,
+            travels=travels,
+            repeated=node in self._repeated,
+            base=self._version.get(node, ""),
+            version=self._next_version[node],
+        )
+        put_mail(content, mail)
 
     def delivered(self, node: int) -> None:
         """Strike out a node's mail: its reply came back, so it holds the mix."""
+        self._version[node] = self._next_version.get(node, "")
         self._without_state.discard(node)
         self._undelivered.discard(node)
         self._repeated.discard(node)

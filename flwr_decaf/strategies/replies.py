@@ -32,7 +32,7 @@ class Replies(NamedTuple):
     errors : dict of int to str
         Exceptions of the nodes that answered with an error, in one line each.
     lost : list of int
-        Nodes among these that have lost their model.
+        Nodes among these that do not hold the model of their last reply.
     silence : str
         Why those that are in neither have not answered, as far as is known.
     """
@@ -62,7 +62,9 @@ def sort_replies(replies: Iterable[Message], nodes: Sequence[int]) -> Replies:
         elif reply.has_error():
             sorted_.errors[node] = cause_of(reply)
         elif messages.CALL in reply.content:
-            sorted_.errors[node] = "it had lost its model; it gets back its last post"
+            sorted_.errors[node] = (
+                "it does not hold the model of its last reply; it gets its last post"
+            )
             sorted_.lost.append(node)
         else:
             sorted_.contents[node] = reply.content

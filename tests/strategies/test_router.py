@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -14,7 +16,13 @@ from flwr_decaf.network import build_changing_network
 from flwr_decaf.strategies import DeCAF, DLoRA
 from flwr_decaf.strategies.attacks import liars_among
 from flwr_decaf.strategies.attendance import check_failures
-from tests.apps.pure_mixing import app, make_app, start_value, train_by_nothing
+from tests.apps.pure_mixing import (
+    app,
+    make_app,
+    start_value,
+    tell_what_is_held,
+    train_by_nothing,
+)
 from tests.local_grid import LocalGrid
 
 START = {"x": torch.zeros(2, dtype=torch.float64)}
@@ -217,9 +225,6 @@ def test_a_restarted_node_gets_back_what_it_had_posted(kind, every, retries):
     strategy.configure_train = configure_and_restart
     held = held_after(strategy, n, rounds=4, grid=grid)
     expected = np.linalg.matrix_power(w, 4) @ starts(n)
-    if (kind, retries) == ("same id", 0):
-        # Round 3 is spent finding out; node 2 mixes its mail of round 2 in round 4.
-        expected = w @ without_nodes(w, {2}) @ w @ w @ starts(n)
     np.testing.assert_allclose(held, expected, atol=1e-14)
 
 
@@ -266,24 +271,81 @@ def test_a_post_that_no_one_could_use_is_a_node_missing(harm):
     assert [(t, node) for t, node, _ in told] == [(2, 3)]
 
 
+def held_and_mixed(strategy, grid, n, rounds, disturb):
+    """Run with disturbances; compare with mixing by W without those that are missing in a round."""
+    w, present, configure = build_network("ring", n), [], strategy.configure_train
+
+    def configure_and_disturb(server_round, *rest):
+        disturb(server_round)
+        return configure(server_round, *rest)
+
+    def record(contents, key):
+        present.append({content["metrics"]["partition-id"] for content in contents})
+        return MetricRecord()
+
+    strategy.configure_train, strategy.train_metrics_aggr_fn = configure_and_disturb, record
+    held, expected = held_after(strategy, n, rounds, grid), starts(n)
+    absent = [set(range(n)) - nodes for nodes in present]
+    for missing in absent:
+        expected = without_nodes(w, missing) @ expected
+    np.testing.assert_allclose(held, expected, atol=1e-13)
+    return absent
+
+
+def named_client():
+    def train(msg, context):
+        reply = train_by_nothing(msg, context)
+        reply.content["metrics"]["partition-id"] = context.node_config["partition-id"]
+        return reply
+
+    client = ClientApp(mods=[peer_mixing])
+    client.train()(train)
+    client.evaluate()(tell_what_is_held)
+    return client
+
+
+@pytest.mark.parametrize("retries", [0, 1])
 @pytest.mark.parametrize("every", [0, 1])
-def test_a_reply_that_comes_too_late_does_not_mix_mail_twice(every):
-    """The node has mixed and trained; the relay has heard nothing, and sends the mail again."""
-    n, w = 5, build_network("ring", 5)
-    grid = LocalGrid(app, n)
-    strategy = DLoRA("ring", evaluate_every=every, retries=0)
-    send = grid.send_and_receive
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_a_reply_that_comes_too_late_is_a_node_missing(after, every, retries):
+    """The node has mixed and trained, and what it holds is written back sooner or later."""
+    n, grid = 5, LocalGrid(named_client(), 5)
+    strategy = DLoRA("ring", evaluate_every=every, retries=retries)
 
-    def send_and_lose(messages, **options):
-        asked = list(messages)
-        replies = send(asked, **options)
-        if any(m.metadata.message_type == "train" and is_round(m, 3) for m in asked):
-            return [reply for reply in replies if reply.metadata.src_node_id != grid._ids[2]]
-        return replies
+    def delay(server_round):
+        grid.late = {2: after} if server_round == 3 else {}
 
-    grid.send_and_receive = send_and_lose
-    held = held_after(strategy, n, rounds=4, grid=grid)
-    np.testing.assert_allclose(held, w @ without_nodes(w, {2}) @ w @ w @ starts(n), atol=1e-14)
+    absent = held_and_mixed(strategy, grid, n, 6, delay)
+    assert absent == [set(), set(), {2}, set(), set(), set()]
+
+
+def test_a_late_call_of_a_run_does_not_reach_into_the_next_one():
+    n, grid = 4, LocalGrid(named_client(), 4)
+
+    def delay(server_round):
+        grid.late = {1: 4} if server_round == 2 else {}
+
+    held_and_mixed(DLoRA("ring", evaluate_every=0), grid, n, 2, delay)
+    assert not any(held_and_mixed(DLoRA("ring", evaluate_every=0), grid, n, 5, lambda t: None))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_fails_is_late_or_restarts_the_nodes_present_mix_as_w_says(seed):
+    n, rounds, draw = 6, 9, random.Random(seed)
+    grid = LocalGrid(named_client(), n)
+    grid.keeps_state_of_failed_calls = bool(seed % 2)
+    strategy = DLoRA("ring", evaluate_every=seed % 3, retries=seed % 2, max_failures=n)
+
+    def disturb(server_round):
+        grid.broken, grid.late = set(), {}
+        if 1 < server_round < rounds - 1:
+            grid.broken = {draw.randrange(n - 1)}
+            grid.late = {draw.randrange(n - 1): draw.randrange(4)}
+            if draw.random() < 0.3:
+                forget(grid, draw.randrange(n - 1))
+
+    absent = held_and_mixed(strategy, grid, n, rounds, disturb)
+    assert sum(map(len, absent)) >= 5
 
 
 def is_round(message, server_round):
