@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from typing import cast
 
 import torch
@@ -24,7 +23,7 @@ from flwr_decaf.clients.training import train_locally
 from flwr_decaf.config import Config, parse_config
 from flwr_decaf.data.partitions import NodeData
 from flwr_decaf.matching import Matching
-from flwr_decaf.registries import LEARNING_RATES, STRATEGIES
+from flwr_decaf.registries import STRATEGIES
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies import FedAvg
 
@@ -53,14 +52,14 @@ def train(msg: Message, context: Context) -> Message:
         alone = derive_seed(config.seed, "pretraining", node)
         metrics = pretraining.pretrain(task, data.train, config.train, alone)
         return _reply(msg, node, server_round, len(data.train), metrics, task)
-    share = LEARNING_RATES[config.train.schedule](server_round, config.num_server_rounds)
     metrics = train_locally(
         task,
         data.train,
-        replace(config.train, learning_rate=share * config.train.learning_rate),
+        config.train,
         trainable=str(sent.get("trainable-factors", "AB")),
         seed=derive_seed(config.seed, "train", node),
         server_round=server_round,
+        rounds=config.num_server_rounds,
         scaling=_scaling(sent, node),
     )
     return _reply(msg, node, server_round, len(data.train), metrics, task)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from flwr.serverapp.strategy import Strategy
     from flwr_datasets.partitioner import Partitioner
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
 
     from flwr_decaf.clients.tasks import Task
     from flwr_decaf.config import Data, Lora, Model
@@ -123,11 +125,12 @@ AUGMENTATIONS: Registry[Callable[[torch.Tensor], torch.Tensor]] = Registry(
     }
 )
 
-# The share of train.learning-rate in a round, from 1, of how many.
-LEARNING_RATES: Registry[Callable[[int, int], float]] = Registry(
+# The learning rate's scheduler in a round: (optimizer, round from 1, rounds, steps of the round).
+LEARNING_RATES: Registry[Callable[[Optimizer, int, int, int], LRScheduler]] = Registry(
     {
         "constant": "flwr_decaf.clients.learning_rate:constant",
         "cosine": "flwr_decaf.clients.learning_rate:cosine",
+        "cosine-per-round": "flwr_decaf.clients.learning_rate:cosine_per_round",
     }
 )
 

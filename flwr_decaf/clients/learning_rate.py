@@ -1,22 +1,45 @@
-"""The learning rate over the rounds of a run, by name.
+"""The learning rate over the steps of a round and the rounds of a run, by name.
 
-Adding one: a function (round, rounds) -> share of ``train.learning-rate``, and a line in
-``registries.LEARNING_RATES``. Rounds count from 1.
+Adding one: a function (optimizer, server_round, rounds, steps) -> scheduler, and a line in
+``registries.LEARNING_RATES``. The scheduler is one of ``torch.optim.lr_scheduler``: it starts from
+the optimizer's rate, ``train.learning-rate``, and takes a step after each of the ``steps`` of the
+round. Rounds count from 1.
 """
 
 from __future__ import annotations
 
 import math
 
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler
 
-def constant(server_round: int, rounds: int) -> float:
+_LOWEST = 1e-6  # where the DeCAF authors' cosine ends
+
+
+def constant(optimizer: Optimizer, server_round: int, rounds: int, steps: int) -> LRScheduler:
     """Keep the rate."""
-    return 1.0
+    return LambdaLR(optimizer, lambda step: 1.0)
 
 
-def cosine(server_round: int, rounds: int) -> float:
-    """Go down from 1 in the first round towards 0: (1 + cos(pi (server_round - 1) / rounds)) / 2.
+def cosine(optimizer: Optimizer, server_round: int, rounds: int, steps: int) -> LRScheduler:
+    """Decay over the rounds, from all of the rate in the first one towards 0.
 
-    SGDR without restarts (arXiv 1608.03983), stepped by round as DeCAF's epochs (2505.21382).
+        rate = learning_rate (1 + cos(pi (server_round - 1) / rounds)) / 2
+
+    SGDR without restarts (arXiv 1608.03983), stepped by round.
     """
-    return (1 + math.cos(math.pi * (server_round - 1) / rounds)) / 2
+    share = (1 + math.cos(math.pi * (server_round - 1) / rounds)) / 2
+    return LambdaLR(optimizer, lambda step: share)
+
+
+def cosine_per_round(
+    optimizer: Optimizer, server_round: int, rounds: int, steps: int
+) -> LRScheduler:
+    """Decay over the steps of each round anew, towards 1e-6, as the DeCAF authors' code does.
+
+        rate = 1e-6 + (learning_rate - 1e-6) (1 + cos(pi step / steps)) / 2,   step = 0 .. steps-1
+
+    SGDR with a restart in each round (arXiv 1608.03983). Rates below 1e-6 are kept.
+    """
+    lowest = min(_LOWEST, *(group["lr"] for group in optimizer.param_groups))
+    return CosineAnnealingLR(optimizer, T_max=steps, eta_min=lowest)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from datasets import Dataset
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from flwr_decaf.clients.freezing import freeze_factors
@@ -21,6 +24,7 @@ from flwr_decaf.clients.hardware import (
 )
 from flwr_decaf.clients.scores import Sums, add_up
 from flwr_decaf.clients.tasks import Batch, Task
+from flwr_decaf.registries import LEARNING_RATES
 from flwr_decaf.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -54,6 +58,7 @@ def train_locally(  # noqa: PLR0913 - what a round depends on
     trainable: str,
     seed: int,
     server_round: int = 1,
+    rounds: int = 1,
     scaling: LossScaling = _UNSCALED,
 ) -> dict[str, float]:
     """Take ``train.local_steps`` AdamW steps, or ``train.local_epochs`` passes, on a node's rows.
@@ -69,13 +74,15 @@ def train_locally(  # noqa: PLR0913 - what a round depends on
         round, so that all rows are used equally often; a node with fewer rows than a batch trains
         on all of them.
     train : config.Train
-        Learning rate, batch size, steps, precision.
+        Learning rate and its schedule, batch size, steps, precision.
     trainable : str
         LoRA factors that train: "AB", "A" or "B". Dense parameters of the adapter always do.
     seed : int
         The node's; with the round it decides the batches and the dropout.
     server_round : int
-        The round, by default 1: it says how far the passes have come.
+        The round, by default 1: it says how far the passes have come, and the schedule.
+    rounds : int
+        Rounds of the run, by default 1, over which ``train.schedule`` may extend.
     scaling : LossScaling
         What the node reported of fp16's loss scaling in its last round.
 
@@ -93,7 +100,13 @@ def train_locally(  # noqa: PLR0913 - what a round depends on
     started = time.perf_counter()
     torch.manual_seed(derive_seed(seed, "dropout", server_round))
     batches = _training_batches(task, rows, train, seed, server_round)
-    steps = take_steps(task, batches, train, trainable, scaling)
+    schedule = partial(
+        LEARNING_RATES[train.schedule],
+        server_round=server_round,
+        rounds=rounds,
+        steps=len(batches),
+    )
+    steps = take_steps(task, batches, train, trainable, scaling, schedule)
     taken = len(steps.losses) - steps.skipped
     metrics = {"train-loss": sum(steps.losses) / len(steps.losses)}
     if steps.scaling:
@@ -115,6 +128,7 @@ def take_steps(
     train: Train,
     trainable: str,
     scaling: LossScaling = _UNSCALED,
+    schedule: Callable[[Optimizer], LRScheduler] | None = None,
 ) -> Steps:
     """Take an AdamW step on each batch.
 
@@ -124,12 +138,15 @@ def take_steps(
         As for ``train_locally``.
     batches : iterable of Batch
         Wherever they lie; each is moved to the model's device.
+    schedule : callable
+        Makes the learning rate's scheduler; without one the rate is constant.
     """
     freeze_factors(task.model, trainable, head=not train.freeze_head)
     parameters = [p for p in task.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=train.learning_rate, weight_decay=train.weight_decay
     )
+    scheduler = schedule(optimizer) if schedule else None
     device, in_fp16 = parameters[0].device, computes_in_fp16(task.model, train.precision)
     scaler = loss_scaler(device, scaling, enabled=in_fp16)
     task.model.train()
@@ -143,7 +160,10 @@ def take_steps(
         scaler.step(optimizer)
         scale = scaler.get_scale()
         scaler.update()
-        skipped += scaler.get_scale() < scale
+        if scaler.get_scale() < scale:
+            skipped += 1
+        elif scheduler:
+            scheduler.step()
         losses.append(loss.item())
     optimizer.zero_grad(set_to_none=True)
     return Steps(losses, skipped, scaling_of(scaler) if in_fp16 else None)

@@ -229,3 +229,20 @@ def test_a_round_without_a_step_is_an_error():
     ):
         train_locally(task, rows, few, "AB", seed=0)
     assert not task.model.linear.weight.any()
+
+
+def test_the_schedule_goes_by_step_and_by_round(task, rows, monkeypatch):
+    seen = []
+    step = torch.optim.AdamW.step
+
+    def watched(self, *args, **kwargs):
+        seen.append(self.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    train = Train(learning_rate=2e-4, schedule="cosine-per-round", local_steps=2, batch_size=4)
+    train_locally(task, rows.train, train, "AB", seed=0, server_round=5, rounds=9)
+    assert seen == pytest.approx([2e-4, 1.005e-4])
+    seen.clear()
+    train_locally(task, rows.train, replace(train, schedule="cosine"), "AB", 0, 5, rounds=8)
+    assert seen == pytest.approx([1e-4, 1e-4])
