@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -100,12 +99,10 @@ def train_locally(  # noqa: PLR0913 - what a round depends on
     started = time.perf_counter()
     torch.manual_seed(derive_seed(seed, "dropout", server_round))
     batches = _training_batches(task, rows, train, seed, server_round)
-    schedule = partial(
-        LEARNING_RATES[train.schedule],
-        server_round=server_round,
-        rounds=rounds,
-        steps=len(batches),
-    )
+
+    def schedule(optimizer: Optimizer) -> LRScheduler:
+        return LEARNING_RATES[train.schedule](optimizer, server_round, rounds, len(batches))
+
     steps = take_steps(task, batches, train, trainable, scaling, schedule)
     taken = len(steps.losses) - steps.skipped
     metrics = {"train-loss": sum(steps.losses) / len(steps.losses)}
