@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
+import torch
+from datasets import Dataset
 from peft import PeftModel
 
+from flwr_decaf.clients.adapter import get_adapter, initialize_adapter, set_adapter
+from flwr_decaf.clients.hardware import choose_device, is_available
 from flwr_decaf.clients.node_matching import matching_on
 from flwr_decaf.clients.tasks import Task, load_task, load_test
-from flwr_decaf.config import Config, Data
+from flwr_decaf.clients.training import take_steps
+from flwr_decaf.config import Config, Data, Lora, Model, Train
 from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.data.sources import load_rows, skipped_rows
 from flwr_decaf.mixing_matrix import graph_of
@@ -26,14 +34,23 @@ _LOOKED_AT = 20  # rounds of a changing graph
 _TRIED = 100  # rows
 
 
-def check(config: Config, n: int) -> None:
+def check(config: Config, n: int, trains: bool = True) -> None:
     """Refuse a run that cannot be, by trying all that is tried before training.
+
+    Parameters
+    ----------
+    config : Config
+        Of one run.
+    n : int
+        Number of nodes.
+    trains : bool
+        Whether a step is trained on a batch, by default yes; once a run is enough.
 
     Raises
     ------
     ValueError
         In one line: a model, data set or partition that cannot be had on n nodes, LoRA targets
-        that match nothing, a graph that does not exist.
+        that match nothing, a graph that does not exist, a training step that fails.
     """
     if issubclass(STRATEGIES[config.strategy], FedAvg):
         _refuse_on_a_server(config)
@@ -48,6 +65,56 @@ def check(config: Config, n: int) -> None:
     _try_rows(task, config)
     _check_what_trains(task, config)
     _network(config, n)
+    if trains and is_available(config.train.device):  # else nodes are on other machines
+        _try_step(config.model, config.lora, config.data.unsplit(), config.train, config.seed)
+
+
+@lru_cache(maxsize=64)  # runs that are compared differ in their strategy, mostly
+def _try_step(model: Model, lora: Lora, data: Data, train: Train, seed: int) -> None:
+    """Train one step on one batch from the common start, and leave the model as it was."""
+    task, device = load_task(model, lora, data), choose_device(train.device)
+    tried = (
+        f"a trial step with train.precision = {train.precision}, model.dtype = {model.dtype} and "
+        f"train.learning-rate = {train.learning_rate} on {device.type}"
+    )
+    with _left_as_it_is(task):
+        initialize_adapter(task.model, seed)
+        task.model.to(device)
+        try:
+            batch = task.collate(list(_first_rows(task, data, seed, train.batch_size)))
+            (loss,) = take_steps(task, [batch], train, "AB").losses
+        except _FAILURES as error:
+            raise ValueError(
+                "train.* must be settings with which the model trains; "
+                f"{tried} failed ({type(error).__name__}: {first_line(error)}); see "
+                "train.precision, model.dtype, train.device and train.batch-size"
+            ) from error
+        finite = all(bool(x.isfinite().all()) for x in get_adapter(task.model).values())
+    if not (math.isfinite(loss) and finite):
+        got = f"a loss of {loss}" if finite else f"a loss of {loss} and weights that are not finite"
+        raise ValueError(
+            f"train.* must be settings with which the model trains; {tried} gave {got}; lower "
+            "train.learning-rate, or set model.dtype and train.precision to fp32"
+        )
+
+
+# What PyTorch and models raise for settings and batches that they cannot work with.
+_FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+@contextmanager
+def _left_as_it_is(task: Task) -> Iterator[None]:
+    """Put the adapter, the mode and the device of a model back: the process shares the task."""
+    model, training = task.model, task.model.training
+    home = next(model.parameters()).device
+    held = {name: tensor.clone() for name, tensor in get_adapter(model).items()}
+    try:
+        yield
+    finally:
+        model.to(home)
+        model.train(training)
+        set_adapter(model, held)
+        torch.cuda.empty_cache()  # of a GPU, if there is one, that the nodes are to work on
 
 
 def _network(config: Config, n: int) -> Network:
@@ -85,17 +152,20 @@ def _warn_of_skipped_rows(data: Data) -> None:
 
 def _try_rows(task: Task, config: Config) -> None:
     """Encode the test rows and the first train rows: what is wrong with them must show here."""
-    rows = load_rows(config.data, config.seed)
-    train = rows["train"].select(range(min(_TRIED, len(rows["train"]))))
     try:
         load_test(config.model, config.lora, config.data, config.seed)
-        task.encode(train)
+        _first_rows(task, config.data, config.seed, _TRIED)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"data.name must hold rows that model.task = {config.model.task} can encode; got "
             f"{type(error).__name__}: {first_line(error)}; see data.text-column, data.prompt, "
             "data.response and data.messages-column"
         ) from error
+
+
+def _first_rows(task: Task, data: Data, seed: int, count: int) -> Dataset:
+    rows = load_rows(data, seed)["train"]
+    return task.encode(rows.select(range(min(count, len(rows)))))
 
 
 def _refuse_on_a_server(config: Config) -> None:

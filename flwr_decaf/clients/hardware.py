@@ -21,18 +21,23 @@ def choose_device(name: str) -> torch.device:
     ValueError
         If this machine has no such device.
     """
-    available: dict[str, Callable[[], bool]] = {
-        "cuda": torch.cuda.is_available,
-        "mps": torch.backends.mps.is_available,
-    }
     if name == "auto":
-        name = next((device for device, there in available.items() if there()), "cpu")
-    if name in available and not available[name]():
+        name = next(device for device in ("cuda", "mps", "cpu") if is_available(device))
+    if not is_available(name):
         raise ValueError(
             f"train.device must be a device that the client sees; got {name!r}, of which there is "
             "none; give clients GPUs (--gpus), or set train.device to auto or cpu"
         )
     return torch.device(name)
+
+
+def is_available(name: str) -> bool:
+    """Tell whether this process sees such a device, by PyTorch's name or "auto"."""
+    gpus: dict[str, Callable[[], bool]] = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+    }
+    return name not in gpus or gpus[name]()
 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -69,7 +69,7 @@ def train_locally(  # noqa: PLR0913 - what a round depends on
     task : Task
         Its model holds the adapter to train.
     rows : Dataset
-        Encoded rows. Batches are drawn in shuffled passes, each of which goes on from round to
+        Encoded rows. Batches are drawn in shuffled passes, each of which continues from round to
         round, so that all rows are used equally often; a node with fewer rows than a batch trains
         on all of them.
     train : config.Train
