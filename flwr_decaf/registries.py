@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 if TYPE_CHECKING:
     import torch
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
     from flwr.serverapp.strategy import Strategy
     from flwr_datasets.partitioner import Partitioner
     from torch.optim import Optimizer
@@ -101,6 +101,11 @@ TASKS: Registry[Callable[[Model, Lora, Data], Task]] = Registry(
         "clip": "flwr_decaf.clients.clip:build",
         "cnn": "flwr_decaf.clients.cnn:build",
     }
+)
+
+# Data sets that need no network: tests/data/test_sources.py.
+DEMO_SETS: Registry[Callable[[], DatasetDict]] = Registry(
+    {"20newsgroups": "flwr_decaf.data.sources:newsgroups"}
 )
 
 # How rows are split over n nodes: tests/data/test_partitions.py.

@@ -73,7 +73,7 @@ class RunFolder:
     def run(self) -> dict[str, Any]:
         """Content of ``run.json``."""
         file = self.path / "run.json"
-        return cast(dict[str, Any], json.loads(file.read_text("utf8"))) if file.exists() else {}
+        return _object_in(file, file.read_text("utf8")) if file.exists() else {}
 
     def update(self, **values: Any) -> None:
         """Set values in ``run.json``; None takes one out."""
@@ -120,7 +120,7 @@ class RunFolder:
         """All lines of ``metrics.jsonl``; a last line that is cut off is left out."""
         file = self.path / "metrics.jsonl"
         lines = file.read_text("utf8").splitlines(keepends=True) if file.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        return [_object_in(file, line) for line in lines if line.endswith("\n")]
 
     def recorder(self, phase: str) -> Callable[[list[RecordDict], str], MetricRecord]:
         """Make a metrics aggregation function for a strategy that also writes every node's line.
@@ -169,6 +169,22 @@ class RunFolder:
 def holds_runs(root: Path) -> bool:
     """Tell whether a folder is that of a run, or of a comparison with a run in it."""
     return any(root.glob("run.json")) or any(root.glob("*/run.json"))
+
+
+def _object_in(file: Path, text: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{file} must hold JSON; got {text[:40]!r} ({error}); restore the file, or leave its "
+            "folder out"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{file} must hold JSON objects; got {text[:40]!r}; restore the file, or leave its "
+            "folder out"
+        )
+    return content
 
 
 def write_atomically(file: Path, text: str) -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 from flwr_decaf.comparison import folder_of, runs_of
 from flwr_decaf.config import Config, Value, parse_config
 from flwr_decaf.engine import Engine, flwr_run
-from flwr_decaf.machine import check_machine
+from flwr_decaf.machine import check_hub, check_machine
 from flwr_decaf.progress import shown_progress
 from flwr_decaf.quick_imports import quick_imports
 from flwr_decaf.run_folder import DEAD_ACTOR, RunFolder, holds_runs
@@ -71,6 +71,7 @@ def simulate(
     _check_app(app)
     runs = runs_of(parse_config(values))
     check_machine(runs.values(), engine)
+    check_hub(runs.values())
     folders = {name: RunFolder(folder_of(root, name, len(runs))) for name in runs}
     if values["resume-from"]:
         from flwr_decaf.resume import check_nodes, check_resumable

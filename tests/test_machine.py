@@ -6,14 +6,18 @@ import importlib.util
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from flwr_decaf import machine
 from flwr_decaf.config import Config, parse_config
 from flwr_decaf.engine import deployment, simulation
-from flwr_decaf.machine import check_machine, count_gpus
+from flwr_decaf.machine import check_hub, check_machine, count_gpus
+from flwr_decaf.processes import free_port
 from tests.test_cli import CONF, call
 
 
@@ -100,3 +104,62 @@ def test_a_run_without_the_gpu_it_asks_for_ends_before_the_engine_starts(monkeyp
         result = call("run", CONF, *arguments)
         assert result.exit_code == 2
         assert result.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def hub():
+    """Serve nothing but 404s at an address on this machine."""
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+HUB_SETTINGS = {"model.name": "someone/some-model"}
+
+
+@pytest.fixture
+def online(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "")  # so that it is restored after the test
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+
+
+@pytest.fixture
+def away(monkeypatch, online):
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [(HUB_SETTINGS, "model.name"), ({"data.name": "no/such-data"}, "data.name")],
+)
+def test_a_hub_that_is_away_is_named_with_what_was_asked_of_it(away, settings, key):
+    with pytest.raises(ValueError, match=f"{key} must be .*127.0.0.1:.* cannot be reached"):
+        check_hub([parse_config(settings)])
+
+
+def test_what_a_hub_has_cached_is_used_while_it_is_away(away, monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    (tmp_path / "models--someone--some-model").mkdir()
+    check_hub([parse_config(HUB_SETTINGS)])
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"model.task": "cnn", "model.name": "resnet-20"},
+        {"data.name": "/no/such/folder"},
+    ],
+)
+def test_a_hub_is_asked_only_if_it_is_needed(away, settings):
+    check_hub([parse_config(settings)])
+    assert "HF_HUB_OFFLINE" not in os.environ
+
+
+def test_a_hub_that_answers_is_used(online, monkeypatch, hub):
+    monkeypatch.setenv("HF_ENDPOINT", hub)
+    check_hub([parse_config(HUB_SETTINGS)])
+    assert "HF_HUB_OFFLINE" not in os.environ

@@ -91,3 +91,13 @@ def test_writes_are_atomic(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="power cut"):
         write_atomically(file, "new")
     assert file.read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl"])
+@pytest.mark.parametrize("text", ['{"status": \n', "[1, 2]\n"])
+def test_a_broken_file_is_named(tmp_path, name, text):
+    folder = RunFolder.create(tmp_path / "run", {})
+    (folder.path / name).write_text(text)
+    with pytest.raises(ValueError, match=f"{folder.path / name} must hold JSON") as info:
+        _ = folder.run, folder.metrics
+    assert "\n" not in str(info.value)

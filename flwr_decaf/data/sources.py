@@ -8,7 +8,7 @@ model reads is its task's affair. Rows without a text or a label are left out.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from flwr_decaf.data.files import READERS, by_split_column, read_file, reason
 from flwr_decaf.data.labels import class_names, few_shots, numbered_classes
+from flwr_decaf.registries import DEMO_SETS
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.text import first_line, split_list
 
@@ -59,9 +60,6 @@ def newsgroups() -> DatasetDict:
     posts = load_dataset("csv", data_files=files, delimiter="\t", skiprows=[1, 2])
     posts = posts.rename_columns({"Category": "label", "Text": "text"})
     return posts.filter(lambda text: text is not None, input_columns="text")
-
-
-DEMO_SETS: dict[str, Callable[[], DatasetDict]] = {"20newsgroups": newsgroups}
 
 
 @lru_cache(maxsize=4)
