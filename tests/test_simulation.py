@@ -74,3 +74,33 @@ def test_k_rounds_of_pure_mixing_are_the_kth_power_of_w(n, rounds, every):  # in
 @pytest.mark.slow
 def test_a_client_app_without_the_mod_is_found_out_before_round_1():
     assert "ClientApp(mods=[peer_mixing, ...])" in simulate(2, 1, 1, "app_without_the_mod")["error"]
+
+
+def test_ray_s_errors_are_reported_by_their_exception_and_evaluation_may_be_missing():
+    code = """
+import torch
+from flwr.app import ArrayRecord
+from flwr.serverapp import ServerApp
+from flwr.simulation import run_simulation
+from flwr_decaf.strategies import DLoRA
+import tests.apps.pure_mixing as clients
+server = ServerApp()
+
+@server.main()
+def main(grid, context):
+    failed = []
+    strategy = DLoRA("ring", retries=0, on_failure=lambda *what: failed.append(what))
+    strategy.start(grid, ArrayRecord({"x": torch.zeros(2, dtype=torch.float64)}), num_rounds=2)
+    print("FAILED", failed)
+
+run_simulation(server, clients.app_without_evaluation, num_supernodes=3)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=True, cwd=ROOT, timeout=240,
+    )  # fmt: skip
+    cause = "ValueError: no rows on node 1"
+    assert f"FAILED [(1, 1, '{cause}'), (2, 1, '{cause}')]" in done.stdout
+    assert done.stderr.count("The ClientApp has no evaluate function") == 1
+    assert done.stderr.count(f"node 1 failed: {cause}") == 1
+    assert done.stderr.count("Node 1 failed 2 times: ValueError") == 1

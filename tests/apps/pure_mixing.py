@@ -49,3 +49,13 @@ def make_app(*mods: object) -> ClientApp:
 
 app = make_app(peer_mixing)
 app_without_the_mod = make_app()
+
+
+def train_but_not_on_node_1(msg: Message, context: Context) -> Message:
+    if int(context.node_config["partition-id"]) == 1:
+        raise ValueError("no rows on node 1")
+    return train_by_nothing(msg, context)
+
+
+app_without_evaluation = ClientApp(mods=[peer_mixing])
+app_without_evaluation.train()(train_but_not_on_node_1)
