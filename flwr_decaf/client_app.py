@@ -33,8 +33,7 @@ def matching(msg: Message, context: Context) -> Matching:
     config, node, _, task, data = _load(msg, context)
     # Not of the round: mail may come with this round's evaluation or the next one's training.
     seed = derive_seed(config.seed, "matching", node)
-    permutes = config.dimat.matching != "none"
-    return matching_on(task, data.train, config.dimat.max_samples, permutes, seed)
+    return matching_on(task, data.train, config.dimat, seed)
 
 
 app = ClientApp(mods=[peer_mixing_with(matching)])

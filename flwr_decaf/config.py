@@ -155,10 +155,12 @@ class Tad:
 class Dimat:
     """DIMAT's own.
 
-    Without matching, models are averaged as they are; batch-norm is recomputed all the same.
+    Without matching, models are averaged as they are; batch-norm is recomputed nevertheless: after
+    the merge, or also before units are compared.
     """
 
     matching: str = setting("activations", one_of(["activations", "none"]))
+    reset_batch_norm: str = setting("after", one_of(["after", "before-and-after"]))
     max_samples: int = setting(0, at_least(0, "0 compares units on all rows of a node"))
 
 

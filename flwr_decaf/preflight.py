@@ -17,7 +17,7 @@ from flwr_decaf.clients.hardware import choose_device, is_available
 from flwr_decaf.clients.node_matching import matching_on
 from flwr_decaf.clients.tasks import Task, load_task, load_test
 from flwr_decaf.clients.training import take_steps
-from flwr_decaf.config import Config, Data, Lora, Model, Train
+from flwr_decaf.config import Config, Data, Dimat, Lora, Model, Train
 from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.data.sources import load_rows, skipped_rows
 from flwr_decaf.mixing_matrix import graph_of
@@ -127,7 +127,7 @@ def _check_what_trains(task: Task, config: Config) -> None:
     strategy, adapts = STRATEGIES[config.strategy], isinstance(task.model, PeftModel)
     if getattr(strategy, "rule", "") in ALIGNED:
         rows = load_test(config.model, config.lora, config.data, config.seed)
-        matching_on(task, rows.select(range(min(2, len(rows)))), 0, permutes=True, seed=0)
+        matching_on(task, rows.select(range(min(2, len(rows)))), Dimat(), seed=0)
     if config.train.pretrain_epochs and adapts:
         # From starts of their own, adapters would not even share the A that DLoRA-FA freezes.
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from datasets import Dataset
@@ -14,12 +15,15 @@ from flwr_decaf.clients.tasks import Batch, Task
 from flwr_decaf.data.sources import sample
 from flwr_decaf.matching import Group, Matching, find_groups
 
+if TYPE_CHECKING:
+    from flwr_decaf.config import Dimat
+
 _ROWS = 128  # in a batch
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
-def matching_on(task: Task, rows: Dataset, max_samples: int, permutes: bool, seed: int) -> Matching:
+def matching_on(task: Task, rows: Dataset, dimat: Dimat, seed: int) -> Matching:
     """Prepare the matching of a task's hidden units on a node's rows.
 
     Parameters
@@ -28,10 +32,9 @@ def matching_on(task: Task, rows: Dataset, max_samples: int, permutes: bool, see
         Its whole model trains.
     rows : Dataset
         Encoded rows of the node.
-    max_samples : int
-        How many of them to compare units on; 0 takes all.
-    permutes : bool
-        Whether units are permuted at all.
+    dimat : config.Dimat
+        Whether units are permuted, how many rows to compare them on, and when batch-norm
+        statistics are recomputed.
     seed : int
         Decides which.
 
@@ -43,14 +46,16 @@ def matching_on(task: Task, rows: Dataset, max_samples: int, permutes: bool, see
     """
     check_whole(task)
     torch.manual_seed(seed)  # rows may be augmented at random
-    rows = sample(rows, max_samples, seed)
+    rows = sample(rows, dimat.max_samples, seed)
     device = next(task.model.parameters()).device
     # Batches of one size but for a row: batch-norm's statistics are means over batches.
     parts = torch.arange(len(rows)).tensor_split(math.ceil(len(rows) / _ROWS)) if len(rows) else []
     batches = [_inputs(task, rows, part.tolist(), device) for part in parts]
     shapes = tuple((name, tuple(x.shape[1:])) for name, x in (batches or [{}])[0].items())
-    groups = _groups(task, shapes, device) if permutes and batches else []
-    return Matching(task.model, groups, batches)
+    permutes = dimat.matching != "none" and bool(batches)
+    groups = _groups(task, shapes, device) if permutes else []
+    resets_first = dimat.reset_batch_norm == "before-and-after"
+    return Matching(task.model, groups, batches, resets_first)
 
 
 def check_whole(task: Task) -> None:

@@ -32,6 +32,10 @@ class Matching:
         Of ``find_groups``.
     batches : sequence of mapping
         What ``model(**batch)`` takes.
+    resets_first : bool
+        Whether models compute with batch-norm statistics recomputed on these data, rather than
+        those they come with, when they are compared; by default not. After the merge statistics
+        are recomputed in either case.
 
     Raises
     ------
@@ -40,7 +44,11 @@ class Matching:
     """
 
     def __init__(
-        self, model: nn.Module, groups: list[Group], batches: Sequence[Mapping[str, Tensor]]
+        self,
+        model: nn.Module,
+        groups: list[Group],
+        batches: Sequence[Mapping[str, Tensor]],
+        resets_first: bool = False,
     ) -> None:
         if not batches:
             raise ValueError(
@@ -48,6 +56,7 @@ class Matching:
                 "give it some"
             )
         self._model, self._groups, self._batches = model, groups, batches
+        self._resets_first = resets_first
 
     def align(self, states: Sequence[State]) -> list[State]:
         """Permute the units of all states but the first to match the first's.
@@ -61,6 +70,8 @@ class Matching:
         self._check_whole(own)
         device = next(self._model.parameters()).device
         there = [{name: x.to(device) for name, x in state.items()} for state in states]
+        if self._resets_first and self._groups:
+            there = [self.settle(state) for state in there]
         found = correlations(self._model, self._groups, there, self._batches)
         return [
             own,
@@ -71,7 +82,7 @@ class Matching:
         ]
 
     def settle(self, state: State) -> State:
-        """Give a merged model batch-norm statistics of its own."""
+        """Give a model batch-norm statistics of its own on the data, as a merged one has none."""
         return with_own_statistics(self._model, state, self._batches)
 
     def _check_whole(self, state: State) -> None:

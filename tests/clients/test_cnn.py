@@ -9,7 +9,7 @@ from flwr_decaf.clients.cnn import MODELS, CnnForImageClassification
 from flwr_decaf.clients.node_matching import matching_on
 from flwr_decaf.clients.tasks import load_node_data, load_task
 from flwr_decaf.clients.training import evaluate_rows, train_locally
-from flwr_decaf.config import Data, Lora, Model, Train
+from flwr_decaf.config import Data, Dimat, Lora, Model, Train
 
 DATA = Data(
     name="package:flwr_decaf_demo/fashion_mnist", image_size=14, partitioner="iid",
@@ -43,7 +43,7 @@ class TestEveryNetwork:
         model = cnn(name)
         task, rows = load_task(model, Lora(), DATA), load_node_data(model, Lora(), DATA, 0, 0, 2)
         own = initialize_adapter(task.model, seed=0)
-        part = matching_on(task, rows.train, max_samples=20, permutes=True, seed=0)
+        part = matching_on(task, rows.train, Dimat(max_samples=20), seed=0)
         _, same = part.align([own, own])
         assert all(torch.equal(same[key], x) for key, x in own.items())
 
@@ -104,4 +104,4 @@ def test_what_cannot_be_is_refused(model, complaint):
 def test_a_node_without_rows_is_refused():
     task, rows = load_task(cnn(), Lora(), DATA), load_node_data(cnn(), Lora(), DATA, 0, 0, 2)
     with pytest.raises(ValueError, match="got no rows"):
-        matching_on(task, rows.train.select([]), max_samples=0, permutes=True, seed=0)
+        matching_on(task, rows.train.select([]), Dimat(), seed=0)

@@ -102,3 +102,20 @@ def test_states_of_adapters_are_refused():
     part = Matching(model, find_groups(model, pictures(2)), DATA)
     with pytest.raises(ValueError, match=r"whole models; network\..* is not among the arrays"):
         part.align([{"lora_A.weight": torch.zeros(1)}] * 2)
+
+
+def test_statistics_of_other_data_mislead_unless_they_are_reset_first():
+    # Batch-norm puts all that the other model's second layer sees to 0, behind a ReLU.
+    layers = nn.Linear(3, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU()
+    model = Wrapped(nn.Sequential(*layers, nn.Linear(3, 2))).eval()
+    data = [{"pixel_values": torch.randn(200, 3, generator=torch.Generator().manual_seed(0))}]
+    own = state_of(model)
+    for layer in (0, 3):
+        own |= {f"network.{layer}.weight": torch.eye(3), f"network.{layer}.bias": torch.zeros(3)}
+    groups = find_groups(model, data[0])
+    other = permuted(own, groups, [torch.tensor([2, 0, 1]) for _ in groups])
+    other["network.1.running_mean"] = torch.full((3,), 9.0)
+    for resets_first in (False, True):
+        _, aligned = Matching(model, groups, data, resets_first).align([own, other])
+        found = torch.equal(aligned["network.3.weight"], own["network.3.weight"])
+        assert found == resets_first
