@@ -1,9 +1,14 @@
-"""Posts that cannot be used: found by the relay, and again by the node that is to mix them."""
+"""Posts that cannot be used, found so that W stays doubly stochastic: on both sides of an edge.
+
+The relay inspects every post, and drops all edges of a node whose post has another form or is not
+finite; the node gets its last good post back. Whether a norm is an outlier is decided by the two
+nodes of an edge, each from the same two posts, since what a node mixes into is what it posted.
+A post that was damaged on its way from the relay is refused by its receiver alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from statistics import median_low
+from collections.abc import Mapping
 
 import torch
 from flwr.app import Array
@@ -13,7 +18,7 @@ from flwr_decaf.lora import State
 from flwr_decaf.messages import unpack
 from flwr_decaf.rules.contract import check_alike
 
-_WILD = 100.0  # times the typical norm
+_RATIO = 100.0  # of two norms
 
 
 def read_posts(posts: Mapping[int, Array], like: State) -> tuple[dict[int, State], dict[int, str]]:
@@ -47,20 +52,32 @@ def read_posts(posts: Mapping[int, Array], like: State) -> tuple[dict[int, State
     return states, causes
 
 
-def wild(own: State, states: Sequence[State]) -> list[int]:
-    """Find states whose norm is beyond a hundred times the typical one.
+def outliers(own: State, states: Mapping[int, State]) -> dict[int, str]:
+    """Find states whose norm is more than a hundred times the node's own, or less than a hundredth.
 
-    The norm is that of all products ``B @ A`` and dense tensors together, typical the (lower)
-    median over the states and the node's own. While products are still zero nothing is wild.
+    The norm is that of all products ``B @ A`` and dense tensors together. Of two nodes that
+    compare each other's state both come to the same decision. While a norm is zero, as before
+    the first step, nothing is an outlier.
+
+    Parameters
+    ----------
+    own : State
+        The node's own.
+    states : mapping of int to State
+        By sender.
 
     Returns
     -------
-    list of int
-        Places in ``states``.
+    dict of int to str
+        Sender -> both norms.
     """
-    sizes = norms([own, *states])
-    typical = median_low(sizes)
-    return [i for i, size in enumerate(sizes[1:]) if typical > 0 and size > _WILD * typical]
+    mine, *others = norms([own, *states.values()])
+    return {
+        sender: f"its norm is {size:.3g} and the receiver's {mine:.3g}; beyond a factor of "
+        f"{_RATIO:.0f} neither node mixes the other's model"
+        for sender, size in zip(states, others, strict=True)
+        if min(mine, size) > 0 and max(mine, size) > _RATIO * min(mine, size)
+    }
 
 
 def _check_finite(state: State) -> None:

@@ -26,7 +26,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from flwr_decaf import messages
 from flwr_decaf.clients.alignment import Alignment, Prepare, check_aligns
 from flwr_decaf.distances import interference
-from flwr_decaf.inspection import read_posts, wild
+from flwr_decaf.inspection import outliers, read_posts
 from flwr_decaf.lora import State, factor_of, select
 from flwr_decaf.messages import Mail
 from flwr_decaf.registries import ROBUST, RULES
@@ -107,8 +107,10 @@ def _mix_and_call(
     # A large model's user needs the memory that its neighbours' took.
     own, mail = {}, replace(mail, posts={})
     if call.get("ask") == messages.COLLECT:
-        _keep(context, messages.pack_record(held), mail)
-        return Message(RecordDict({messages.POST: messages.pack_record(held)}), reply_to=msg)
+        own_record = messages.pack_record(held)
+        _keep(context, own_record, mail)
+        content = RecordDict({messages.POST: own_record, **_refusals(refused, mail)})
+        return Message(content, reply_to=msg)
     msg.content[mail.arrays_key] = ArrayRecord(held)
     reply = _call(call_next, msg, context)
     if reply.has_error():
@@ -119,10 +121,7 @@ def _mix_and_call(
     else:
         _keep(context, messages.pack_record(held), mail)
     _report(reply.content, dict.fromkeys(metrics, 0.0) if mail.repeated else metrics)
-    if refused and not mail.repeated:
-        reply.content[messages.REFUSED] = ConfigRecord(
-            {"senders": list(refused), "causes": list(refused.values())}
-        )
+    reply.content.update(_refusals(refused, mail))
     return reply
 
 
@@ -146,7 +145,9 @@ def mix(
 
     States are aligned first, where the rule asks for it, by what ``prepare`` makes. Tensors that
     did not travel stay as they are. A node without neighbours in this round keeps its own state to
-    the bit. Posts that cannot be used are left out, and their weight goes to the node's own.
+    the bit. Posts that cannot be used are left out, and their weight goes to the node's own; see
+    ``flwr_decaf.inspection`` for why W stays doubly stochastic. It does not under a robust rule,
+    and where a node has too few neighbours for one.
 
     Returns
     -------
@@ -160,10 +161,9 @@ def mix(
     """
     started = time.perf_counter()
     posts, refused = read_posts(mail.posts, like=select(own, mail.travels))
-    senders = list(posts)
-    for place in wild(own, [own | post for post in posts.values()]):
-        posts.pop(senders[place])
-        refused[senders[place]] = "its norm is beyond a hundred times the typical one"
+    with _one_thread():  # both ends of an edge must find the same norms, to the bit
+        refused |= outliers(own, {sender: own | post for sender, post in posts.items()})
+    posts = {sender: post for sender, post in posts.items() if sender not in refused}
     metrics = {"mixing-seconds": 0.0, "mixing-neighbours": float(len(posts))}
     metrics["mixing-refused"] = float(len(refused))
     if mail.measured:
@@ -262,6 +262,13 @@ def _check_frozen(held: State, trained: State, trains: str) -> None:
                 f"{name} is frozen in this round, but the train function changed it; pass the "
                 'message\'s config["trainable-factors"] to flwr_decaf.clients.freeze_factors'
             )
+
+
+def _refusals(refused: dict[int, str], mail: Mail) -> dict[str, ConfigRecord]:
+    if not refused or mail.repeated:
+        return {}
+    record = ConfigRecord({"senders": list(refused), "causes": list(refused.values())})
+    return {messages.REFUSED: record}
 
 
 def _report(content: RecordDict, metrics: dict[str, float]) -> None:

@@ -324,7 +324,8 @@ evaluate_metrics_aggr_fn
         lies = {node: messages.pack(state) for node, state in flipped.items()}
         self._mailbox.collect(posts, w, self.schedule(server_round).mixes, lies)
         self._tell(contents, states, graph_of(w))
-        averaged = self.train_metrics_aggr_fn(list(contents.values()), self.weighted_by_key)
+        usable = [contents[node] for node in states]  # a node whose post is bad counts as missing
+        averaged = self.train_metrics_aggr_fn(usable, self.weighted_by_key)
         wanted = self._averages_each_round or server_round == self._num_rounds
         return (self._average(states.values()) if wanted else None), averaged
 

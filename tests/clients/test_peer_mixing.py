@@ -170,7 +170,7 @@ def test_a_post_that_cannot_be_used_is_left_out_and_named(kind):
     assert (metrics["mixing-neighbours"], metrics["mixing-refused"]) == (0, 1)
     assert list(refused) == [4]
     assert {"keys": "same tensors", "NaN": "NaN or inf", "infinity": "NaN or inf"}.get(
-        kind, "must be" if kind != "norm" else "hundred times"
+        kind, "must be" if kind != "norm" else "factor of 100"
     ) in refused[4]
     reply = peer_mixing(message(mail(neighbour=damaged(kind))), context(OWN), returning())
     assert reply.content["decaf.refused"]["senders"] == [4]

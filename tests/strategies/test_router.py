@@ -381,10 +381,47 @@ def test_a_node_whose_post_was_not_finite_goes_on_from_its_last_good_one():
     n, w, told = 5, build_network("ring", 5), []
     client = ClientApp(mods=[peer_mixing])
     client.train()(train)
-    strategy = DLoRA("ring", evaluate_every=0, on_failure=lambda *what: told.append(what[:2]))
-    held = held_after(strategy, n, rounds=3, grid=LocalGrid(client, n))
+    strategy = DLoRA("ring", evaluate_every=1, on_failure=lambda *what: told.append(what[:2]))
+    grid = LocalGrid(client, n)
+    result = strategy.start(grid, ArrayRecord(START), num_rounds=3)
+    held = np.stack([state["x"].numpy() for state in strategy.collect(grid).values()])
     np.testing.assert_allclose(held, w @ without_nodes(w, {2}) @ w @ starts(n), atol=1e-14)
     assert told == [(2, 2)]
+    # It counts as missing: the means are those of the other four, on their three edges.
+    metrics = result.train_metrics_clientapp[2]
+    assert metrics["bytes-sent"] == 16 * 3 * 2 / 4
+    posted = np.delete(w @ starts(n), 2, axis=0)
+    distances = np.linalg.norm(posted - posted.mean(axis=0), axis=1)
+    assert metrics["distance-to-mean"] == pytest.approx(distances.mean())
+
+
+def test_an_edge_between_an_outlier_and_its_neighbour_is_dropped_on_both_sides():
+    # By the median of its neighbourhood node 1 would refuse node 2, and node 2 nobody.
+    sizes, told = [1.0, 30.0, 9e4, 2e3, 5e4, 3e-2], []
+    n, w = len(sizes), build_network("ring", len(sizes))
+
+    def train(msg, context):
+        reply = train_by_nothing(msg, context)
+        if is_round(msg, 1):
+            x = sizes[context.node_config["partition-id"]] * torch.tensor(
+                [0.6, -0.8], dtype=torch.float64
+            )
+            reply.content["arrays"] = ArrayRecord({"x": x})
+        return reply
+
+    client = ClientApp(mods=[peer_mixing])
+    client.train()(train)
+    strategy = DLoRA("ring", evaluate_every=0, on_failure=lambda *what: told.append(what))
+    held = held_after(strategy, n, rounds=1, grid=LocalGrid(client, n))
+    dropped = {(1, 2), (4, 5)}
+    for i, j in dropped:
+        w[i, j] = w[j, i] = 0
+        w[i, i] += 1 / 3
+        w[j, j] += 1 / 3
+    np.testing.assert_allclose(w.sum(axis=0), 1)
+    np.testing.assert_allclose(held, np.outer(w @ sizes, [0.6, -0.8]), rtol=1e-12)
+    assert sorted(node for _, node, _ in told) == [1, 2, 4, 5]
+    assert "its norm is 9e+04 and the receiver's 30;" in str(told)
 
 
 def test_nodes_that_come_and_go_keep_the_mean_and_are_no_failures():
