@@ -9,10 +9,10 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from flwr_decaf.client_app import app as peers
+from flwr_decaf.app.client_app import app as peers
 from flwr_decaf.clients import peer_mixing
-from flwr_decaf.clients.adapter import get_adapter, set_adapter
-from flwr_decaf.clients.tasks import forget_task, load_node_data, load_task
+from flwr_decaf.clients.loading import forget_task, load_node_data, load_task
+from flwr_decaf.clients.models.adapter import get_adapter, set_adapter
 from flwr_decaf.clients.training import train_locally
 from flwr_decaf.config import parse_config
 from flwr_decaf.seeds import derive_seed

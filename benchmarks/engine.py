@@ -30,12 +30,12 @@ from flwr.serverapp import strategy as flwr_strategy
 
 from benchmarks import simulated
 from benchmarks.measure import noted_rounds, other_work, report
-from flwr_decaf.clients.adapter import get_adapter, initialize_adapter, set_adapter
-from flwr_decaf.clients.tasks import load_node_data, load_task
+from flwr_decaf.clients.loading import load_node_data, load_task
+from flwr_decaf.clients.models.adapter import get_adapter, initialize_adapter, set_adapter
 from flwr_decaf.clients.training import _training_batches
 from flwr_decaf.config import Config, flatten, parse_config
 from flwr_decaf.strategies import DeCAF
-from flwr_decaf.strategies.roll_call import roll_call
+from flwr_decaf.strategies.relay.roll_call import roll_call
 
 NODES, PROCESSES, ROUNDS = 10, 2, 2
 SMALL = {"train.batch-size": 8, "data.max-length": 24}

@@ -23,13 +23,13 @@ from flwr.serverapp import Grid
 
 from benchmarks import simulated
 from benchmarks.measure import by_turns, other_work, report
-from flwr_decaf.clients.adapter import initialize_adapter
-from flwr_decaf.clients.tasks import load_node_data, load_task
+from flwr_decaf.clients.loading import load_node_data, load_task
+from flwr_decaf.clients.models.adapter import initialize_adapter
 from flwr_decaf.clients.training import evaluate_rows
 from flwr_decaf.config import Config, Train, flatten, parse_config
-from flwr_decaf.metrics import mean_metrics, metrics_of
+from flwr_decaf.messages.metrics import mean_metrics, metrics_of
 from flwr_decaf.strategies import DeCAF
-from flwr_decaf.strategies.roll_call import roll_call
+from flwr_decaf.strategies.relay.roll_call import roll_call
 
 NODES, ROUNDS = 10, 4
 SETTINGS = {

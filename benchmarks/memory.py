@@ -21,12 +21,12 @@ from flwr.serverapp import Grid
 from benchmarks import simulated
 from benchmarks.measure import other_work, report
 from benchmarks.relay import adapter
-from flwr_decaf.checkpoint import Checkpoint
-from flwr_decaf.clients.adapter import initialize_adapter
-from flwr_decaf.clients.tasks import load_task
+from flwr_decaf.clients.loading import load_task
+from flwr_decaf.clients.models.adapter import initialize_adapter
 from flwr_decaf.config import flatten, parse_config
+from flwr_decaf.messages.checkpoint import Checkpoint
 from flwr_decaf.strategies import DLoRA
-from flwr_decaf.strategies.roll_call import roll_call
+from flwr_decaf.strategies.relay.roll_call import roll_call
 
 MB = 1e6
 SMALL = {"train.batch-size": 8, "data.max-length": 24, "train.local-steps": 1}

@@ -27,7 +27,7 @@ from flwr.serverapp import strategy as flwr_strategy
 from benchmarks import simulated
 from benchmarks.measure import noted_rounds, other_work, report
 from flwr_decaf.strategies import DeCAF, DLoRA
-from flwr_decaf.strategies.roll_call import roll_call
+from flwr_decaf.strategies.relay.roll_call import roll_call
 
 CASES = [(10, 0.15, "ring"), (10, 4.0, "ring"), (10, 4.0, "complete"), (100, 0.15, "ring")]
 LARGE = [(10, 60.0, "ring"), (100, 4.0, "ring"), (500, 0.15, "ring")]

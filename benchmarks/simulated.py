@@ -17,8 +17,8 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from flwr_decaf.processes import ENVIRONMENT
-from flwr_decaf.shared_posts import POSTS
+from flwr_decaf.cli.processes import ENVIRONMENT
+from flwr_decaf.messages.shared_posts import POSTS
 
 _MARK = "MEASURED"
 

@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.measure import by_turns, other_work, report
-from flwr_decaf.engine import superlink
-from flwr_decaf.processes import end, script
-from flwr_decaf.run_settings import checked_settings, to_toml
+from flwr_decaf.cli.engine import superlink
+from flwr_decaf.cli.processes import end, script
+from flwr_decaf.config.files import checked_settings, to_toml
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf" / "methods.toml"
@@ -35,7 +35,7 @@ IMPORTS = {
     "flwr --help": [script("flwr"), "--help"],
     "import torch": [sys.executable, "-c", "import torch"],
     "import torch, transformers, peft": [sys.executable, "-c", "import torch, transformers, peft"],
-    "import flwr_decaf.client_app": [sys.executable, "-c", "import flwr_decaf.client_app"],
+    "import flwr_decaf.client_app": [sys.executable, "-c", "import flwr_decaf.app.client_app"],
 }
 
 

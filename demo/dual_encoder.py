@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, VisionTextDualEncoderModel
 
 from demo.vit import write_processor
-from flwr_decaf.clients.pixels import in_colour
+from flwr_decaf.data.pixels import in_colour
 from flwr_decaf.data.sources import resolve_path
 
 WIDTH = 384  # in which both encoders end

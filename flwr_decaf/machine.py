@@ -12,8 +12,8 @@ import urllib.request
 from collections.abc import Collection
 from pathlib import Path
 
+from flwr_decaf.cli.engine import Engine
 from flwr_decaf.config import Config
-from flwr_decaf.engine import Engine
 from flwr_decaf.extras import require_extra
 from flwr_decaf.registries import DEMO_SETS
 

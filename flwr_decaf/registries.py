@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-    from flwr_decaf.clients.tasks import Task
+    from flwr_decaf.clients.tasks.contract import Task
     from flwr_decaf.config import Data, Lora, Model
     from flwr_decaf.rules import Rule
 
@@ -95,11 +95,11 @@ STRATEGIES: Registry[type[Strategy]] = Registry(
 # From the settings to a model, its batches and its scores.
 TASKS: Registry[Callable[[Model, Lora, Data], Task]] = Registry(
     {
-        "text-classification": "flwr_decaf.clients.text_classification:build",
-        "causal-lm": "flwr_decaf.clients.causal_lm:build",
-        "image-classification": "flwr_decaf.clients.image_classification:build",
-        "clip": "flwr_decaf.clients.clip:build",
-        "cnn": "flwr_decaf.clients.cnn:build",
+        "text-classification": "flwr_decaf.clients.tasks.text_classification:build",
+        "causal-lm": "flwr_decaf.clients.tasks.causal_lm:build",
+        "image-classification": "flwr_decaf.clients.tasks.image_classification:build",
+        "clip": "flwr_decaf.clients.tasks.clip:build",
+        "cnn": "flwr_decaf.clients.tasks.cnn:build",
     }
 )
 
@@ -122,11 +122,11 @@ PARTITIONERS: Registry[Callable[[Dataset, int, Data, int], Partitioner]] = Regis
 # How a batch of pictures is changed in training.
 AUGMENTATIONS: Registry[Callable[[torch.Tensor], torch.Tensor]] = Registry(
     {
-        "none": "flwr_decaf.clients.augmentation:unchanged",
-        "flip": "flwr_decaf.clients.augmentation:flip",
-        "shift": "flwr_decaf.clients.augmentation:shift",
-        "flip-shift": "flwr_decaf.clients.augmentation:flip_shift",
-        "random-resized-crop": "flwr_decaf.clients.augmentation:random_resized_crop",
+        "none": "flwr_decaf.data.augmentation:unchanged",
+        "flip": "flwr_decaf.data.augmentation:flip",
+        "shift": "flwr_decaf.data.augmentation:shift",
+        "flip-shift": "flwr_decaf.data.augmentation:flip_shift",
+        "random-resized-crop": "flwr_decaf.data.augmentation:random_resized_crop",
     }
 )
 

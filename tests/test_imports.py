@@ -28,9 +28,9 @@ def loaded(code):
     [
         "import flwr_decaf",
         "import flwr_decaf.cli",
-        "import flwr_decaf.entry",
-        "import flwr_decaf.simulate",
-        "from pathlib import Path; from flwr_decaf.run_settings import checked_settings; "
+        "import flwr_decaf.app.entry",
+        "import flwr_decaf.cli.simulate",
+        "from pathlib import Path; from flwr_decaf.config.files import checked_settings; "
         "checked_settings(Path('conf/methods.toml'), ['seed=1'], n=4)",
         "from typer.testing import CliRunner; from flwr_decaf.cli import app; "
         "assert 'report' in CliRunner().invoke(app, ['--help']).stdout",
@@ -41,7 +41,7 @@ def test_what_should_be_quick_loads_nothing_heavy(code):
 
 
 def test_the_check_can_fail():
-    assert "torch" in loaded("import flwr_decaf.client_app")
+    assert "torch" in loaded("import flwr_decaf.app.client_app")
 
 
 def packages(code):

@@ -14,11 +14,11 @@ import torch
 from huggingface_hub import constants
 
 from flwr_decaf import machine
+from flwr_decaf.cli.engine import deployment, simulation
+from flwr_decaf.cli.processes import free_port
 from flwr_decaf.config import Config, parse_config
-from flwr_decaf.engine import deployment, simulation
 from flwr_decaf.machine import check_hub, check_machine, count_gpus
-from flwr_decaf.processes import free_port
-from tests.test_cli import CONF, call
+from tests.cli.test_commands import CONF, call
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ def test_nothing_heavy_is_imported_for_it():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_run_without_the_gpu_it_asks_for_ends_before_the_engine_starts(monkeypatch):
-    monkeypatch.setattr("flwr_decaf.simulate.flwr_run", None)
+    monkeypatch.setattr("flwr_decaf.cli.simulate.flwr_run", None)
     for arguments in (["--set", "train.device=cuda"], ["--gpus", "1"], ["--gpus", "-1"]):
         result = call("run", CONF, *arguments)
         assert result.exit_code == 2

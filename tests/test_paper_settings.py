@@ -19,18 +19,18 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from flwr_decaf.clients import cnn
-from flwr_decaf.clients.adapter import initialize_adapter
+from flwr_decaf.app.run import build_strategy
 from flwr_decaf.clients.freezing import freeze_factors
-from flwr_decaf.clients.pretrained import add_adapter
-from flwr_decaf.comparison import runs_of
+from flwr_decaf.clients.models.adapter import initialize_adapter
+from flwr_decaf.clients.models.pretrained import add_adapter
+from flwr_decaf.clients.tasks import cnn
 from flwr_decaf.config import Lora, parse_config
+from flwr_decaf.config.comparison import runs_of
+from flwr_decaf.config.files import checked_settings
+from flwr_decaf.config.network import network_of
 from flwr_decaf.lora import factor_of
-from flwr_decaf.run import build_strategy
-from flwr_decaf.run_folder import RunFolder
-from flwr_decaf.run_network import network_of
-from flwr_decaf.run_settings import checked_settings
-from flwr_decaf.strategies import Router
+from flwr_decaf.runs.folder import RunFolder
+from flwr_decaf.strategies import DecentralizedStrategy
 
 CONF = sorted((Path(__file__).parents[1] / "conf" / "paper").glob("*.toml"))
 CLIP = Path(__file__).parents[1] / "conf" / "paper" / "clip-flowers102.toml"
@@ -90,7 +90,7 @@ def test_graph_schedule_and_adapter_can_be_built(conf, tmp_path):
     assert len(runs) == RUNS[conf.stem]
     for config in list(runs.values())[::5]:
         strategy = build_strategy(config, RunFolder(tmp_path))
-        if isinstance(strategy, Router):
+        if isinstance(strategy, DecentralizedStrategy):
             strategy.network = network_of(config, 10, strategy.weights)
             phases = {strategy.schedule(t).trains for t in range(1, 200)}
             assert phases == PHASES.get(config.strategy, {"AB"})

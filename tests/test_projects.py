@@ -9,8 +9,8 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.clientapp import ClientApp
 
 from flwr_decaf.clients import peer_mixing
-from flwr_decaf.mixing_matrix import build_network
 from flwr_decaf.strategies import DLoRA
+from flwr_decaf.topology.mixing_matrix import build_network
 from tests.apps import projects
 from tests.local_grid import LocalGrid
 

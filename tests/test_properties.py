@@ -12,16 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flwr_decaf.changing_graphs import CHANGING
-from flwr_decaf.checkpoint import Checkpoint, Letter, load_checkpoint, save_checkpoint
-from flwr_decaf.comparison import runs_of
 from flwr_decaf.config import Config, flatten, parse_config
-from flwr_decaf.inspection import read_posts
-from flwr_decaf.messages import pack, packed
-from flwr_decaf.mixing_matrix import WEIGHTS, mixing_matrix, without_nodes
+from flwr_decaf.config.comparison import runs_of
+from flwr_decaf.messages.checkpoint import Checkpoint, Letter, load_checkpoint, save_checkpoint
+from flwr_decaf.messages.inspection import read_posts
+from flwr_decaf.messages.packing import pack, packed
 from flwr_decaf.registries import ROBUST, RULES
-from flwr_decaf.run_folder import RunFolder
-from flwr_decaf.topology import TOPOLOGIES, build_graph
+from flwr_decaf.runs.folder import RunFolder
+from flwr_decaf.topology.graphs import TOPOLOGIES, build_graph
+from flwr_decaf.topology.mixing_matrix import WEIGHTS, mixing_matrix, without_nodes
+from flwr_decaf.topology.time_varying import CHANGING
 from tests.states import lora_state
 
 SEEDS = st.integers(0, 10_000)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from flwr_decaf.config import Config, flatten
-from flwr_decaf.mixing_matrix import WEIGHTS
 from flwr_decaf.registries import STRATEGIES
-from flwr_decaf.topology import TOPOLOGIES
+from flwr_decaf.topology.graphs import TOPOLOGIES
+from flwr_decaf.topology.mixing_matrix import WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf8")

@@ -6,11 +6,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from flwr_decaf import client_app
+from flwr_decaf.app import client_app
+from flwr_decaf.app.run import run_once
 from flwr_decaf.config import flatten, parse_config
-from flwr_decaf.resume import go_on
-from flwr_decaf.run import run_once
-from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.runs.folder import RunFolder
+from flwr_decaf.runs.resume import go_on
 from tests.local_grid import LocalGrid
 
 SETTINGS = {

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import flwr_decaf
-from flwr_decaf.comparison import folder_of, runs_of
 from flwr_decaf.config import parse_config
-from flwr_decaf.run_settings import flat, to_toml
+from flwr_decaf.config.comparison import folder_of, runs_of
+from flwr_decaf.config.files import flat, to_toml
 
 SOURCES = sorted(Path(flwr_decaf.__file__).parent.rglob("*.py"))
 UNPICKLERS = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "torch.load"}

@@ -9,8 +9,8 @@ from weakref import WeakKeyDictionary
 
 from datasets import Dataset
 
-from flwr_decaf.clients.adapter import digest
-from flwr_decaf.clients.tasks import Task
+from flwr_decaf.clients.models.adapter import digest
+from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.clients.training import evaluate_rows
 from flwr_decaf.data.partitions import NodeData
 from flwr_decaf.data.sources import fingerprint

@@ -10,8 +10,8 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 
-from flwr_decaf.clients.hardware import to_device
-from flwr_decaf.clients.tasks import Batch, Task
+from flwr_decaf.clients.models.hardware import to_device
+from flwr_decaf.clients.tasks.contract import Batch, Task
 from flwr_decaf.data.sources import sample
 from flwr_decaf.matching import Group, Matching, find_groups
 

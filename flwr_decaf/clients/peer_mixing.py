@@ -23,16 +23,23 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from flwr_decaf import messages
 from flwr_decaf.clients.alignment import Alignment, Prepare, check_aligns
 from flwr_decaf.distances import interference
-from flwr_decaf.inspection import outliers, read_posts
 from flwr_decaf.lora import State, factor_of, select
-from flwr_decaf.messages import Mail
+from flwr_decaf.messages import records
+from flwr_decaf.messages.inspection import outliers, read_posts
+from flwr_decaf.messages.mail import Mail, take_mail
+from flwr_decaf.messages.packing import (
+    pack_record,
+    pack_shared,
+    packed_array,
+    record_of,
+    unpack_record,
+)
+from flwr_decaf.messages.shared_posts import is_gone
 from flwr_decaf.registries import ROBUST, RULES
 from flwr_decaf.rules import ALIGNED, NEEDED
 from flwr_decaf.rules.contract import check_alike
-from flwr_decaf.shared_posts import is_gone
 
 _LEGACY = {"fitins.parameters", "evaluateins.parameters"}  # records that a client_fn needs
 
@@ -93,23 +100,23 @@ def peer_mixing_with(prepare: Prepare) -> Mod:
 def _mix_and_call(
     msg: Message, context: Context, call_next: ClientAppCallable, prepare: Prepare | None
 ) -> Message:
-    call = cast(ConfigRecord, msg.content.get(messages.CALL, ConfigRecord()))
-    if call.get("ask") == messages.ROLL_CALL:
-        return Message(RecordDict({messages.CALL: _presence(context)}), reply_to=msg)
-    mail = messages.take_mail(msg.content)
+    call = cast(ConfigRecord, msg.content.get(records.CALL, ConfigRecord()))
+    if call.get("ask") == records.ROLL_CALL:
+        return Message(RecordDict({records.CALL: _presence(context)}), reply_to=msg)
+    mail = take_mail(msg.content)
     if mail is None:
         return call_next(msg, context)
     check_aligns(mail.rule, prepare)
     own = _own_state(msg.content, context, mail)
     if own is None:  # the relay sends the node's last post with the next message
-        return Message(RecordDict({messages.CALL: ConfigRecord({"lost": True})}), reply_to=msg)
+        return Message(RecordDict({records.CALL: ConfigRecord({"lost": True})}), reply_to=msg)
     held, metrics, refused = mix(own, mail, lambda: prepare(msg, context) if prepare else None)
     # A large model's user needs the memory that its neighbours' took.
     own, mail = {}, replace(mail, posts={})
-    if call.get("ask") == messages.COLLECT:
-        own_record = messages.pack_record(held)
+    if call.get("ask") == records.COLLECT:
+        own_record = pack_record(held)
         _keep(context, own_record, mail)
-        content = RecordDict({messages.POST: own_record, **_refusals(refused, mail)})
+        content = RecordDict({records.POST: own_record, **_refusals(refused, mail)})
         return Message(content, reply_to=msg)
     msg.content[mail.arrays_key] = ArrayRecord(held)
     reply = _call(call_next, msg, context)
@@ -119,7 +126,7 @@ def _mix_and_call(
     if reply.content.array_records:
         _keep_and_post(reply.content, context, held, mail)
     else:
-        _keep(context, messages.pack_record(held), mail)
+        _keep(context, pack_record(held), mail)
     _report(reply.content, dict.fromkeys(metrics, 0.0) if mail.repeated else metrics)
     reply.content.update(_refusals(refused, mail))
     return reply
@@ -221,18 +228,18 @@ def _own_state(content: RecordDict, context: Context, mail: Mail) -> State | Non
     # Arrays beside mail set the node's own anew: at the start of a run, and after a loss.
     if mail.arrays_key in content:
         return dict(cast(ArrayRecord, content[mail.arrays_key]).to_torch_state_dict())
-    if messages.OWN not in context.state:  # a SuperNode that restarted
+    if records.OWN not in context.state:  # a SuperNode that restarted
         return None
-    version = cast(ConfigRecord, context.state.get(messages.VERSION, ConfigRecord()))
+    version = cast(ConfigRecord, context.state.get(records.VERSION, ConfigRecord()))
     if version.get("version", "") != mail.base:  # an earlier call ended after its timeout
         return None
-    own = cast(ArrayRecord, context.state[messages.OWN])
-    return None if is_gone(messages.packed_array(own)) else messages.unpack_record(own)
+    own = cast(ArrayRecord, context.state[records.OWN])
+    return None if is_gone(packed_array(own)) else unpack_record(own)
 
 
 def _keep(context: Context, own: ArrayRecord, mail: Mail) -> None:
-    context.state[messages.OWN] = own
-    context.state[messages.VERSION] = ConfigRecord({"version": mail.version})
+    context.state[records.OWN] = own
+    context.state[records.VERSION] = ConfigRecord({"version": mail.version})
 
 
 def _keep_and_post(content: RecordDict, context: Context, held: State, mail: Mail) -> None:
@@ -248,11 +255,11 @@ def _keep_and_post(content: RecordDict, context: Context, held: State, mail: Mai
     trained = {name: returned[name] for name in held}
     _check_frozen(held, trained, mail.trains)
     posted = select(trained, mail.travels)
-    post = messages.record_of(messages.pack_shared(posted))
-    content[messages.POST] = post
+    post = record_of(pack_shared(posted))
+    content[records.POST] = post
     # One object where all of it travels: packed once, and pickled once with the reply.
     whole = posted.keys() == trained.keys()
-    _keep(context, post if whole else messages.pack_record(trained), mail)
+    _keep(context, post if whole else pack_record(trained), mail)
 
 
 def _check_frozen(held: State, trained: State, trains: str) -> None:
@@ -268,7 +275,7 @@ def _refusals(refused: dict[int, str], mail: Mail) -> dict[str, ConfigRecord]:
     if not refused or mail.repeated:
         return {}
     record = ConfigRecord({"senders": list(refused), "causes": list(refused.values())})
-    return {messages.REFUSED: record}
+    return {records.REFUSED: record}
 
 
 def _report(content: RecordDict, metrics: dict[str, float]) -> None:

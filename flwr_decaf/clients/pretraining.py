@@ -22,8 +22,8 @@ from huggingface_hub import cached_assets_path
 from safetensors import safe_open
 
 from flwr_decaf import __version__
-from flwr_decaf.clients.adapter import digest, get_adapter, initialize_adapter, set_adapter
-from flwr_decaf.clients.tasks import Task
+from flwr_decaf.clients.models.adapter import digest, get_adapter, initialize_adapter, set_adapter
+from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.clients.training import train_locally
 from flwr_decaf.data.sources import fingerprint
 from flwr_decaf.seeds import derive_seed

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from flwr_decaf.clients.freezing import freeze_factors
-from flwr_decaf.clients.hardware import (
+from flwr_decaf.clients.models.hardware import (
     LossScaling,
     autocast,
     computes_in_fp16,
@@ -21,8 +21,8 @@ from flwr_decaf.clients.hardware import (
     scaling_of,
     to_device,
 )
-from flwr_decaf.clients.scores import Sums, add_up
-from flwr_decaf.clients.tasks import Batch, Task
+from flwr_decaf.clients.tasks.contract import Batch, Task
+from flwr_decaf.clients.tasks.scores import Sums, add_up
 from flwr_decaf.registries import LEARNING_RATES
 from flwr_decaf.seeds import derive_seed
 

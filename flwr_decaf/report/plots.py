@@ -16,7 +16,6 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from flwr_decaf.mixing_matrix import graph_of
 from flwr_decaf.report.runs import (
     consensus_distance,
     labels_of,
@@ -27,8 +26,9 @@ from flwr_decaf.report.runs import (
 from flwr_decaf.report.style import PART_COLOURS, Look, looks
 from flwr_decaf.report.swept import score_over_setting
 from flwr_decaf.report.timing import seconds_spent
-from flwr_decaf.run_folder import RunFolder
-from flwr_decaf.score import score_of
+from flwr_decaf.runs.folder import RunFolder
+from flwr_decaf.runs.score import score_of
+from flwr_decaf.topology.mixing_matrix import graph_of
 
 _SIZE = (7.2, 3.6)  # inches
 _ROUNDING = 1e-5  # fp32 factors: less than this is no interference

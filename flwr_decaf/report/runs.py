@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import pandas as pd
 
-from flwr_decaf.run_folder import RunFolder
-from flwr_decaf.score import Score, score_of
+from flwr_decaf.runs.folder import RunFolder
+from flwr_decaf.runs.score import Score, score_of
 
 # Settings in which runs differ without being different methods.
 _NOT_IN_LABELS = {

@@ -17,7 +17,7 @@ from flwr_decaf.report.runs import (
     varied,
 )
 from flwr_decaf.report.style import looks
-from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.runs.folder import RunFolder
 
 _SIZE = (7.2, 3.6)  # inches
 

@@ -10,8 +10,8 @@ import pandas as pd
 from rich.table import Table
 
 from flwr_decaf.report.runs import evaluated, summarize
-from flwr_decaf.run_folder import RunFolder
-from flwr_decaf.score import SCORES, score_of
+from flwr_decaf.runs.folder import RunFolder
+from flwr_decaf.runs.score import SCORES, score_of
 
 Line = Mapping[str, Any]
 

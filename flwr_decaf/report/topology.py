@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from rich.table import Table
 
-from flwr_decaf.mixing_matrix import graph_of, lambda2, rounds_to_shrink
 from flwr_decaf.report.plots import draw_graph
-from flwr_decaf.topology import Matrix
+from flwr_decaf.topology.graphs import Matrix
+from flwr_decaf.topology.mixing_matrix import graph_of, lambda2, rounds_to_shrink
 
 
 def topology_table(

@@ -7,12 +7,12 @@ tests/strategies/test_conformance.py.
 from flwr_decaf.strategies.centralized import Centralized
 from flwr_decaf.strategies.dec_lora import DecLoRA
 from flwr_decaf.strategies.decaf import DeCAF
+from flwr_decaf.strategies.decentralized import DecentralizedStrategy
 from flwr_decaf.strategies.dimat import DIMAT
 from flwr_decaf.strategies.dlora import DLoRA
 from flwr_decaf.strategies.dlora_fa import DLoRAFA
 from flwr_decaf.strategies.fedavg import FedAvg
 from flwr_decaf.strategies.local_only import LocalOnly
-from flwr_decaf.strategies.router import Router
 from flwr_decaf.strategies.tad_lora import TADLoRA
 
 __all__ = [
@@ -22,8 +22,8 @@ __all__ = [
     "DLoRAFA",
     "DeCAF",
     "DecLoRA",
+    "DecentralizedStrategy",
     "FedAvg",
     "LocalOnly",
-    "Router",
     "TADLoRA",
 ]

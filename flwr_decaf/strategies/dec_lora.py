@@ -1,16 +1,16 @@
 """Dec-LoRA: decentralized LoRA with the paper's Laplacian weights."""
 
-from flwr_decaf.strategies.router import Router
+from flwr_decaf.strategies.decentralized import DecentralizedStrategy
 
 
-class DecLoRA(Router):
+class DecLoRA(DecentralizedStrategy):
     """Average A and B separately, with weights from the graph's Laplacian (arXiv 2501.15361).
 
         A~_i = sum_j q_ij A_j,   B~_i = sum_j q_ij B_j,   Q = I - 2 L / (3 lambda_max(L))
 
     The eigenvalues of Q lie in [1/3, 1]. Both factors train, for K local steps, and travel.
     The paper scores the average over the nodes' models: ``evaluate-average`` reports it.
-    Parameters: see ``Router``.
+    Parameters: see ``DecentralizedStrategy``.
     """
 
     rule = "average"

@@ -1,9 +1,9 @@
 """DIMAT: decentralized training of whole models that are matched before they are averaged."""
 
-from flwr_decaf.strategies.router import Router
+from flwr_decaf.strategies.decentralized import DecentralizedStrategy
 
 
-class DIMAT(Router):
+class DIMAT(DecentralizedStrategy):
     """Match each neighbour's hidden units to the node's own, then average (arXiv 2404.08079).
 
         x~_i = sum_j w_ij P_ij x_j,   P_ii = I
@@ -12,7 +12,7 @@ class DIMAT(Router):
     with those of node i; batch-norm statistics are then recomputed. Nodes may start from different
     initialisations. The alignment needs a model and data: the node's own, where the authors take
     the training data of all nodes. It is the client's part: see
-    ``flwr_decaf.clients.peer_mixing_with``. Parameters: see ``Router``.
+    ``flwr_decaf.clients.peer_mixing_with``. Parameters: see ``DecentralizedStrategy``.
     """
 
     rule = "matched"

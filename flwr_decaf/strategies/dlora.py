@@ -1,16 +1,16 @@
 """DLoRA: decentralized LoRA, both factors averaged one by one."""
 
-from flwr_decaf.strategies.router import Router
+from flwr_decaf.strategies.decentralized import DecentralizedStrategy
 
 
-class DLoRA(Router):
+class DLoRA(DecentralizedStrategy):
     """Average A and B separately over the neighbourhood (arXiv 2505.21382).
 
         A~_i = sum_j w_ij A_j,   B~_i = sum_j w_ij B_j
 
     Both factors train and travel. The averaged factors' product carries interference,
     ``sum_j w_ij (B_j - B~_i)(A_j - A~_i)``. On models without LoRA this is decentralized
-    parallel SGD. Parameters: see ``Router``.
+    parallel SGD. Parameters: see ``DecentralizedStrategy``.
     """
 
     rule = "average"

@@ -8,14 +8,14 @@ from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flwr_strategy
 from flwr.serverapp.strategy import Result
 
-from flwr_decaf.checkpoint import Checkpoint
 from flwr_decaf.lora import size_in_bytes
-from flwr_decaf.messages import pack, unpack
-from flwr_decaf.participation import check_fraction, evaluated
-from flwr_decaf.schedules import is_due
-from flwr_decaf.strategies.attendance import FailureLog, OnFailure, check_failures
-from flwr_decaf.strategies.replies import cause_of
-from flwr_decaf.strategies.resuming import Keep, Score, counting_on, forget, scoring_on
+from flwr_decaf.messages.checkpoint import Checkpoint
+from flwr_decaf.messages.packing import pack, unpack
+from flwr_decaf.strategies.relay.attendance import FailureLog, OnFailure, check_failures
+from flwr_decaf.strategies.relay.replies import cause_of
+from flwr_decaf.strategies.relay.resuming import Keep, Score, counting_on, forget, scoring_on
+from flwr_decaf.strategies.relay.schedules import is_due
+from flwr_decaf.topology.participation import check_fraction, evaluated
 
 _GLOBAL = 0  # whose post the global model is, in a checkpoint
 
@@ -32,7 +32,7 @@ class FedAvg(flwr_strategy.FedAvg):
     evaluate_every : int
         Evaluate in each round that it divides, and in the last; 0 evaluates in none.
     evaluate_fraction, seed
-        As in ``Router``: the nodes are those that peers are evaluated on.
+        As in ``DecentralizedStrategy``: the nodes are those that peers are evaluated on.
     num_rounds : int
         The last round.
     resume_from : Checkpoint, optional
@@ -40,7 +40,7 @@ class FedAvg(flwr_strategy.FedAvg):
     on_round : callable
         Called with a ``Checkpoint`` after each complete round.
     max_failures, on_failure
-        As in ``Router``; nodes that failed are known by their Flower ids here.
+        As in ``DecentralizedStrategy``; nodes that failed are known by their Flower ids here.
     **options
         Flower's own; the minimum numbers of nodes are 1 here.
     """

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from flwr_decaf.strategies.router import Router
+from flwr_decaf.strategies.decentralized import DecentralizedStrategy
 
 
-class LocalOnly(Router):
-    """Every node trains alone, W = I. Parameters: see ``Router``, without those of the graph."""
+class LocalOnly(DecentralizedStrategy):
+    """Every node trains alone, W = I. Parameters: see ``DecentralizedStrategy``, without those of the graph."""
 
     rule = "average"
 

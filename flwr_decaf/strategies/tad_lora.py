@@ -4,14 +4,14 @@ import logging
 from functools import cached_property
 from typing import Any, Literal
 
-from flwr_decaf.network import phase_length
-from flwr_decaf.schedules import Phase, alternating
-from flwr_decaf.strategies.router import Router
+from flwr_decaf.strategies.decentralized import DecentralizedStrategy
+from flwr_decaf.strategies.relay.schedules import Phase, alternating
+from flwr_decaf.topology.network import phase_length
 
 _log = logging.getLogger("flwr")
 
 
-class TADLoRA(Router):
+class TADLoRA(DecentralizedStrategy):
     """Train A for T rounds, then B for T rounds; average both in every round (arXiv 2602.00451).
 
         A~_i = sum_j w_ij A_j,   B~_i = sum_j w_ij B_j
@@ -30,7 +30,7 @@ class TADLoRA(Router):
         Factors to mix: both, or the one that trained in the round. The other travels all the
         same, so that a node that comes back can be given its own.
     *args, **options
-        See ``Router``; the paper draws an Erdos-Renyi graph each round:
+        See ``DecentralizedStrategy``; the paper draws an Erdos-Renyi graph each round:
         ``topology="complete", dynamic="edge-activation"``.
     """
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 
-from flwr_decaf.clients.adapter import get_adapter, initialize_adapter
-from flwr_decaf.clients.tasks import load_node_data, load_task
+from flwr_decaf.clients.loading import load_node_data, load_task
+from flwr_decaf.clients.models.adapter import get_adapter, initialize_adapter
 from flwr_decaf.clients.training import evaluate_rows, train_locally
 from flwr_decaf.config import Data, Lora, Model, Train
 

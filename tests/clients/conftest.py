@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flwr_decaf.clients.adapter import initialize_adapter
-from flwr_decaf.clients.tasks import forget_task, load_node_data, load_task
+from flwr_decaf.clients.loading import forget_task, load_node_data, load_task
+from flwr_decaf.clients.models.adapter import initialize_adapter
 from flwr_decaf.config import Data, Lora, Model
 
 SETTINGS = Model(), Lora(rank=4), Data(max_train_samples=120, max_test_samples=40, max_length=24)

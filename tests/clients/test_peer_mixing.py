@@ -6,12 +6,13 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
-from flwr_decaf import messages
 from flwr_decaf.clients import peer_mixing, peer_mixing_with
 from flwr_decaf.clients.peer_mixing import mix
 from flwr_decaf.lora import select
 from flwr_decaf.matching import Matching, find_groups, permuted
-from flwr_decaf.messages import Mail, pack, put_mail, unpack_record
+from flwr_decaf.messages import records
+from flwr_decaf.messages.mail import Mail, put_mail
+from flwr_decaf.messages.packing import pack, pack_record, unpack_record
 from tests.matching.models import build, draw, logits, pictures, state_of
 from tests.states import lora_state
 
@@ -19,7 +20,7 @@ OWN, OTHER = lora_state(1), lora_state(2)
 
 
 def context(own=None):
-    state = RecordDict({messages.OWN: messages.pack_record(own)} if own else {})
+    state = RecordDict({records.OWN: pack_record(own)} if own else {})
     return Context(0, 0, {"partition-id": 3, "num-partitions": 5, "path": "/data"}, state, {})
 
 
@@ -76,8 +77,8 @@ def test_the_user_s_function_finds_the_mix_and_its_result_becomes_the_node_s_own
     reply = peer_mixing(message(mail()), ctx, train)
     for name, x in found.items():
         torch.testing.assert_close(x, 0.75 * OWN[name] + 0.25 * OTHER[name])
-    kept = unpack_record(ctx.state[messages.OWN])
-    posted = unpack_record(reply.content[messages.POST])
+    kept = unpack_record(ctx.state[records.OWN])
+    posted = unpack_record(reply.content[records.POST])
     for name, x in found.items():
         assert torch.equal(kept[name], x + 1 if "lora" in name else x)
         assert torch.equal(posted[name], kept[name])
@@ -92,8 +93,8 @@ def test_only_what_travels_is_posted_and_what_did_not_travel_is_kept():
     ctx = context(OWN)
     post = mail("B", "B", OTHER, rule="frozen")
     reply = peer_mixing(message(post), ctx, returning(plus_one("lora_B")))
-    assert not any("lora_A" in name for name in unpack_record(reply.content[messages.POST]))
-    kept = unpack_record(ctx.state[messages.OWN])
+    assert not any("lora_A" in name for name in unpack_record(reply.content[records.POST]))
+    kept = unpack_record(ctx.state[records.OWN])
     assert all(torch.equal(kept[name], x) for name, x in frozen_a.items())
 
 
@@ -113,7 +114,7 @@ def test_without_neighbours_the_node_keeps_its_own_to_the_bit():
 def test_arrays_beside_the_mail_set_the_node_s_own_anew():
     ctx = context(OTHER)
     peer_mixing(message(Mail("average", "AB", "AB"), arrays=ArrayRecord(OWN)), ctx, returning())
-    kept = unpack_record(ctx.state[messages.OWN])
+    kept = unpack_record(ctx.state[records.OWN])
     assert all(torch.equal(kept[name], x) for name, x in OWN.items())
 
 
@@ -124,13 +125,13 @@ def test_record_names_of_the_user_s_own():
         return Message(RecordDict({"model": msg.content["model"]}), reply_to=msg)
 
     reply = peer_mixing(message(mail(arrays_key="model")), ctx, train)
-    assert list(reply.content) == [messages.POST, "metrics"]
+    assert list(reply.content) == [records.POST, "metrics"]
 
 
 def test_a_node_that_lost_its_model_says_so_instead_of_training():
     reply = peer_mixing(message(mail()), context(), lambda *_: pytest.fail("it trained"))
-    assert dict(reply.content[messages.CALL]) == {"lost": True}
-    assert list(reply.content) == [messages.CALL]
+    assert dict(reply.content[records.CALL]) == {"lost": True}
+    assert list(reply.content) == [records.CALL]
 
 
 @pytest.mark.parametrize(
@@ -196,17 +197,17 @@ def test_integer_buffers_survive():
     other = {"w": torch.ones(2), "batches": torch.tensor(9)}
     ctx = context(own)
     peer_mixing(message(mail(neighbour=other)), ctx, returning())
-    kept = unpack_record(ctx.state[messages.OWN])
+    kept = unpack_record(ctx.state[records.OWN])
     assert kept["w"].tolist() == [0.25, 0.25]
     assert (kept["batches"].item(), kept["batches"].dtype) == (5, torch.int64)
 
 
 def test_the_roll_call_is_answered_without_the_user_s_function():
-    content = RecordDict({messages.CALL: ConfigRecord({"ask": messages.ROLL_CALL})})
+    content = RecordDict({records.CALL: ConfigRecord({"ask": records.ROLL_CALL})})
     msg = Message(content, dst_node_id=0, message_type="train")
     reply = peer_mixing(msg, context(), lambda *_: pytest.fail("the user's function was called"))
     # nothing else of the node's configuration leaves it
-    assert dict(reply.content[messages.CALL]) == {"partition-id": 3, "num-partitions": 5}
+    assert dict(reply.content[records.CALL]) == {"partition-id": 3, "num-partitions": 5}
 
 
 def test_the_mix_does_not_depend_on_the_number_of_threads():
@@ -243,7 +244,7 @@ class TestAligning:
 
         def prepare(msg, ctx):
             asked.append(msg.content["config"]["server-round"])
-            assert messages.POSTS not in msg.content
+            assert records.POSTS not in msg.content
             return part
 
         sent = message(mail(neighbour=neighbour, rule="matched"))

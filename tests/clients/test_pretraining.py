@@ -6,15 +6,15 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord
 
-from flwr_decaf import client_app
+from flwr_decaf.app import client_app
+from flwr_decaf.app.preflight import check
+from flwr_decaf.app.run import build_strategy
 from flwr_decaf.clients import pretraining
-from flwr_decaf.clients.adapter import get_adapter, initialize_adapter, set_adapter
-from flwr_decaf.clients.tasks import load_node_data, load_task
+from flwr_decaf.clients.loading import load_node_data, load_task
+from flwr_decaf.clients.models.adapter import get_adapter, initialize_adapter, set_adapter
 from flwr_decaf.config import Train, flatten, parse_config
-from flwr_decaf.preflight import check
 from flwr_decaf.registries import STRATEGIES
-from flwr_decaf.run import build_strategy
-from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.runs.folder import RunFolder
 from tests.local_grid import LocalGrid
 
 SETTINGS = {

@@ -7,7 +7,7 @@ from torch import nn
 from torch.func import functional_call
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from flwr_decaf.clients.networks import NETWORKS
+from flwr_decaf.clients.models.networks import NETWORKS
 
 SIDE, CLASSES = 16, 5
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flwr_decaf.config import Config, flatten
-from flwr_decaf.mixing_matrix import build_network
-from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.runs.folder import RunFolder
+from flwr_decaf.topology.mixing_matrix import build_network
 
 # strategy -> accuracy of (node 0, node 1) in rounds 0, 1 and 2, and megabytes sent a round
 CURVES = {

@@ -6,11 +6,11 @@ import tomllib
 
 import pytest
 
-from flwr_decaf.comparison import runs_of
 from flwr_decaf.config import flatten, parse_config
+from flwr_decaf.config.comparison import runs_of
+from flwr_decaf.config.files import flat
 from flwr_decaf.report.page import commands, settings_to_repeat, write_report
-from flwr_decaf.run_folder import RunFolder
-from flwr_decaf.run_settings import flat
+from flwr_decaf.runs.folder import RunFolder
 from tests.report.conftest import write_run
 
 

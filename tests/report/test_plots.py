@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flwr_decaf.mixing_matrix import build_network
 from flwr_decaf.report.plots import PLOTS, draw
 from flwr_decaf.report.style import looks
 from flwr_decaf.report.topology import save_topologies, topology_table
+from flwr_decaf.topology.mixing_matrix import build_network
 from tests.report.conftest import write_run
 
 

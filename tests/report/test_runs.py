@@ -10,7 +10,7 @@ from flwr_decaf.report.runs import (
     read_metrics,
     summarize,
 )
-from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.runs.folder import RunFolder
 from tests.report.conftest import write_run
 
 

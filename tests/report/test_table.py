@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from flwr_decaf.report.table import run_table
-from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.runs.folder import RunFolder
 
 
 def text_of(folder):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from flwr_decaf.report.timing import seconds_spent, shares_told
-from flwr_decaf.run_folder import RunFolder
+from flwr_decaf.runs.folder import RunFolder
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from flwr.clientapp import ClientApp
 
 from flwr_decaf.clients import peer_mixing, peer_mixing_with
 from flwr_decaf.lora import factor_of
-from flwr_decaf.mixing_matrix import build_network
 from flwr_decaf.registries import STRATEGIES
-from flwr_decaf.strategies import Router
+from flwr_decaf.strategies import DecentralizedStrategy
+from flwr_decaf.topology.mixing_matrix import build_network
 from tests.local_grid import LocalGrid
 from tests.states import dense_products, lora_state
 
@@ -111,7 +111,9 @@ def equal(first, second):
 
 
 def test_every_strategy_on_the_router_has_a_row():
-    assert set(CASES) == {name for name, kind in KINDS.items() if issubclass(kind, Router)}
+    assert set(CASES) == {
+        name for name, kind in KINDS.items() if issubclass(kind, DecentralizedStrategy)
+    }
 
 
 @pytest.mark.parametrize("name", CASES)

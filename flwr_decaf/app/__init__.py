@@ -1,0 +1,1 @@
+"""What runs inside Flower: the ServerApp, the ClientApp, and one run."""

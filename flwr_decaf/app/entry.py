@@ -1,0 +1,51 @@
+"""The apps as Flower's engines load them: what they do is imported when it is to be done.
+
+Those imports take seconds (torch, transformers, PEFT). Flower's simulation loads both apps before
+it starts Ray, in one process; like this it starts Ray at once.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from flwr_decaf.app.quick_imports import quick_imports
+
+server_app = ServerApp()
+client_app = ClientApp()
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Hand the run to ``server_app.app``."""
+    with quick_imports():
+        from flwr_decaf.app.server_app import app as real
+
+    real(grid, context)
+
+
+@client_app.train()
+def train(msg: Message, context: Context) -> Message:
+    """Hand a train message to ``client_app.app``, mods and all."""
+    return _answer(msg, context)
+
+
+@client_app.evaluate()
+def evaluate(msg: Message, context: Context) -> Message:
+    """Hand an evaluate message to ``client_app.app``, mods and all."""
+    return _answer(msg, context)
+
+
+def _answer(msg: Message, context: Context) -> Message:
+    return _real_client_app()(msg, context)
+
+
+@lru_cache
+def _real_client_app() -> ClientApp:
+    with quick_imports():
+        from flwr_decaf.app.client_app import app as real
+
+    return real

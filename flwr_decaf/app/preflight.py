@@ -1,0 +1,205 @@
+"""What is tried before a run starts: all that can be known to be wrong by then."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+
+from flwr_decaf.clients.loading import load_task, load_test
+from flwr_decaf.clients.models.adapter import get_adapter, initialize_adapter, set_adapter
+from flwr_decaf.clients.models.hardware import choose_device, is_available
+from flwr_decaf.clients.node_matching import matching_on
+from flwr_decaf.clients.tasks.contract import Task
+from flwr_decaf.clients.training import take_steps
+from flwr_decaf.config import Config, Data, Dimat, Lora, Model, Train
+from flwr_decaf.config.network import network_of
+from flwr_decaf.data.partitions import partition_rows
+from flwr_decaf.data.sources import load_rows, skipped_rows
+from flwr_decaf.registries import STRATEGIES
+from flwr_decaf.rules import ALIGNED, NEEDED
+from flwr_decaf.strategies import FedAvg
+from flwr_decaf.text import first_line
+from flwr_decaf.topology.mixing_matrix import graph_of
+from flwr_decaf.topology.network import Network
+from flwr_decaf.topology.participation import present, read_schedule
+
+_log = logging.getLogger("flwr")
+_LOOKED_AT = 20  # rounds of a changing graph
+_TRIED = 100  # rows
+
+
+def check(config: Config, n: int, trains: bool = True) -> None:
+    """Refuse a run that cannot be, by trying all that is tried before training.
+
+    Parameters
+    ----------
+    config : Config
+        Of one run.
+    n : int
+        Number of nodes.
+    trains : bool
+        Whether a step is trained on a batch, by default yes; once a run is enough.
+
+    Raises
+    ------
+    ValueError
+        In one line: a model, data set or partition that cannot be had on n nodes, LoRA targets
+        that match nothing, a graph that does not exist, a training step that fails.
+    """
+    if issubclass(STRATEGIES[config.strategy], FedAvg):
+        _refuse_on_a_server(config)
+    else:
+        schedule = read_schedule(config.participation)
+        for server_round in range(1, len(schedule) + 1):
+            present(server_round, n, schedule, drop_probability=0.0, seed=0)
+        _check_honest_majority(config, n)
+    task = load_task(config.model, config.lora, config.data)
+    partition_rows(config.data, n, config.seed)
+    _warn_of_skipped_rows(config.data.unsplit())
+    _try_rows(task, config)
+    _check_what_trains(task, config)
+    _network(config, n)
+    if trains and is_available(config.train.device):  # else nodes are on other machines
+        _try_step(config.model, config.lora, config.data.unsplit(), config.train, config.seed)
+
+
+@lru_cache(maxsize=64)  # runs that are compared differ in their strategy, mostly
+def _try_step(model: Model, lora: Lora, data: Data, train: Train, seed: int) -> None:
+    """Train one step on one batch from the common start, and leave the model as it was."""
+    task, device = load_task(model, lora, data), choose_device(train.device)
+    tried = (
+        f"a trial step with train.precision = {train.precision}, model.dtype = {model.dtype} and "
+        f"train.learning-rate = {train.learning_rate} on {device.type}"
+    )
+    with _left_as_it_is(task):
+        initialize_adapter(task.model, seed)
+        task.model.to(device)
+        try:
+            batch = task.collate(list(_first_rows(task, data, seed, train.batch_size)))
+            (loss,) = take_steps(task, [batch], train, "AB").losses
+        except _FAILURES as error:
+            raise ValueError(
+                "train.* must be settings with which the model trains; "
+                f"{tried} failed ({type(error).__name__}: {first_line(error)}); see "
+                "train.precision, model.dtype, train.device and train.batch-size"
+            ) from error
+        finite = all(bool(x.isfinite().all()) for x in get_adapter(task.model).values())
+    if not (math.isfinite(loss) and finite):
+        got = f"a loss of {loss}" if finite else f"a loss of {loss} and weights that are not finite"
+        raise ValueError(
+            f"train.* must be settings with which the model trains; {tried} gave {got}; lower "
+            "train.learning-rate, or set model.dtype and train.precision to fp32"
+        )
+
+
+# What PyTorch and models raise for settings and batches that they cannot work with.
+_FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+@contextmanager
+def _left_as_it_is(task: Task) -> Iterator[None]:
+    """Put the adapter, the mode and the device of a model back: the process shares the task."""
+    model, training = task.model, task.model.training
+    home = next(model.parameters()).device
+    held = {name: tensor.clone() for name, tensor in get_adapter(model).items()}
+    try:
+        yield
+    finally:
+        model.to(home)
+        model.train(training)
+        set_adapter(model, held)
+        torch.cuda.empty_cache()  # of a GPU, if there is one, that the nodes are to work on
+
+
+def _network(config: Config, n: int) -> Network:
+    own_weights = getattr(STRATEGIES[config.strategy], "own_weights", "metropolis")
+    return network_of(config, n, own_weights)
+
+
+def _check_what_trains(task: Task, config: Config) -> None:
+    """Refuse what is for adapters where a whole model trains, and the other way round."""
+    strategy, adapts = STRATEGIES[config.strategy], isinstance(task.model, PeftModel)
+    if getattr(strategy, "rule", "") in ALIGNED:
+        rows = load_test(config.model, config.lora, config.data, config.seed)
+        matching_on(task, rows.select(range(min(2, len(rows)))), Dimat(), seed=0)
+    if config.train.pretrain_epochs and adapts:
+        # From starts of their own, adapters would not even share the A that DLoRA-FA freezes.
+        raise ValueError(
+            "train.pretrain-epochs must be 0 where adapters train on a common base, from a common "
+            f"start; got {config.train.pretrain_epochs} with model.task = {config.model.task}; "
+            "leave it out, or set model.task to cnn"
+        )
+    if getattr(strategy, "adapters_only", False) and not adapts:
+        raise ValueError(
+            f"strategy must be one for whole models with model.task = {config.model.task}; got "
+            f"{config.strategy!r}, which is about LoRA factors; take dimat, dlora, fedavg or "
+            "local-only"
+        )
+
+
+@lru_cache
+def _warn_of_skipped_rows(data: Data) -> None:
+    """Warn once of each data set, however many runs it serves."""
+    if skipped := skipped_rows(data):
+        _log.warning("data.name: %d rows without a text or a label are left out", skipped)
+
+
+def _try_rows(task: Task, config: Config) -> None:
+    """Encode the test rows and the first train rows: what is wrong with them must show here."""
+    try:
+        load_test(config.model, config.lora, config.data, config.seed)
+        _first_rows(task, config.data, config.seed, _TRIED)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"data.name must hold rows that model.task = {config.model.task} can encode; got "
+            f"{type(error).__name__}: {first_line(error)}; see data.text-column, data.prompt, "
+            "data.response and data.messages-column"
+        ) from error
+
+
+def _first_rows(task: Task, data: Data, seed: int, count: int) -> Dataset:
+    rows = load_rows(data, seed)["train"]
+    return task.encode(rows.select(range(min(count, len(rows)))))
+
+
+def _refuse_on_a_server(config: Config) -> None:
+    none = Config()
+    for key, value, default in (
+        ("drop-probability", config.drop_probability, none.drop_probability),
+        ("participation", config.participation, none.participation),
+        ("robust.method", config.robust.method, none.robust.method),
+        ("attack.sign-flipping", config.attack.sign_flipping, none.attack.sign_flipping),
+    ):
+        if value != default:
+            raise ValueError(
+                f"{key} must be {default!r} with strategy {config.strategy}; got {value!r}; it is "
+                "for nodes on a graph"
+            )
+
+
+def _check_honest_majority(config: Config, n: int) -> None:
+    """Refuse robust mixing where nobody has the neighbours for it, and a run of liars alone."""
+    if config.attack.sign_flipping >= n:
+        raise ValueError(
+            f"attack.sign-flipping must leave honest nodes; got {config.attack.sign_flipping} of "
+            f"{n} nodes; let fewer lie"
+        )
+    network, robust = _network(config, n), config.robust
+    needed = NEEDED[robust.method](robust.liars)
+    rounds = range(1, min(config.num_server_rounds, _LOOKED_AT) + 1)
+    degrees = [d for t in rounds for _, d in graph_of(network.of_round(t)).degree]
+    if needed > max(degrees, default=0):
+        raise ValueError(
+            f"robust.liars must leave a node neighbours to trust: {robust.method} with "
+            f"{robust.liars} takes {needed} of them; got at most {max(degrees, default=0)}; take "
+            "a denser topology, or fewer liars"
+        )
+    if needed > min(degrees, default=0):
+        _log.warning("robust.method: nodes with fewer than %d neighbours will not mix", needed)

@@ -1,0 +1,226 @@
+"""One run: one strategy from the evaluation at the start to the adapters in its run folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from flwr_decaf.clients.loading import load_task, load_test
+from flwr_decaf.clients.models.adapter import initialize_adapter, set_adapter
+from flwr_decaf.clients.tasks.contract import Task
+from flwr_decaf.clients.training import evaluate_rows
+from flwr_decaf.config import Config, Value
+from flwr_decaf.config.network import network_of, network_options
+from flwr_decaf.lora import State
+from flwr_decaf.messages.checkpoint import Checkpoint, save_checkpoint
+from flwr_decaf.registries import STRATEGIES
+from flwr_decaf.runs.folder import RunFolder
+from flwr_decaf.runs.model_card import last_evaluations, model_card
+from flwr_decaf.runs.trackers import event_writer
+from flwr_decaf.strategies import DecentralizedStrategy, FedAvg, TADLoRA
+from flwr_decaf.strategies.relay.attendance import check_failures
+from flwr_decaf.strategies.relay.replies import cause_of
+from flwr_decaf.strategies.relay.schedules import is_due
+from flwr_decaf.topology.mixing_matrix import lambda2
+from flwr_decaf.topology.network import rho
+from flwr_decaf.topology.participation import read_schedule
+
+
+def run_once(
+    grid: Grid,
+    nodes: list[int],
+    config: Config,
+    chosen: Mapping[str, Value],
+    folder: RunFolder,
+    checkpoint: Checkpoint | None = None,
+) -> None:
+    """Run one strategy on the nodes, and leave what came of it in a run folder.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's connection to the nodes.
+    nodes : list of int
+        Their ids, by position.
+    config : Config
+        Of this run, with one strategy.
+    chosen : mapping
+        Settings in which it departs from the run-config that the nodes have; sent to them.
+    folder : RunFolder
+        Created, with status "running".
+    checkpoint : Checkpoint, optional
+        Where to go on.
+    """
+    task = load_task(config.model, config.lora, config.data)
+    initial = initialize_adapter(task.model, config.seed)
+    settings = ConfigRecord({"settings": json.dumps(dict(chosen))})
+    strategy = build_strategy(config, folder, checkpoint)
+    if config.tensorboard:
+        done = checkpoint.server_round if checkpoint else -1
+        folder.listeners.append(event_writer(folder.path / "tensorboard", done))
+    train_settings = ConfigRecord({**settings})
+    _send_back_scaling(folder, train_settings)
+    folder.update(labels=task.labels, network=_describe_network(config, strategy, len(nodes)))
+    if checkpoint is None:
+        asked = nodes[:1] if config.strategy == "centralized" else nodes
+        _evaluate_start(grid, asked, initial, settings, folder, config.round_timeout)
+    result = strategy.start(
+        grid=grid,
+        initial_arrays=ArrayRecord(initial),
+        num_rounds=config.num_server_rounds,
+        timeout=config.round_timeout,
+        train_config=train_settings,
+        evaluate_config=settings,
+        evaluate_fn=_average_scorer(task, config, folder) if config.evaluate_average else None,
+    )
+    adapters = _final_adapters(strategy, grid, result)
+    if isinstance(strategy, DecentralizedStrategy) and len(adapters) < len(nodes):
+        raise RuntimeError(
+            f"{len(nodes) - len(adapters)} nodes did not hand over their adapter at the end; go on "
+            "with resume-from, which asks them again"
+        )
+    evaluations = last_evaluations(folder.metrics)
+    for name, state in adapters.items():
+        set_adapter(task.model, state)
+        card = model_card(name, config, len(nodes), evaluations.get(name, {}))
+        folder.save(name, partial(_write_model, task, card))
+    _check_complete(config, folder)
+
+
+def _send_back_scaling(folder: RunFolder, train_settings: ConfigRecord) -> None:
+    """Let every train message bring what the nodes last reported of fp16's loss scaling.
+
+    It decides which steps are skipped, so it is kept with the run and not in a node's memory: a
+    resumed run, a restarted node and the node that "centralized" happens to ask find it, too.
+    """
+    known: dict[str, list[float]] = {}
+
+    def note(lines: Sequence[Mapping[str, Any]]) -> None:
+        for line in lines:
+            if "loss-scale" in line:
+                known[str(line["node"])] = [line["loss-scale"], line["growth-tracker"]]
+        if known:  # strategies read the record anew in every round
+            train_settings["loss-scaling"] = json.dumps(known)
+
+    note(folder.metrics)
+    folder.listeners.append(note)
+
+
+def build_strategy(
+    config: Config, folder: RunFolder, checkpoint: Checkpoint | None = None
+) -> Strategy:
+    """Make the strategy that the settings name, with the run folder as its recorder."""
+
+    def keep(reached: Checkpoint) -> None:
+        if is_due(reached.server_round, config.checkpoint_every, config.num_server_rounds):
+            save_checkpoint(folder.checkpoints, reached)
+
+    common: dict[str, Any] = {
+        "evaluate_every": config.evaluate_every,
+        "evaluate_fraction": config.evaluate_fraction,
+        "seed": config.topology.seed,
+        "resume_from": checkpoint,
+        "on_round": keep,
+        "train_metrics_aggr_fn": folder.recorder("train"),
+        "evaluate_metrics_aggr_fn": folder.recorder("evaluate"),
+    }
+    common |= {
+        "max_failures": None if config.max_failures < 0 else config.max_failures,
+        "on_failure": folder.note_failure,
+    }
+    strategy = STRATEGIES[config.strategy]
+    if issubclass(strategy, FedAvg):
+        return strategy(num_rounds=config.num_server_rounds, **common)
+    common |= {
+        "retries": config.retries,
+        "participation": read_schedule(config.participation),
+        "drop_probability": config.drop_probability,
+        "robust": config.robust.method,
+        "liars": config.robust.liars,
+        "sign_flipping": config.attack.sign_flipping,
+    }
+    if config.strategy != "local-only":
+        common |= network_options(config)
+    if strategy is TADLoRA:
+        length = config.tad.phase_length
+        common["phase_length"] = length if length == "auto" else int(length)
+        common["mixes"] = config.tad.mixes
+    return strategy(**common)
+
+
+def _describe_network(config: Config, strategy: Strategy, n: int) -> dict[str, Any]:
+    if not isinstance(strategy, DecentralizedStrategy):
+        return {"nodes": n}
+    network = network_of(config, n, strategy.weights)
+    return {
+        "nodes": n,
+        "lambda2": lambda2(network.base),
+        "rho": rho(network),
+        "mixing-matrix": network.base.tolist(),
+    }
+
+
+def _evaluate_start(
+    grid: Grid,
+    nodes: list[int],
+    initial: State,
+    settings: ConfigRecord,
+    folder: RunFolder,
+    timeout: float,
+) -> None:
+    """Score the initial adapter on every node, as round 0, whatever the strategy."""
+    config = ConfigRecord({**settings, "server-round": 0})
+    content = RecordDict({"arrays": ArrayRecord(initial), "config": config})
+    kind = MessageType.EVALUATE
+    asked = [Message(content=content, message_type=kind, dst_node_id=node) for node in nodes]
+    replies = list(grid.send_and_receive(asked, timeout=timeout))
+    errors = [reply for reply in replies if reply.has_error()]
+    causes = {reply.metadata.src_node_id: cause_of(reply) for reply in errors}
+    if len(replies) < len(nodes):
+        causes[0] = f"{len(nodes) - len(replies)} nodes gave no reply in time"
+    check_failures(0, causes, asked=len(nodes), tolerated=0)
+    folder.recorder("evaluate")([reply.content for reply in replies], "num-examples")
+
+
+def _average_scorer(
+    task: Task, config: Config, folder: RunFolder
+) -> Callable[[int, ArrayRecord], MetricRecord | None]:
+    """Make the function that scores the average over the nodes' models, Dec-LoRA's own metric."""
+
+    def score(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        if not is_due(server_round, config.evaluate_every, config.num_server_rounds):
+            return None
+        set_adapter(task.model, arrays.to_torch_state_dict())
+        test = load_test(config.model, config.lora, config.data, config.seed)
+        scores = evaluate_rows(task, test, config.train)
+        told = {f"average-{name}": value for name, value in scores.items()}
+        folder.append([{"round": server_round, "phase": "average", **told}])
+        return MetricRecord(dict(told))
+
+    return score
+
+
+def _final_adapters(strategy: Strategy, grid: Grid, result: Result) -> dict[str, State]:
+    if isinstance(strategy, DecentralizedStrategy):
+        return {f"node-{node}": state for node, state in strategy.collect(grid).items()}
+    return {"global": dict(result.arrays.to_torch_state_dict())}
+
+
+def _write_model(task: Task, card: str, path: Path) -> None:
+    task.model.save_pretrained(path)
+    (path / "README.md").write_text(card, encoding="utf8")
+
+
+def _check_complete(config: Config, folder: RunFolder) -> None:
+    # Flower's own strategies go on without replies and end "successfully"; a run must not.
+    trained = {line["round"] for line in folder.metrics if line["phase"] == "train"}
+    missing = set(range(1, config.num_server_rounds + 1)) - trained
+    if missing:
+        raise RuntimeError(f"no node trained in round {min(missing)}; see the log for the cause")

@@ -1,0 +1,180 @@
+"""The command ``flwr-decaf``. Heavy imports stay inside the commands, so that --help is quick."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from flwr_decaf import __version__
+
+if TYPE_CHECKING:
+    from flwr_decaf.runs.folder import RunFolder
+
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # two dozen before the first line
+
+app = typer.Typer(no_args_is_help=True)
+# Paths, settings and the texts of errors may hold brackets: nothing that is printed is markup.
+_console = Console(markup=False, highlight=False)
+_errors = Console(markup=False, highlight=False, stderr=True)
+
+RunFolders = Annotated[list[Path], typer.Argument(help="Run folders, or folders of run folders.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        _console.print(f"flwr-decaf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Peer-to-peer LoRA fine-tuning on Flower."""
+
+
+class Kind(StrEnum):
+    """Flower's engines."""
+
+    simulation = "simulation"
+    deployment = "deployment"
+
+
+@app.command()
+def run(  # noqa: PLR0913 - an argument an option
+    conf: Annotated[Path, typer.Argument(help="TOML file with settings (see conf/).")],
+    nodes: Annotated[int, typer.Option(help="Number of virtual clients.", min=1)] = 10,
+    app_dir: Annotated[Path, typer.Option("--app", help="Folder of the Flower app.")] = Path("."),
+    cpus: Annotated[int, typer.Option(help="CPU cores of one client.", min=1)] = 1,
+    gpus: Annotated[float, typer.Option(help="GPUs of one client: 1/k or a whole number.")] = 0.0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Override one setting: lora.rank=4")
+    ] = None,
+    engine: Annotated[
+        Kind, typer.Option(help="Ray actors, or SuperNodes as processes on this machine.")
+    ] = Kind.simulation,
+    verbose: Annotated[bool, typer.Option(help="Show Flower's log instead of progress.")] = False,
+) -> None:
+    """Run an experiment with 'flwr run', and exit with 1 if it fails.
+
+    The settings are checked before anything starts. Flower's log goes to log.txt in the run folder.
+    """
+    from flwr_decaf.cli.engine import deployment, simulation
+    from flwr_decaf.cli.simulate import simulate
+
+    console = None if verbose else _console
+    try:
+        chosen = deployment(nodes) if engine == Kind.deployment else simulation(nodes, cpus, gpus)
+        folders = simulate(conf, settings or [], nodes, chosen, app_dir.resolve(), console)
+    except ValueError as error:
+        _fail(str(error), code=2)
+    except RuntimeError as error:
+        _fail(str(error))
+    except KeyboardInterrupt as error:
+        _fail(str(error) or "interrupted", code=130)
+    _print_runs(folders)
+
+
+@app.command()
+def show(folders: RunFolders) -> None:
+    """Print a table for each folder: of its nodes, or of the runs in it."""
+    from flwr_decaf.report.runs import find_runs
+
+    for folder in folders:
+        try:
+            _print_runs(find_runs([folder]))
+        except ValueError as error:
+            if len(folders) == 1:
+                _fail(str(error), code=2)
+            _print_error("Left out:", str(error), style="yellow")
+
+
+@app.command()
+def report(
+    folders: RunFolders,
+    output: Annotated[Path | None, typer.Option(help="Folder to write to.")] = None,
+) -> None:
+    """Write an HTML page with tables and plots: into the folder given, or report/ for several."""
+    from flwr_decaf.report.page import write_report
+    from flwr_decaf.report.runs import find_runs
+
+    try:
+        page = write_report(
+            find_runs(folders), output or (folders[0] if len(folders) == 1 else Path()) / "report"
+        )
+    except ValueError as error:
+        _fail(str(error), code=2)
+    _console.print(f"Report: {page}", soft_wrap=True)
+
+
+@app.command()
+def topology(  # noqa: PLR0913 - an argument an option
+    names: Annotated[list[str], typer.Argument(help="Families, or JSON files with graphs.")],
+    nodes: Annotated[int, typer.Option(help="Number of nodes.", min=1)] = 10,
+    weights: Annotated[str, typer.Option(help="Weight rule.")] = "metropolis",
+    seed: Annotated[int, typer.Option(help="Decides the draw of random graphs.", min=0)] = 0,
+    edge_probability: Annotated[float, typer.Option(help="Of random graphs.")] = 0.5,
+    degree: Annotated[int, typer.Option(help="Of random regular graphs and small worlds.")] = 4,
+    dynamic: Annotated[str, typer.Option(help="How they change from round to round.")] = "static",
+    activation_probability: Annotated[float, typer.Option(help="Of edge-activation.")] = 0.5,
+    adapter_mb: Annotated[float, typer.Option(help="Size of one post, in MB.")] = 1.0,
+    output: Annotated[Path, typer.Option(help="Picture to draw.")] = Path("topology.png"),
+) -> None:
+    """Draw graphs, and say how fast they agree and what they cost."""
+    from flwr_decaf.report.topology import save_topologies, topology_table
+    from flwr_decaf.topology.network import build_changing_network, phase_length, rho
+
+    options = {
+        "edge_probability": edge_probability,
+        "degree": degree,
+        "activation_probability": activation_probability,
+    }
+    try:
+        networks = {
+            name: build_changing_network(name, nodes, weights, seed, options, dynamic)
+            for name in names
+        }
+        bases = {name: network.base for name, network in networks.items()}
+        save_topologies(bases, output)
+        told = [
+            f"{name}, {dynamic}: rho = {rho(network):.4f}, T of TAD-LoRA = {phase_length(network)}"
+            for name, network in networks.items()
+            if network.changes
+        ]
+    except ValueError as error:
+        _fail(str(error), code=2)
+    _console.print(topology_table(bases, adapter_mb * 1e6, changing=bool(told)))
+    for line in told:
+        _console.print(line, soft_wrap=True)
+    _console.print(f"Picture: {output}", soft_wrap=True)
+
+
+def _print_runs(folders: list[RunFolder]) -> None:
+    from flwr_decaf.report.table import comparison_table, run_table
+    from flwr_decaf.report.timing import shares_told
+
+    _console.print(run_table(folders[0]) if len(folders) == 1 else comparison_table(folders))
+    if len(folders) == 1 and (told := shares_told(folders[0])):
+        _console.print(told, soft_wrap=True)
+    path = folders[0].path if len(folders) == 1 else folders[0].path.parent
+    odd = sorted({str(folder.run.get("status")) for folder in folders} - {"finished"})
+    status = f" ({', '.join(odd)})" if odd else ""
+    _console.print(f"Run folder: {path}{status}", soft_wrap=True)
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    _print_error("Error:", message, style="bold red")
+    raise typer.Exit(code)
+
+
+def _print_error(heading: str, message: str, style: str) -> None:
+    _errors.print(Text.assemble((heading, style), f" {message}"), soft_wrap=True)

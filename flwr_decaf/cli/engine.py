@@ -1,0 +1,236 @@
+"""Flower's two engines, started for one run and ended with it.
+
+``flwr run`` alone exits 0 when the run failed, re-installs the app's dependencies, and hands the
+run to a SuperLink that outlives it and keeps its first caller's directory and environment. Here
+every run gets a SuperLink of its own on a free port; whether it succeeded is read from its run
+folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from flwr_decaf.cli.app_bundle import bundled_part
+from flwr_decaf.cli.processes import environment, free_port, running, script, wait_until_up, watched
+from flwr_decaf.messages.shared_posts import POSTS
+
+_LOOK_EVERY = 0.5  # seconds
+
+
+class Engine(NamedTuple):
+    """A way to run clients.
+
+    Attributes
+    ----------
+    start : callable
+        Context manager from a folder for Flower's files to the environment in which ``flwr`` finds
+        the engine's SuperLink under the name "local".
+    federation : mapping
+        Flower's federation-config.
+    """
+
+    start: Callable[[Path], contextlib.AbstractContextManager[dict[str, str]]]
+    federation: Mapping[str, object]
+
+
+def simulation(nodes: int, cpus: int = 1, gpus: float = 0.0) -> Engine:
+    """Run virtual clients as Ray actors.
+
+    Parameters
+    ----------
+    nodes : int
+        Number of clients.
+    cpus : int
+        CPU cores of one client.
+    gpus : float
+        GPUs of one client: 1/k for k clients on a GPU, or a whole number.
+
+    Raises
+    ------
+    ValueError
+        If ``gpus`` is negative, or another fraction: Ray would make more actors than it can place,
+        and hang.
+    """
+    whole = gpus.is_integer() or (math.isfinite(gpus) and (1 / gpus).is_integer())
+    if gpus < 0 or not whole:
+        raise ValueError(
+            f"--gpus must be 0, 1/k or a whole number; got {gpus}; write e.g. 0.5 for two clients "
+            "on a GPU"
+        )
+    federation: dict[str, object] = {"num-supernodes": nodes, "client-resources-num-cpus": cpus}
+    if gpus:
+        federation["client-resources-num-gpus"] = gpus
+
+    def start(home: Path) -> contextlib.AbstractContextManager[dict[str, str]]:
+        return superlink(home, "--simulation", **_shared_posts(home))
+
+    return Engine(start, federation)
+
+
+def _shared_posts(home: Path) -> dict[str, str]:
+    if "RAY_ADDRESS" in os.environ:  # a cluster, of several machines perhaps
+        return {}
+    (home / "posts").mkdir()
+    return {POSTS: str(home / "posts")}
+
+
+def deployment(nodes: int) -> Engine:
+    """Run clients as SuperNodes: processes of their own on this machine, over the loopback."""
+
+    @contextlib.contextmanager
+    def start(home: Path) -> Iterator[dict[str, str]]:
+        with superlink(home) as env, contextlib.ExitStack() as supernodes:
+            for place in range(nodes):
+                supernodes.enter_context(supernode(home, env, place, nodes))
+            yield env
+
+    return Engine(start, {})
+
+
+@contextlib.contextmanager
+def supernode(
+    home: Path, env: Mapping[str, str], place: int, nodes: int
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the SuperNode of one partition beside the block.
+
+    Parameters
+    ----------
+    home : Path
+        Folder of the engine; the SuperNode logs to supernode-<place>.log there.
+    env : mapping of str to str
+        What the engine yielded.
+    place, nodes : int
+        Its partition, of how many.
+    """
+    command = [
+        "flower-supernode", "--insecure", "--superlink", env[_ADDRESS], "--port", str(free_port()),
+        "--node-config", f"partition-id={place} num-partitions={nodes}",
+    ]  # fmt: skip
+    with running(command, env, home / f"supernode-{place}.log") as process:
+        yield process
+
+
+def flwr_run(
+    app: Path,
+    run_config: Path,
+    engine: Engine,
+    log: Path | None = None,
+    watch: Callable[[], None] = lambda: None,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
+    """Run a Flower app to its end.
+
+    Parameters
+    ----------
+    app : Path
+        Folder with the app's pyproject.toml.
+    run_config : Path
+        TOML file with the settings.
+    engine : Engine
+        ``simulation(...)`` or ``deployment(...)``.
+    log : Path, optional
+        Where Flower's log goes; by default to this process's own output.
+    watch : callable
+        Called every half second while the run goes on.
+    meanwhile : callable
+        Called once, in a thread, while the engine comes up; what it raises ends all. Nothing is
+        watched before it is done.
+
+    Raises
+    ------
+    RuntimeError
+        If the SuperLink does not start, or ``flwr run`` itself fails. A run that fails later does
+        not show here: Flower exits 0 then.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="flwr-decaf-") as home,
+        watched(Path(home)),
+        bundled_part(app) as part,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        command = [script("flwr"), "run", str(part), "local", "--stream"]
+        command += ["--run-config", str(run_config)]
+        if engine.federation:
+            options = (f"{key}={value}" for key, value in engine.federation.items())
+            command += ["--federation-config", " ".join(options)]
+        beside = pool.submit(meanwhile)
+
+        def look() -> None:
+            if beside.done():
+                beside.result()
+                watch()
+
+        with engine.start(Path(home)) as env:
+            _submit(command, env, log, look)
+            beside.result()
+
+
+_ADDRESS = "FLWR_DECAF_SUPERLINK"  # where supernode() finds the SuperLink's address
+
+
+@contextlib.contextmanager
+def superlink(home: Path, *options: str, **variables: str) -> Iterator[dict[str, str]]:
+    """Run a SuperLink, whose files lie in ``home``, beside the block.
+
+    Parameters
+    ----------
+    home : Path
+        Folder for its files.
+    *options, **variables : str
+        For its command line, and its environment.
+
+    Yields
+    ------
+    dict of str to str
+        The environment in which ``flwr`` finds it under the name "local".
+    """
+    port, log = free_port(), home / "superlink.log"
+    env = {**environment(home), **variables, _ADDRESS: f"127.0.0.1:{port}"}
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "local"\n\n[superlink.local]\naddress = "{env[_ADDRESS]}"\n'
+        "insecure = true\n",
+        encoding="utf8",
+    )
+    command = [
+        "flower-superlink", "--insecure", "--isolation", "subprocess", "--host", "127.0.0.1",
+        "--port", str(port), "--database", str(home / "state.db"), *options,
+    ]  # fmt: skip
+    with running(command, env, log) as process:
+        wait_until_up(process, port, log)
+        yield env
+
+
+def _submit(
+    command: Sequence[str], env: Mapping[str, str], log: Path | None, watch: Callable[[], None]
+) -> None:
+    with _output(log) as output:
+        process = subprocess.Popen(command, env=dict(env), stdout=output, stderr=output)
+        try:
+            code = _wait(process, watch)
+        finally:
+            process.terminate()
+    if code != 0:
+        where = log or "its output"
+        raise RuntimeError(f"'{' '.join(command)}' ended with status {code}; see {where}")
+
+
+def _wait(process: subprocess.Popen[bytes], watch: Callable[[], None]) -> int:
+    while True:
+        watch()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(timeout=_LOOK_EVERY)
+
+
+def _output(log: Path | None) -> contextlib.AbstractContextManager[IO[bytes] | None]:
+    if log is None:
+        return contextlib.nullcontext()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return log.open("ab")

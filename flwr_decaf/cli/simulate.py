@@ -1,0 +1,194 @@
+"""A settings file in, finished run folders out: what stands behind ``flwr-decaf run``.
+
+What loads torch or transformers is imported where it is used: a wrong setting is told at once, and
+the engine starts beside these imports.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from flwr_decaf.app.quick_imports import quick_imports
+from flwr_decaf.cli.engine import Engine, flwr_run
+from flwr_decaf.cli.progress import shown_progress
+from flwr_decaf.config import Config, Value, parse_config
+from flwr_decaf.config.comparison import folder_of, runs_of
+from flwr_decaf.config.files import checked_settings, to_toml
+from flwr_decaf.machine import check_hub, check_machine
+from flwr_decaf.runs.folder import DEAD_ACTOR, RunFolder, holds_runs
+
+
+def simulate(
+    conf: Path,
+    overrides: Sequence[str],
+    nodes: int,
+    engine: Engine,
+    app: Path,
+    console: Console | None,
+) -> list[RunFolder]:
+    """Run all that a settings file asks for in one ``flwr run``.
+
+    Parameters
+    ----------
+    conf : Path
+        TOML file with settings.
+    overrides : sequence of str
+        ``key=value`` each.
+    nodes : int
+        Number of clients.
+    engine : Engine
+        Where they run.
+    app : Path
+        Folder of the Flower app.
+    console : Console, optional
+        Where progress is shown while Flower's log goes to log.txt in the run folder. Without
+        one, Flower's log is shown instead.
+
+    Returns
+    -------
+    list of RunFolder
+        In the order of the runs, all finished.
+
+    Raises
+    ------
+    ValueError
+        If a setting is wrong, or the run cannot be; nothing is left behind then.
+    RuntimeError
+        If a run failed, with its cause.
+    KeyboardInterrupt
+        If the user ends it, with how to go on.
+    """
+    values = checked_settings(conf, overrides, nodes)
+    root = _root_of(values, conf)
+    _check_app(app)
+    runs = runs_of(parse_config(values))
+    check_machine(runs.values(), engine)
+    check_hub(runs.values())
+    folders = {name: RunFolder(folder_of(root, name, len(runs))) for name in runs}
+    if values["resume-from"]:
+        from flwr_decaf.runs.resume import check_nodes, check_resumable
+
+        check_resumable(root, runs)
+        for folder in folders.values():
+            check_nodes(folder, nodes)
+    paths = {name: folder.path for name, folder in folders.items()}
+    rounds = {name: run.num_server_rounds for name, run in runs.items()}
+
+    def run_engine(values: dict[str, Value], meanwhile: Callable[[], None] = lambda: None) -> None:
+        with tempfile.TemporaryDirectory() as temporary:
+            settings = Path(temporary) / "run.toml"
+            settings.write_text(to_toml(values), encoding="utf8")
+            if console is None:
+                flwr_run(app, settings, engine, meanwhile=meanwhile)
+                return
+            with shown_progress(console, paths, rounds) as watch:
+                flwr_run(app, settings, engine, root / "log.txt", watch, meanwhile)
+
+    with _left_in_order(root, folders.values()):
+        run_engine(values, meanwhile=lambda: _check(runs.values(), nodes))
+        came = -1
+        # Flower cannot replace a Ray actor that died; a fresh engine can, as long as it gets on.
+        while _lost_an_actor(folders.values()) and _progress(folders.values()) > came:
+            came = _progress(folders.values())
+            run_engine(values | {"resume-from": str(root)})
+    return [_finished(folder, root) for folder in folders.values()]
+
+
+@contextmanager
+def _left_in_order(root: Path, folders: Collection[RunFolder]) -> Iterator[None]:
+    """See to what a run leaves, however it ends: what is refused nothing, the rest its status."""
+    fresh = not root.exists()
+    try:
+        yield
+    except ValueError:
+        if fresh:
+            shutil.rmtree(root, ignore_errors=True)
+        raise
+    except KeyboardInterrupt as error:
+        begun = any(folder.run for folder in folders)
+        how = f"go on with the same command and --set resume-from={root}"
+        raise KeyboardInterrupt(f"interrupted; {how if begun else 'no run was begun'}") from error
+    finally:
+        _close(folders)
+
+
+def _close(folders: Iterable[RunFolder]) -> None:
+    """Say of runs that nobody is at any more that they are not running."""
+    for folder in folders:
+        if folder.run.get("status") == "running":
+            folder.finish("interrupted")
+
+
+def _lost_an_actor(folders: Iterable[RunFolder]) -> bool:
+    return any(DEAD_ACTOR in str(folder.run.get("error")) for folder in folders)
+
+
+def _progress(folders: Iterable[RunFolder]) -> int:
+    return sum(len(folder.metrics) for folder in folders)
+
+
+def _root_of(values: dict[str, Value], conf: Path) -> Path:
+    """Say where the runs go, and name them in the settings."""
+    if values["resume-from"]:
+        root = Path(str(values["resume-from"])).resolve()
+        values |= {"resume-from": str(root), "output-dir": str(root.parent), "run-name": root.name}
+        return root
+    values["run-name"] = values["run-name"] or f"{datetime.now():%Y%m%d-%H%M%S}-{conf.stem}"
+    root = Path(str(values["output-dir"])) / str(values["run-name"])
+    _check_writable(root)
+    if holds_runs(root):
+        raise ValueError(
+            f"run-name must name a new run; {root} is there; choose another name, or go on with "
+            "that one by resume-from"
+        )
+    return root
+
+
+def _check_app(app: Path) -> None:
+    if not (app / "pyproject.toml").exists():
+        raise ValueError(
+            f"--app must be the folder of a Flower app; {app} has no pyproject.toml; run it from "
+            "the app's folder, or name that with --app"
+        )
+
+
+def _check_writable(folder: Path) -> None:
+    there = next(path for path in folder.resolve().parents if path.exists())
+    # Both, since root may write where the mode says no, but not to a read-only file system.
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(
+            f"output-dir must be a folder that can be written to; {there} cannot; name another"
+        )
+
+
+def _check(runs: Iterable[Config], nodes: int) -> None:
+    # The ServerApp checks the same, but only after the engine has started.
+    with quick_imports():
+        from flwr_decaf.app.preflight import check
+        from flwr_decaf.clients.loading import forget_task
+
+    for run in runs:
+        check(run, nodes)
+    forget_task()  # what the nodes load, this process need not keep
+
+
+def _finished(folder: RunFolder, root: Path) -> RunFolder:
+    # Flower exits 0 whatever happened: the run folder knows.
+    if folder.run.get("status") != "finished":
+        log = root / "log.txt"
+        silent = (
+            "it stopped without a word (killed, or out of memory or disk); go on with resume-from"
+        )
+        silent = silent if folder.run else "no start"
+        cause = folder.run.get("error", silent)
+        where = f"; Flower's log is {log}" if log.exists() else ""
+        raise RuntimeError(f"the run {folder.path.name} failed: {cause}{where}")
+    return folder

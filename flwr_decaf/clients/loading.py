@@ -1,0 +1,68 @@
+"""Loading a task and a node's rows, once per process."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from datasets import Dataset
+
+from flwr_decaf.clients.tasks.contract import Task
+from flwr_decaf.data.partitions import NodeData, node_data
+from flwr_decaf.data.sources import load_rows
+from flwr_decaf.registries import TASKS
+
+if TYPE_CHECKING:
+    from flwr_decaf.config import Data, Lora, Model
+
+
+def load_task(model: Model, lora: Lora, data: Data) -> Task:
+    """Build a task once per process; every virtual client that the process runs shares it.
+
+    How the data are split over the nodes makes no difference to it.
+
+    The adapter's values are arbitrary: the server draws the first ones
+    (``adapter.initialize_adapter``) and every message brings those to use.
+
+    Raises
+    ------
+    ValueError
+        In one line, if the model cannot be loaded or the adapter does not fit it.
+    """
+    return _build(model, lora, data.unsplit())
+
+
+def forget_task() -> None:
+    """Let go of the task that this process holds."""
+    _build.cache_clear()
+
+
+@lru_cache(maxsize=1)  # two large bases may not fit
+def _build(model: Model, lora: Lora, data: Data) -> Task:
+    if model.objective != "classification" and model.task != "clip":
+        raise ValueError(
+            f"model.objective must be classification with model.task = {model.task}; got "
+            f"{model.objective!r}; it is for clip"
+        )
+    return TASKS[model.task](model, lora, data)
+
+
+@lru_cache(maxsize=256)
+def load_node_data(model: Model, lora: Lora, data: Data, seed: int, node: int, n: int) -> NodeData:
+    """Load and encode a node's rows once per process; all nodes share one encoded test."""
+    rows, task = node_data(data, node, n, seed), load_task(model, lora, data)
+    return NodeData(
+        train=task.encode(rows.train),
+        local_test=task.encode(rows.local_test),
+        test=load_test(model, lora, data, seed),
+    )
+
+
+def load_test(model: Model, lora: Lora, data: Data, seed: int) -> Dataset:
+    """Load and encode the test rows common to all nodes, however the others are split."""
+    return _encoded_test(model, lora, data.unsplit(), seed)
+
+
+@lru_cache(maxsize=2)
+def _encoded_test(model: Model, lora: Lora, data: Data, seed: int) -> Dataset:
+    return load_task(model, lora, data).encode(load_rows(data, seed)["test"])

@@ -1,0 +1,1 @@
+"""Models: frozen bases, adapters, and the hardware they run on."""

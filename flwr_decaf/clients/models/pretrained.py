@@ -1,0 +1,222 @@
+"""The frozen base from a hub, a folder or a package, quantized on request, and LoRA on it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model, prepare_model_for_kbit_training
+from transformers import AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
+
+from flwr_decaf import __version__
+from flwr_decaf.clients.models.adapter import train_in_single_precision
+from flwr_decaf.data.sources import resolve_path
+from flwr_decaf.extras import require_extra
+from flwr_decaf.registries import PRECISIONS
+from flwr_decaf.text import first_line, split_list
+
+if TYPE_CHECKING:
+    from flwr_decaf.config import Lora, Model
+
+transformers_logging.set_verbosity_error()  # "newly initialized: classifier" is meant here
+transformers_logging.disable_progress_bar()
+
+DTYPES: dict[str, torch.dtype | str] = {"auto": "auto", **PRECISIONS}
+# A head is trained and saved whole, so it must not be quantized; nor must what feeds it, in BERT.
+_HEADS = ["classifier", "pre_classifier", "pooler", "score", "lm_head"]
+
+
+def load_pretrained(
+    model: Model,
+    auto_class: Any,
+    readers: Sequence[Callable[[str], Any]] = (AutoTokenizer.from_pretrained,),
+    **options: Any,
+) -> tuple[Any, ...]:
+    """Load a base model and what makes texts or pictures ready for it.
+
+    Parameters
+    ----------
+    model : config.Model
+        ``name``: a hub id, a folder, a GGUF file, or ``package:IMPORT_NAME/FOLDER``;
+        ``quantization``: see ``quantization_config``; ``dtype``: of what is not quantized.
+    auto_class : type
+        One of transformers' AutoModelFor... classes.
+    readers : sequence of callable
+        Load a tokenizer, an image processor, or both, from the model's folder or hub id.
+    **options
+        For its ``from_pretrained``.
+
+    Returns
+    -------
+    tuple
+        What the readers loaded, and the model.
+
+    Raises
+    ------
+    ValueError
+        In one line, if they cannot be loaded.
+    """
+    quantization = quantization_config(model.quantization)
+    try:
+        folder = resolve_path(model.name)
+        if folder.endswith(".gguf"):
+            # Imported on demand: most models come as safetensors.
+            from flwr_decaf.clients.models.gguf import converted
+
+            folder = str(converted(Path(folder)))
+        if folder.startswith(("/", ".", "~")) and not Path(folder).is_dir():
+            raise FileNotFoundError(f"no such folder: {folder}")
+        read = [reader(folder) for reader in readers]
+        base = auto_class.from_pretrained(
+            folder, quantization_config=quantization, dtype=DTYPES[model.dtype], **options
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ValueError(
+            "model.name must be a hub id, a folder of a transformers model, a GGUF file, or "
+            f"package:NAME/FOLDER; got {model.name!r}, which cannot be loaded "
+            f"({first_line(error)}); check the spelling and the network"
+        ) from error
+    return *read, _prepared(base) if quantization else base
+
+
+def head_options(labels: Sequence[str]) -> dict[str, Any]:
+    """Options of ``from_pretrained`` that give a model a head for these classes."""
+    numbered = dict(enumerate(labels))
+    return {
+        "num_labels": len(labels),
+        "id2label": numbered,
+        "label2id": {label: number for number, label in numbered.items()},
+    }
+
+
+def fingerprint(tokenizer: Any) -> str:
+    """Name all that a tokenizer and this package make of a text, to tell encoded rows apart."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend else repr(tokenizer)
+    parts = (rules, tokenizer.chat_template, tokenizer.special_tokens_map, __version__)
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def quantization_config(name: str) -> BitsAndBytesConfig | None:
+    """Say how bitsandbytes is to quantize a base: its linear layers, without heads.
+
+    Parameters
+    ----------
+    name : str
+        "none"; "8bit", LLM.int8() (arXiv 2208.07339); "4bit", NF4 with double quantization as in
+        QLoRA (arXiv 2305.14314), computing in bfloat16.
+
+    Raises
+    ------
+    ValueError
+        If bitsandbytes is not installed.
+    """
+    if name == "none":
+        return None
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of casts at every step
+    require_extra("quantization", f"model.quantization = {name}")
+    if name == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_HEADS)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=_HEADS,
+    )
+
+
+def _prepared(base: Any) -> Any:
+    """Put norms and heads into full precision, and keep 4-bit layers trainable once scored."""
+    for module in base.modules():
+        # On CPUs with AVX512-BF16 bitsandbytes (0.50) packs a layer for inference when it is first
+        # evaluated, and what is packed passes no gradient on, silently if the layer has no bias.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT still asks for a renamed property
+        return prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
+
+
+def add_adapter(
+    base: torch.nn.Module, lora: Lora, task_type: TaskType | None = None, head: str = ""
+) -> PeftModel:
+    """Inject LoRA into a base; all that trains is in fp32, whatever the base's dtype.
+
+    Parameters
+    ----------
+    base : nn.Module
+        The frozen base.
+    lora : config.Lora
+        Rank, alpha, how they scale, dropout, which layers of which encoder, and what else trains.
+    task_type : TaskType, optional
+        PEFT's; it knows the heads of some.
+    head : str
+        A new head for PEFT to train and save, where ``task_type`` does not say it.
+
+    Raises
+    ------
+    ValueError
+        If no layer of the base is called one of ``lora.target-modules``, or it has no encoder of
+        the kind ``lora.encoder``.
+    """
+    targets = split_list(lora.target_modules)
+    layers = [int(number) for number in split_list(lora.layers_to_transform)]
+    heads = [*split_list(lora.modules_to_save), *([head] if head else [])]
+    _check_modules(base, lora)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT still asks for a renamed property
+            adapted = get_peft_model(
+                base,
+                LoraConfig(
+                    task_type=task_type,
+                    r=lora.rank,
+                    lora_alpha=lora.alpha,
+                    use_rslora=lora.use_rslora,
+                    lora_dropout=lora.dropout,
+                    target_modules=targets or None,
+                    layers_to_transform=layers or None,
+                    exclude_modules=_OTHER_ENCODER[lora.encoder],
+                    modules_to_save=heads or None,
+                ),
+            )
+    except ValueError as error:
+        raise ValueError(
+            f"lora.target-modules must name layers of the model; got {lora.target_modules!r} "
+            f"and lora.layers-to-transform {lora.layers_to_transform!r}; take some of "
+            f"its linear layers: {', '.join(_leaves(base, torch.nn.Linear))}"
+        ) from error
+    train_in_single_precision(adapted)
+    return adapted
+
+
+# The encoder that is left out, as a pattern of PEFT's.
+_OTHER_ENCODER = {"both": None, "vision": r".*text_model\..*", "text": r".*vision_model\..*"}
+
+
+def _check_modules(base: torch.nn.Module, lora: Lora) -> None:
+    if lora.encoder != "both" and not hasattr(base, f"{lora.encoder}_model"):
+        raise ValueError(
+            f"lora.encoder must be both for a model that has but one encoder; got {lora.encoder!r} "
+            f"for {type(base).__name__}; it is for CLIP and the like"
+        )
+    for name in split_list(lora.modules_to_save):
+        if name not in (leaves := _leaves(base, torch.nn.Module)):
+            raise ValueError(
+                f"lora.modules-to-save must name modules of the model; got {name!r}; it has "
+                f"{', '.join(leaves)}"
+            )
+
+
+def _leaves(base: torch.nn.Module, kind: type[torch.nn.Module]) -> list[str]:
+    """List the last parts of the names of a model's modules of a kind."""
+    named = base.named_modules()
+    found = {name.rsplit(".", 1)[-1] for name, module in named if isinstance(module, kind)}
+    return sorted(name for name in found if name and not name.isdecimal())

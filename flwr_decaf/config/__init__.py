@@ -1,0 +1,32 @@
+"""Settings: their sections, parsing, checks and comparison."""
+
+from flwr_decaf.config.parsing import flatten, parse_config
+from flwr_decaf.config.sections import (
+    Attack,
+    Config,
+    Data,
+    Dimat,
+    Lora,
+    Model,
+    Robust,
+    Tad,
+    Topology,
+    Train,
+    Value,
+)
+
+__all__ = [
+    "Attack",
+    "Config",
+    "Data",
+    "Dimat",
+    "Lora",
+    "Model",
+    "Robust",
+    "Tad",
+    "Topology",
+    "Train",
+    "Value",
+    "flatten",
+    "parse_config",
+]

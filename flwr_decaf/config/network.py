@@ -1,0 +1,46 @@
+"""The network that settings ask for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flwr_decaf.config.sections import Config
+from flwr_decaf.topology.network import Network, build_changing_network, phase_length
+
+
+def network_options(config: Config) -> dict[str, Any]:
+    """Get the arguments of ``build_changing_network`` and of a ``DecentralizedStrategy``: the network."""
+    topology = config.topology
+    return {
+        "topology": topology.file or topology.name,
+        "weights": None if topology.weights == "auto" else topology.weights,
+        "dynamic": topology.dynamic,
+        "seed": topology.seed,
+        "topology_options": {
+            "edge_probability": topology.edge_probability,
+            "degree": topology.degree,
+            "activation_probability": topology.activation_probability,
+        },
+    }
+
+
+def network_of(config: Config, n: int, own_weights: str = "metropolis") -> Network:
+    """Build the network of a run on n nodes; nodes that train alone have none.
+
+    Parameters
+    ----------
+    config : Config
+        Settings.
+    n : int
+        Number of nodes.
+    own_weights : str
+        The strategy's, which hold where the settings name none.
+    """
+    options = network_options(config)
+    options["weights"] = options["weights"] or own_weights
+    if config.strategy == "local-only":
+        options |= {"topology": "isolated", "dynamic": "static"}
+    network = build_changing_network(n=n, **options)
+    if config.strategy == "tad-lora" and config.tad.phase_length == "auto":
+        phase_length(network)  # refuse here what the first round would refuse
+    return network

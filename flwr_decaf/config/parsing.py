@@ -1,0 +1,108 @@
+"""Flower's flat run-config in, one checked ``Config`` out, and back."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, cast
+
+from flwr_decaf.checks import Check
+from flwr_decaf.config.sections import _ANYTHING, _IN_WORDS, Config, Given, T, Value
+from flwr_decaf.topology.participation import read_schedule
+
+
+def parse_config(run_config: Mapping[str, Given]) -> Config:
+    """Turn Flower's run-config into a ``Config``.
+
+    Parameters
+    ----------
+    run_config : mapping
+        Flat, kebab-case, nested by dots. Keys that are missing take their defaults. A setting that
+        is a comma-separated list may be a list.
+
+    Raises
+    ------
+    ValueError
+        One line with the key, the rule, the value and the remedy: for an unknown key, a value of
+        another type, or one that breaks its rule.
+
+    Examples
+    --------
+    >>> parse_config({"lora.rank": 4}).lora.rank
+    4
+    """
+    known = flatten(Config())
+    for key in run_config:
+        if key not in known:
+            raise ValueError(
+                f"{key} must be a setting of flwr-decaf; got {run_config[key]!r}; "
+                f"did you mean {_nearest(key, list(known))}?"
+            )
+    config = _build(Config, run_config, prefix="")
+    read_schedule(config.participation)  # refuses what cannot be read
+    return config
+
+
+def flatten(config: Config) -> dict[str, Value]:
+    """Turn a ``Config`` back into Flower's flat run-config."""
+    flat: dict[str, Value] = {}
+    for key, value in asdict(config).items():
+        nested = value if isinstance(value, dict) else None
+        for name, inner in (nested or {"": value}).items():
+            flat[f"{key}.{name}".rstrip(".").replace("_", "-")] = inner
+    return flat
+
+
+def _build(kind: type[T], run_config: Mapping[str, Given], prefix: str) -> T:
+    values: dict[str, Any] = {}
+    defaults = kind()
+    for declared in fields(cast(Any, kind)):
+        key = prefix + declared.name.replace("_", "-")
+        default = getattr(defaults, declared.name)
+        if is_dataclass(default):
+            values[declared.name] = _build(cast(Any, type(default)), run_config, f"{key}.")
+        elif key in run_config:
+            values[declared.name] = _checked(key, run_config[key], default, declared.metadata)
+    return kind(**values)
+
+
+def _checked(key: str, value: Given, default: Value, metadata: Mapping[str, Any]) -> Value:
+    wanted = type(default)
+    if metadata["many"] and isinstance(value, list):
+        value = _joined(key, value)
+    if wanted is float and type(value) is int:
+        value = float(value)
+    if wanted is str and type(value) is int:  # seeds = 0, tad.phase-length = 5
+        value = str(value)
+    if type(value) is not wanted:
+        raise ValueError(
+            f"{key} must be {_IN_WORDS[wanted]}; got {_spelled(value)}; "
+            f"write e.g. {key}={_spelled(default)}"
+        )
+    check: Check = metadata["check"] or _ANYTHING
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{key} must be finite; got {value}; write e.g. {key}={default}")
+    if not check.holds(value):
+        raise ValueError(f"{key} must {check.rule}; got {_spelled(value)}; {check.remedy}")
+    return value
+
+
+def _spelled(value: Given) -> str:
+    """Spell a value as TOML does."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _joined(key: str, values: Sequence[Value]) -> str:
+    for value in values:
+        if isinstance(value, list | dict) or "," in str(value):
+            raise ValueError(
+                f"{key} must be a list of values without commas; got {value!r}; Flower's settings "
+                "hold no lists, so its values are separated by commas"
+            )
+    return ", ".join(str(value) for value in values)
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    return (difflib.get_close_matches(key, known, n=1, cutoff=0.0) or known)[0]

@@ -1,0 +1,34 @@
+"""Encoding rows once on this disk, for all actors and later runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from datasets import Dataset
+
+from flwr_decaf.data.sources import fingerprint
+
+
+def encoded(
+    rows: Dataset, encode: Callable[[dict[str, list[Any]]], dict[str, Any]], *settings: object
+) -> Dataset:
+    """Encode rows in batches, once on this disk for all actors and later runs.
+
+    Parameters
+    ----------
+    rows : Dataset
+        As loaded; its columns give way to the encoded ones.
+    encode : callable
+        Columns of a batch -> encoded columns.
+    *settings
+        All that decides what ``encode`` makes of the rows.
+    """
+    name = repr((fingerprint(rows), settings)).encode()
+    return rows.map(
+        encode,
+        batched=True,
+        remove_columns=rows.column_names,
+        new_fingerprint=hashlib.blake2b(name, digest_size=8).hexdigest(),
+    )

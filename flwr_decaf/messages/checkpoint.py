@@ -1,0 +1,148 @@
+"""Checkpoints: the mailbox after a complete round, on disk.
+
+::
+
+    checkpoint/round-00007/
+        posts.safetensors   every post that is still of use, once, named by its digest
+        mail.json           whose last post is which, and what mail each node was last sent
+        digest              of the two files above
+
+A checkpoint is filled under a temporary name and renamed, so it is there whole or not at all; one
+that has been damaged since is found out by its digest, and the one before is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.numpy
+from flwr.app import Array
+
+from flwr_decaf.messages.packing import packed
+from flwr_decaf.messages.shared_posts import data_of
+
+_log = logging.getLogger("flwr")
+
+
+class Letter(NamedTuple):
+    """What a node was last sent to mix: its row of W, its own weight first, posts, and factors."""
+
+    weights: tuple[float, ...]
+    posts: Mapping[int, Array]
+    mixes: str = "AB"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that decides how a run goes on after a round.
+
+    Attributes
+    ----------
+    server_round : int
+        The last complete round.
+    posts : mapping of int to Array
+        Each node's last post, packed.
+    mail : mapping of int to Letter
+        What each node was last sent, or is to be sent next.
+    pending : frozenset of int
+        Nodes that have not had their mail yet.
+    """
+
+    server_round: int
+    posts: Mapping[int, Array]
+    mail: Mapping[int, Letter] = field(default_factory=dict)
+    pending: frozenset[int] = frozenset()
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint into a folder of them, and keep the one before in case it is damaged."""
+    blobs: dict[str, bytes] = {}
+    known: dict[int, str] = {}  # a post is in the mail of every neighbour, and read once
+
+    def name(post: Array) -> str:
+        if id(post) not in known:
+            data = data_of(post)
+            known[id(post)] = _digest(data)
+            blobs[known[id(post)]] = data
+        return known[id(post)]
+
+    content = {
+        "round": checkpoint.server_round,
+        "posts": {node: name(post) for node, post in checkpoint.posts.items()},
+        "pending": sorted(checkpoint.pending),
+        "mail": {
+            node: {
+                "weights": letter.weights,
+                "posts": {sender: name(post) for sender, post in letter.posts.items()},
+                "mixes": letter.mixes,
+            }
+            for node, letter in checkpoint.mail.items()
+        },
+    }
+    tensors = {key: np.frombuffer(data, dtype=np.uint8) for key, data in blobs.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
+        filled = Path(temporary) / "filled"
+        filled.mkdir()
+        safetensors.numpy.save_file(tensors, filled / "posts.safetensors")
+        (filled / "mail.json").write_text(json.dumps(content), encoding="utf8")
+        (filled / "digest").write_text(_digest_of(filled), encoding="utf8")
+        target = folder / f"round-{checkpoint.server_round:05d}"
+        shutil.rmtree(target, ignore_errors=True)  # a damaged one of a run that went on from before
+        filled.rename(target)
+    before = sorted(place for place in folder.glob("round-*") if place < target)[-1:]
+    for other in folder.glob("round-*"):  # older ones, and damaged ones of rounds to come
+        if other not in (target, *before):
+            shutil.rmtree(other)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """Read the last checkpoint that is whole, with a warning for each that is not.
+
+    Returns
+    -------
+    Checkpoint or None
+        None if there is none.
+    """
+    for place in sorted(folder.glob("round-*"), reverse=True):
+        try:
+            return _read(place)
+        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+            _log.warning("The checkpoint %s is damaged (%s); trying the one before", place, error)
+    return None
+
+
+def _read(place: Path) -> Checkpoint:
+    if (place / "digest").read_text("utf8") != _digest_of(place):
+        raise ValueError("its digest is another")
+    content: dict[str, Any] = json.loads((place / "mail.json").read_text("utf8"))
+    tensors = safetensors.numpy.load_file(place / "posts.safetensors")
+
+    def posts(names: Mapping[str, str]) -> dict[int, Array]:
+        return {int(node): packed(tensors[name].tobytes()) for node, name in names.items()}
+
+    mail = {
+        int(node): Letter(
+            tuple(letter["weights"]), posts(letter["posts"]), letter.get("mixes", "AB")
+        )
+        for node, letter in content["mail"].items()
+    }
+    pending = frozenset(content["pending"])
+    return Checkpoint(int(content["round"]), posts(content["posts"]), mail, pending)
+
+
+def _digest_of(place: Path) -> str:
+    return _digest(b"".join((place / f).read_bytes() for f in ("mail.json", "posts.safetensors")))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

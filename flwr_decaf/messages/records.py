@@ -1,0 +1,30 @@
+"""The records that the relay and the nodes exchange, and how states are packed into them.
+
+A post is a node's trained state, packed into one Flower ``Array`` in the safetensors format: no
+pickle, bfloat16 included, and one array instead of hundreds, since Flower's cost is per array.
+
+====================  ==================================================================
+record                 meaning
+====================  ==================================================================
+``decaf.mail``         to a node: how to mix, and which factors train and travel
+``decaf.posts``        to a node: its neighbours' posts, by position
+``decaf.post``         from a node: its own post
+``decaf.call``         to a node: roll call or collection, answered without the user's code
+``decaf.refused``      from a node: whose posts it could not use, and why
+``decaf.own``          in ``Context.state``: the node's own state
+``decaf.version``      in ``Context.state``: which of its states that is
+====================  ==================================================================
+"""
+
+from __future__ import annotations
+
+MAIL = "decaf.mail"
+POSTS = "decaf.posts"
+POST = "decaf.post"
+CALL = "decaf.call"
+REFUSED = "decaf.refused"
+OWN = "decaf.own"
+VERSION = "decaf.version"
+
+ROLL_CALL = "roll-call"
+COLLECT = "collect"

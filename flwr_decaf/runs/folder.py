@@ -1,0 +1,208 @@
+"""The run folder: what a run leaves behind, and all that a report reads.
+
+::
+
+    run.json        settings, versions, machine, network, class labels, status
+    metrics.jsonl   one line per round, node and phase
+    checkpoint/     the last complete rounds of a run that is not finished, see checkpoint.py
+    adapters/       node-<i>/ (or global/ under FedAvg), each in PEFT's own format
+
+Files are written to a temporary name and renamed, so that a reader never sees half of one;
+``metrics.jsonl`` grows by whole lines. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+from flwr.app import MetricRecord, RecordDict
+
+from flwr_decaf.messages.metrics import mean_metrics, metrics_of
+
+DEAD_ACTOR = "a Ray actor died"  # in the error of a run that a fresh engine can go on with
+
+_PACKAGES = ("flwr-decaf", "flwr", "torch", "transformers", "peft", "datasets", "ray")
+
+
+class RunFolder:
+    """A folder to write a run to, or to read one from.
+
+    Parameters
+    ----------
+    path : Path
+        Where it lies. ``create`` makes it; reading takes it as it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._started = time.monotonic()
+        self.listeners: list[Callable[[Sequence[Mapping[str, Any]]], None]] = []
+
+    @classmethod
+    def create(cls, path: Path, settings: Mapping[str, Any]) -> RunFolder:
+        """Make a new folder and write ``run.json`` with status "running".
+
+        Raises
+        ------
+        FileExistsError
+            If a run lies there already: nothing is overwritten.
+        """
+        if (path / "run.json").exists():
+            raise FileExistsError(
+                f"run-name must name a new run; {path} holds one; choose another name or leave it "
+                "empty"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path)
+        folder.update(
+            status="running", started=_now(), settings=dict(settings), environment=_environment()
+        )
+        return folder
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """Content of ``run.json``."""
+        file = self.path / "run.json"
+        return _object_in(file, file.read_text("utf8")) if file.exists() else {}
+
+    def update(self, **values: Any) -> None:
+        """Set values in ``run.json``; None takes one out."""
+        known = {key: value for key, value in {**self.run, **values}.items() if value is not None}
+        text = json.dumps(known, indent=2)
+        write_atomically(self.path / "run.json", text + "\n")
+
+    def finish(self, status: str, **values: Any) -> None:
+        """Set the final status, "finished", "failed" or "interrupted", and the time."""
+        self.update(status=status, ended=_now(), **values)
+        if status == "finished":
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoint"
+
+    def rewind(self, server_round: int) -> None:
+        """Go back to the end of a round: drop what was written after it, and set "running".
+
+        A run that went back to before its first round starts with an evaluation again.
+        """
+        kept = [line for line in self.metrics if 0 < server_round >= line["round"]]
+        self._started = time.monotonic() - max((line.get("elapsed", 0) for line in kept), default=0)
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(self.path / "metrics.jsonl", text)
+        for leftover in (self.path / "adapters", *self.path.glob(".saving-*")):
+            shutil.rmtree(leftover, ignore_errors=True)
+        resumed = [*self.run.get("resumed", []), {"at": _now(), "after-round": server_round}]
+        self.update(status="running", ended=None, error=None, resumed=resumed)
+
+    def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Add lines to ``metrics.jsonl``, and hand them to the listeners."""
+        known = list(lines)
+        text = "".join(json.dumps(line) + "\n" for line in known)
+        with (self.path / "metrics.jsonl").open("a", encoding="utf8") as file:
+            file.write(text)
+        for listener in self.listeners:
+            listener(known)
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of ``metrics.jsonl``; a last line that is cut off is left out."""
+        file = self.path / "metrics.jsonl"
+        lines = file.read_text("utf8").splitlines(keepends=True) if file.exists() else []
+        return [_object_in(file, line) for line in lines if line.endswith("\n")]
+
+    def recorder(self, phase: str) -> Callable[[list[RecordDict], str], MetricRecord]:
+        """Make a metrics aggregation function for a strategy that also writes every node's line.
+
+        Each record must tell its ``partition-id`` and ``server-round``, as this package's
+        ClientApp does; so the same function serves the router and Flower's FedAvg. Every line also
+        tells the seconds ``elapsed`` since this object was made.
+
+        Parameters
+        ----------
+        phase : str
+            "train" or "evaluate".
+        """
+
+        def record(records: list[RecordDict], weighted_by_key: str) -> MetricRecord:
+            elapsed = round(time.monotonic() - self._started, 3)
+            lines = []
+            for content in records:
+                values = dict(metrics_of(content))
+                place = {"node": values.pop("partition-id"), "round": values.pop("server-round")}
+                lines.append({**place, "phase": phase, "elapsed": elapsed, **values})
+            self.append(sorted(lines, key=lambda line: cast(int, line["node"])))
+            averaged = mean_metrics(records, weighted_by_key)
+            for key in ("partition-id", "server-round", "process"):
+                averaged.pop(key, None)
+            return averaged
+
+        return record
+
+    def note_failure(self, server_round: int, node: int, cause: str) -> None:
+        """Add a line that says who was missing in a round, and why."""
+        line = {"node": node, "round": server_round, "phase": "missing", "cause": cause[:500]}
+        self.append([line])
+
+    def save(self, name: str, write: Callable[[Path], object]) -> None:
+        """Let ``write`` fill a folder ``adapters/<name>`` that appears only when it is complete."""
+        target = self.path / "adapters" / name
+        target.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.path, prefix=".saving-") as temporary:
+            filled = Path(temporary) / name
+            filled.mkdir()
+            write(filled)
+            filled.rename(target)
+
+
+def holds_runs(root: Path) -> bool:
+    """Tell whether a folder is that of a run, or of a comparison with a run in it."""
+    return any(root.glob("run.json")) or any(root.glob("*/run.json"))
+
+
+def _object_in(file: Path, text: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{file} must hold JSON; got {text[:40]!r} ({error}); restore the file, or leave its "
+            "folder out"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{file} must hold JSON objects; got {text[:40]!r}; restore the file, or leave its "
+            "folder out"
+        )
+    return content
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf8")
+    os.replace(temporary, file)
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "versions": {name: version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

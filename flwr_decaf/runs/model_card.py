@@ -1,0 +1,100 @@
+"""The model card beside each adapter that a run leaves: what it was made of, and how it scored."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from flwr_decaf.config import Config, Lora
+from flwr_decaf.runs.score import score_of
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+Line = Mapping[str, Any]
+
+
+def last_evaluations(metrics: Iterable[Line]) -> dict[str, Line]:
+    """Find the last evaluation after training of each ``node-<i>``, and of the ``global`` model.
+
+    The global model's is any node's: on the common test all have the same score.
+    """
+    last: dict[str, Line] = {}
+    for line in metrics:
+        if line["phase"] == "evaluate" and line["round"] > 0:
+            last[f"node-{line['node']}"] = last["global"] = line
+    return last
+
+
+def model_card(name: str, config: Config, nodes: int, evaluation: Line) -> str:
+    """Write a model card, in Markdown with the front matter that Hugging Face's hub reads.
+
+    It takes the place of PEFT's own, a form to be filled in that names a path of this machine.
+
+    Parameters
+    ----------
+    name : str
+        ``node-<i>``, or ``global``.
+    config : Config
+        Of the run.
+    nodes : int
+        How many there were.
+    evaluation : mapping
+        A line of ``metrics.jsonl``; empty if the adapter was not evaluated.
+    """
+    whole = config.model.task == "cnn"
+    kind = "model" if whole else "LoRA adapter"
+    peers = f"`{config.strategy}`"
+    peers += f" on {nodes} nodes" if config.strategy != "centralized" else ""
+    if config.strategy not in ("fedavg", "local-only", "centralized"):
+        peers += f", {_without_folder(config.topology.file or config.topology.name)}"
+    base, data = _without_folder(config.model.name), _without_folder(config.data.name)
+    facts = {
+        "base model": "trained from scratch" if whole else f"`{base}`",
+        "data": f"`{data}`, {config.data.partitioner} over the nodes",
+        "trained by": f"{peers}, {config.num_server_rounds} rounds, seed {config.seed}",
+        **({} if whole else _adapter(config.lora)),
+        **_scores(name, evaluation),
+    }
+    rows = "\n".join(f"| {what} | {value} |" for what, value in facts.items())
+    made = f"Made with flwr-decaf {version('flwr-decaf')}; the run's `run.json` holds all settings."
+    front = _front_matter(config, whole)
+    return f"---\n{front}---\n\n# {name}: {kind}\n\n| | |\n| --- | --- |\n{rows}\n\n{made}\n"
+
+
+def _adapter(lora: Lora) -> dict[str, str]:
+    facts = {"rank, alpha": f"{lora.rank}, {lora.alpha:g}"}
+    return facts | ({"scaling": "alpha / sqrt(rank) (rsLoRA)"} if lora.use_rslora else {})
+
+
+def _without_folder(name: str) -> str:
+    # Where a file lay on this machine tells a reader nothing.
+    return Path(name).name if Path(name).exists() else name
+
+
+def _front_matter(config: Config, whole: bool) -> str:
+    tags = ["decentralized-learning", "federated-learning", "flower", *([] if whole else ["lora"])]
+    lines = ["tags:", *(f"- {tag}" for tag in tags)]
+    if not whole:
+        lines.insert(0, "library_name: peft")
+        # The hub refuses a base model that it does not have: folders, files, packages.
+        if _HUB_ID.fullmatch(config.model.name) and not Path(config.model.name).exists():
+            lines.insert(0, f"base_model: {config.model.name}")
+    return "\n".join(lines) + "\n"
+
+
+def _scores(name: str, evaluation: Line) -> dict[str, str]:
+    score = score_of([evaluation])
+    if score is None:
+        return {}
+    keys = {"common test": score.name}
+    if name != "global":  # each node's own test is another
+        keys["own test"] = f"local-{score.name}"
+    return {
+        f"{score.name}, {where}, after round {evaluation['round']}": f"{evaluation[key]:.3f}"
+        for where, key in keys.items()
+        if key in evaluation
+    }

@@ -1,0 +1,1 @@
+"""The relay: what all decentralized strategies share."""

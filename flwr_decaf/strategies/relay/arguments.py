@@ -1,0 +1,96 @@
+"""Arguments of Flower's FedAvg, so that a project can swap its strategy and keep them.
+
+Those that mean the same on a graph are taken over; the others are refused with what to use instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from inspect import Signature
+from typing import Any
+
+from flwr_decaf.topology.participation import check_fraction
+
+_MINIMA = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
+
+
+def take_over(given: Mapping[str, object], signature: Signature) -> dict[str, Any]:
+    """Say what arguments of FedAvg mean for a decentralized strategy.
+
+    ``fraction_train`` must be 1. ``fraction_evaluate`` is ``evaluate_fraction``, or 0 for
+    ``evaluate_every=0``; the minimum numbers of nodes are checked once the nodes have registered.
+
+    Parameters
+    ----------
+    given : mapping
+        Arguments by name.
+    signature : inspect.Signature
+        Of what takes arguments; the last one collects those in ``given``.
+
+    Returns
+    -------
+    dict
+        Values for ``evaluate_every``, ``evaluate_fraction`` and ``min_nodes``, where ``given``
+        decides them.
+
+    Raises
+    ------
+    TypeError
+        For a name that is unknown, with those that are known.
+    ValueError
+        For a value that has no meaning on a graph, with what to use instead.
+    """
+    known = [name for name in signature.parameters if name != "self"][:-1]
+    meant: dict[str, Any] = {}
+    for name, value in given.items():
+        if name == "fraction_train":
+            _check_trains_all(value)
+        elif name == "fraction_evaluate":
+            meant |= _evaluation(value)
+        elif name in _MINIMA:
+            meant["min_nodes"] = max(meant.get("min_nodes", 0), _count(name, value))
+        else:
+            raise TypeError(
+                f"a decentralized strategy takes no argument {name!r}; known are {', '.join(known)}"
+            )
+    return meant
+
+
+def check_minimum(n: int, minimum: int) -> None:
+    """Require as many nodes as FedAvg's arguments ask for.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer.
+    """
+    if n < minimum:
+        raise ValueError(
+            f"{', '.join(_MINIMA)} must be at most the number of nodes; got {minimum}, and there "
+            f"are {n}; lower the minimum, or start more nodes"
+        )
+
+
+def _check_trains_all(fraction: object) -> None:
+    if fraction != 1:
+        raise ValueError(
+            f"fraction_train must be 1.0; got {fraction!r}; on a graph every node trains in every "
+            "round: leave it out, or let nodes stay away with participation or drop_probability"
+        )
+
+
+def _evaluation(fraction: object) -> dict[str, Any]:
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float):
+        raise ValueError(
+            f"fraction_evaluate must be a number from 0 to 1; got {fraction!r}; 1.0 evaluates all "
+            "nodes"
+        )
+    if fraction == 0:
+        return {"evaluate_every": 0}
+    return {"evaluate_fraction": check_fraction(fraction, "fraction_evaluate")}
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} must be a whole number; got {value!r}; leave it out")
+    return value

@@ -1,0 +1,104 @@
+"""Replies by position in the graph: who answered, who did not, and why."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from flwr.app import Message, RecordDict
+
+from flwr_decaf.messages import records
+
+_LENGTH = 400  # characters of a cause that are kept
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_WRAPPED = re.compile(r"<class '([^']*)'>:<'(.*)'>\s*", re.DOTALL)  # how Flower writes an error
+_CHAINED = re.compile(
+    r"\n+(?:The above exception was the direct cause of the following exception"
+    r"|During handling of the above exception, another exception occurred):\n+"
+)
+_FRAME = re.compile(r"^ +File \".*\n(?: {3,}.*\n)*", re.MULTILINE)
+_OF_FLOWER = "ClientAppException"  # it repeats the message of the exception before it
+
+
+class Replies(NamedTuple):
+    """What came back from the nodes that were asked.
+
+    Attributes
+    ----------
+    contents : dict of int to RecordDict
+        Good replies, by position.
+    errors : dict of int to str
+        Exceptions of the nodes that answered with an error, in one line each.
+    lost : list of int
+        Nodes among these that do not hold the model of their last reply.
+    silence : str
+        Why those that are in neither have not answered, as far as is known.
+    """
+
+    contents: dict[int, RecordDict]
+    errors: dict[int, str]
+    lost: list[int]
+    silence: str
+
+
+def sort_replies(replies: Iterable[Message], nodes: Sequence[int]) -> Replies:
+    """Sort replies by position.
+
+    Parameters
+    ----------
+    replies : iterable of Message
+        At most one a node.
+    nodes : sequence of int
+        The nodes' ids, by position.
+    """
+    place = {node_id: node for node, node_id in enumerate(nodes)}
+    sorted_ = Replies({}, {}, [], silence="no reply in time")
+    for reply in replies:
+        node = place.get(reply.metadata.src_node_id)
+        if node is None:  # the SuperLink speaks for a node that is gone, without naming it
+            sorted_ = sorted_._replace(silence=cause_of(reply))
+        elif reply.has_error():
+            sorted_.errors[node] = cause_of(reply)
+        elif records.CALL in reply.content:
+            sorted_.errors[node] = (
+                "it does not hold the model of its last reply; it gets its last post"
+            )
+            sorted_.lost.append(node)
+        else:
+            sorted_.contents[node] = reply.content
+    return sorted_
+
+
+def cause_of(reply: Message) -> str:
+    """Name the exception of a reply with an error, in one line."""
+    return exception_line(str(reply.error.reason))
+
+
+def exception_line(text: str) -> str:
+    """Find the last exception in an error's text, and write it in one line.
+
+    Parameters
+    ----------
+    text : str
+        A traceback, as Ray's are, an error as Flower writes one, or a sentence.
+
+    Returns
+    -------
+    str
+        At most 400 characters, e.g. "ValueError: no rows".
+
+    Examples
+    --------
+    >>> exception_line("<class 'ZeroDivisionError'>:<'division by zero'>")
+    'ZeroDivisionError: division by zero'
+    """
+    text = _COLOUR.sub("", text)
+    wrapped = _WRAPPED.fullmatch(text)
+    name, text = wrapped.groups() if wrapped else ("", text)
+    told = [_FRAME.split(link)[-1] for link in _CHAINED.split(text) if _FRAME.search(link)]
+    told = [line for line in told if _OF_FLOWER not in line.partition(":")[0]] or told
+    if not told:
+        told = [f"{name}: {text}" if name else text]
+    return textwrap.shorten(told[-1], _LENGTH)

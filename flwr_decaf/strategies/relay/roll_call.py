@@ -1,0 +1,163 @@
+"""The roll call: who is there, and which place in the graph each node has.
+
+Flower's node ids are random and new in each run, and a ServerApp starts before its nodes have
+registered. So every node is asked for its partition-id and num-partitions, and nothing starts
+until all have answered: a place in the graph then means the same data in every run.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterable, Mapping
+from typing import cast
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from flwr_decaf.messages import records
+from flwr_decaf.strategies.relay.replies import cause_of
+
+_log = logging.getLogger("flwr")
+_PATIENCE = 120.0  # seconds without a new node before the roll call gives up
+_PAUSE = 0.2  # seconds between two looks at who has registered
+_NO_EVALUATE = "No evaluate function registered"  # as ClientApp says it
+
+Answers = dict[int, ConfigRecord]
+
+
+def roll_call(grid: Grid, num_nodes: int | None = None, patience: float = _PATIENCE) -> list[int]:
+    """Wait for all nodes and bring them into the order of their partitions.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's connection to the nodes.
+    num_nodes : int, optional
+        How many nodes to wait for. By default their own ``num-partitions``.
+    patience : float
+        Seconds to wait without anybody new.
+
+    Returns
+    -------
+    list of int
+        Node ids; the place in the list is the position in the graph, and equals the
+        partition-id. Where no node has a partition-id (some deployments), nodes stand in the
+        order of their node ids.
+
+    Raises
+    ------
+    RuntimeError
+        If nodes stay away, disagree about the number of partitions, share a partition, or run a
+        ClientApp without ``peer_mixing``.
+    """
+    answers: Answers = {}
+    last_arrival = time.monotonic()
+    while not _complete(answers, num_nodes):
+        new = set(grid.get_node_ids()) - answers.keys()
+        if new:
+            answers |= _ask(grid, sorted(new))
+            last_arrival = time.monotonic()
+        elif time.monotonic() - last_arrival > patience:
+            raise RuntimeError(
+                f"waited {patience:.0f} s for nodes: {len(answers)} of "
+                f"{_expected(answers, num_nodes) or 'an unknown number'} answered the roll call; "
+                "start the missing SuperNodes, or pass num_nodes to the strategy"
+            )
+        else:
+            time.sleep(_PAUSE)
+    _log.info("Roll call: all %d nodes are there", len(answers))
+    return _in_order(answers)
+
+
+def newcomers(grid: Grid, seen: Collection[int]) -> dict[int, int]:
+    """Ask nodes that have not been seen before which place they have.
+
+    Returns
+    -------
+    dict of int to int
+        Node id -> place; -1 for one without a partition-id, which cannot be told from a stranger.
+        A node that answers with an error is left out: it may be starting, or have gone again.
+    """
+    unknown = sorted(set(grid.get_node_ids()) - set(seen))
+    replies = _put(grid, unknown) if unknown else []
+    places: dict[int, int] = {}
+    for reply in replies:
+        node_id = reply.metadata.src_node_id
+        if node_id not in unknown or reply.has_error():
+            _log.warning("A node that is new did not answer the roll call; it will be asked again")
+        else:
+            answer = cast(ConfigRecord, reply.content.get(records.CALL, ConfigRecord()))
+            places[node_id] = cast(int, answer.get("partition-id", -1))
+    return places
+
+
+def has_evaluate(grid: Grid, node_id: int) -> bool:
+    """Ask a node whether its ClientApp has an evaluate function; all nodes run the same.
+
+    Raises
+    ------
+    RuntimeError
+        If the function runs without the mod.
+    """
+    for reply in _put(grid, [node_id], MessageType.EVALUATE):
+        if reply.has_error():
+            return _NO_EVALUATE not in str(reply.error.reason)
+        _check_answered(reply, "evaluate")
+    return True
+
+
+def _put(grid: Grid, node_ids: list[int], kind: str = MessageType.TRAIN) -> Iterable[Message]:
+    question = RecordDict({records.CALL: ConfigRecord({"ask": records.ROLL_CALL})})
+    asked = [
+        Message(content=question, message_type=kind, dst_node_id=node_id) for node_id in node_ids
+    ]
+    return grid.send_and_receive(asked, timeout=_PATIENCE)
+
+
+def _ask(grid: Grid, node_ids: list[int]) -> Answers:
+    answers: Answers = {}
+    for reply in _put(grid, node_ids):
+        _check_answered(reply, "train")
+        answers[reply.metadata.src_node_id] = cast(ConfigRecord, reply.content[records.CALL])
+    return answers
+
+
+def _check_answered(reply: Message, function: str) -> None:
+    if reply.has_error() or records.CALL not in reply.content:
+        reason = cause_of(reply) if reply.has_error() else f"it ran its {function} function"
+        raise RuntimeError(
+            "a node did not answer the roll call; its ClientApp probably lacks the mod, or has "
+            "another before it: write ClientApp(mods=[peer_mixing, ...]) with "
+            "'from flwr_decaf.clients import peer_mixing' "
+            f"and register a train function (node {reply.metadata.src_node_id}: {reason})"
+        )
+
+
+def _expected(answers: Mapping[int, ConfigRecord], num_nodes: int | None) -> int | None:
+    if num_nodes is not None:
+        return num_nodes
+    claims = {answer.get("num-partitions") for answer in answers.values()} - {None}
+    if len(claims) > 1:
+        raise RuntimeError(
+            f"all nodes must agree on num-partitions; they say {sorted(map(str, claims))}; give "
+            "every SuperNode the same num-partitions in --node-config"
+        )
+    return cast(int, claims.pop()) if claims else None
+
+
+def _complete(answers: Mapping[int, ConfigRecord], num_nodes: int | None) -> bool:
+    expected = _expected(answers, num_nodes)
+    return expected is not None and len(answers) >= expected
+
+
+def _in_order(answers: Mapping[int, ConfigRecord]) -> list[int]:
+    places = {node_id: answer.get("partition-id") for node_id, answer in answers.items()}
+    if set(places.values()) == {None}:
+        return sorted(places)
+    if sorted(map(str, places.values())) != sorted(map(str, range(len(places)))):
+        raise RuntimeError(
+            f"partition-ids must be 0 to {len(places) - 1}, each once; got "
+            f"{sorted(map(str, places.values()))}; mend --node-config of the SuperNodes"
+        )
+    return sorted(places, key=lambda node_id: cast(int, places[node_id]))

@@ -1,0 +1,1 @@
+"""Graphs, mixing matrices and networks: mathematics without Flower."""

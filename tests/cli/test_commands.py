@@ -1,0 +1,166 @@
+"""The command line without a run; runs are in test_flwr_run.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flwr_decaf import __version__
+from flwr_decaf.cli.commands import app
+from flwr_decaf.runs.folder import RunFolder
+from tests.report.conftest import write_run
+
+CONF = str(Path(__file__).parents[2] / "conf" / "ring.toml")
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--set", "strategy=decav"], "strategy must be one or several of decaf"),
+        (["--set", "lora.rank=0"], "lora.rank must be >= 1; got 0"),
+        (["--set", "topology.name=rnig"], "topology.name must be one of complete"),
+        (["--set", "topology.name=random-regular", "--nodes", "3"], "0 <= degree < n"),
+        (["--set", "rank=4"], "did you mean"),
+    ],
+)
+def test_bad_settings_end_with_one_line_and_status_2(arguments, line):
+    result = call("run", CONF, *arguments)
+    assert result.exit_code == 2
+    assert line in result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_brackets_in_an_error_are_printed_as_they_are(monkeypatch):
+    result = call("run", CONF, "--set", "data.partitioner=[/x]")
+    assert result.exit_code == 2
+    assert "got '[/x]'" in result.stderr
+
+    def refuse(*arguments):
+        raise ValueError("pip install 'flwr-decaf[quantization]'")
+
+    monkeypatch.setattr("flwr_decaf.cli.simulate.simulate", refuse)
+    assert "pip install 'flwr-decaf[quantization]'" in call("run", CONF).stderr
+
+
+def test_brackets_in_a_table_are_printed_as_they_are(tmp_path):
+    for name, data in {"a": "[/bold]", "b": "[red]"}.items():
+        write_run(tmp_path / name, "decaf", **{"data.name": data})
+    result = call("show", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "[/bold]" in result.stdout
+    assert "[red]" in result.stdout
+
+
+def test_a_missing_file_is_named():
+    result = call("run", "conf/no-such.toml")
+    assert result.exit_code == 2
+    assert "CONF must be a TOML file of settings; got 'conf/no-such.toml'" in result.stderr
+
+
+def test_an_app_without_pyproject_is_refused(tmp_path):
+    result = call("run", CONF, "--app", tmp_path)
+    assert result.exit_code == 2
+    assert "--app must be the folder of a Flower app" in result.stderr
+
+
+def test_gpus_in_fractions_that_hang_are_refused():
+    result = call("run", CONF, "--gpus", "0.4")
+    assert result.exit_code == 2
+    assert "--gpus must be 0, 1/k or a whole number; got 0.4" in result.stderr
+
+
+def test_several_folders_get_a_table_each_and_those_without_are_named(tmp_path):
+    for name in ("a", "b"):
+        write_run(tmp_path / name, "decaf")
+    RunFolder.create(tmp_path / "c", {"strategy": "decaf"}).finish("failed")
+    result = call("show", *(tmp_path / name for name in "abc"))
+    assert result.exit_code == 0
+    assert result.stdout.count("decaf · ring") == 2
+    assert "Left out: FOLDERS must hold an evaluation" in result.stderr
+    assert "status failed" in result.stderr
+
+
+def test_showing_what_is_no_run_folder(tmp_path):
+    result = call("show", tmp_path)
+    assert result.exit_code == 2
+    assert "FOLDERS must be run folders or hold some" in result.stderr
+
+
+def test_showing_a_run(tmp_path):
+    settings = {"strategy": "dlora", "topology.name": "star", "seed": 0}
+    folder = RunFolder.create(tmp_path / "run", settings)
+    folder.append([{"node": 0, "round": 0, "phase": "evaluate", "accuracy": 0.25}])
+    result = call("show", folder.path)
+    assert result.exit_code == 0
+    assert "dlora · star" in result.stdout
+    assert result.stdout.splitlines()[-1] == f"Run folder: {folder.path} (running)"
+    folder.finish("finished")
+    assert call("show", folder.path).stdout.splitlines()[-1] == f"Run folder: {folder.path}"
+
+
+def test_help_is_quick_because_it_loads_no_models():
+    probe = "import sys, flwr_decaf.cli; print([m for m in ('torch', 'ray') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_version():
+    assert call("--version").stdout == f"flwr-decaf {__version__}\n"
+
+
+def test_the_package_is_a_command():
+    command = [sys.executable, "-m", "flwr_decaf", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"flwr-decaf {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("run", "TOML file with settings"),
+        ("show", "Run folders, or folders"),
+        ("topology", "Families, or JSON files"),
+    ],
+)
+def test_the_help_explains_the_arguments(command, words):
+    assert words in call(command, "--help").stdout
+
+
+def test_a_report_of_a_run(tmp_path):
+    write_run(tmp_path / "run", "decaf")
+    result = call("report", tmp_path / "run")
+    assert result.exit_code == 0
+    page = tmp_path / "run" / "report" / "report.html"
+    assert result.stdout.strip() == f"Report: {page}"
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_topologies_are_drawn_and_tabulated(tmp_path):
+    picture = tmp_path / "t.svg"
+    result = call("topology", "ring", "complete", "--nodes", 5, "--output", picture)
+    assert result.exit_code == 0
+    assert "ring" in result.stdout
+    assert "0.5393" in result.stdout  # lambda2 of a ring of five
+    assert picture.read_text().startswith("<?xml")
+
+
+def test_a_topology_that_cannot_be_is_refused(tmp_path):
+    result = call("topology", "random-regular", "--nodes", 5, "--degree", 3)
+    assert result.exit_code == 2
+    assert "n * degree even; got topology.degree=3 with n=5" in result.stderr
+
+
+def test_a_topology_that_changes_tells_rho_and_the_phase_length(tmp_path):
+    options = ("--dynamic", "one-peer-exponential", "--nodes", 2, "--output", tmp_path / "t.png")
+    result = call("topology", "complete", *options)
+    assert "if every round took all edges" in result.stdout
+    assert "complete, one-peer-exponential: rho = 0.0000, T of TAD-LoRA = 1" in result.stdout

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+
+from flwr_decaf.cli.processes import running, watched
+from flwr_decaf.watchdog import processes_of
+
+TOLD_TO_END = """
+import os, signal, sys, time
+from pathlib import Path
+from flwr_decaf.cli.processes import running
+with running(["flower-superlink", "--insecure"], os.environ, Path(sys.argv[1])) as process:
+    print(process.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_polite_end_takes_what_was_started_along(tmp_path):
+    command = [sys.executable, "-c", TOLD_TO_END, str(tmp_path / "log")]
+    env = os.environ | {"FLWR_HOME": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+        started = psutil.Process(int(process.stdout.readline()))
+        process.terminate()
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert not started.is_running()
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from flwr_decaf.cli.processes import running, watched
+home = Path(sys.argv[1])
+env = os.environ | {"FLWR_HOME": str(home)}
+with watched(home), running(["flower-superlink", "--insecure"], env, home / "log") as process:
+    print(process.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_was_started_ends_when_its_parent_is_killed(tmp_path):
+    (home := tmp_path / "home").mkdir()
+    command = [sys.executable, "-c", KILLED, str(home)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        started = psutil.Process(int(process.stdout.readline()))
+        assert started in processes_of(str(home))
+        process.kill()
+    gone, _ = psutil.wait_procs([started], timeout=60)
+    assert gone == [started]
+    deadline = time.monotonic() + 10
+    while home.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not home.exists()
+    assert processes_of(str(home)) == []
+
+
+def test_the_watchdog_goes_when_there_is_nothing_to_watch(tmp_path):
+    before = psutil.Process().children()
+    with watched(tmp_path):
+        (dog,) = set(psutil.Process().children()) - set(before)
+    assert not dog.is_running()
+    assert tmp_path.exists()
+
+
+def test_what_a_signal_did_before_it_does_again(tmp_path):
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        with running(["flwr", "--version"], os.environ, tmp_path / "log") as process:
+            process.wait(timeout=60)
+        os.kill(os.getpid(), signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        while not heard and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]

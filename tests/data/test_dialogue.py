@@ -1,0 +1,112 @@
+"""Rows as tokens, with SmolLM2's own tokenizer and chat template."""
+
+from __future__ import annotations
+
+import pytest
+from datasets import Dataset
+from transformers import AutoTokenizer
+
+from flwr_decaf.config import Data
+from flwr_decaf.data.dialogue import Dialogue
+from tests.clients.tasks.test_causal_lm import smollm2_folder
+
+LABELS = ["False", "True"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(smollm2_folder())
+
+
+def dialogue(tokenizer, labels=LABELS, **data):
+    return Dialogue(tokenizer, Data(max_length=data.pop("max_length", 64), **data), labels)
+
+
+def test_prompt_and_response_stand_in_the_chat_template(tokenizer):
+    row = {"question": "is {x} set", "label": 1}
+    asked = dialogue(tokenizer, prompt="{question}?", response="It is {label}.")
+    prompt, response = map(tokenizer.decode, asked.encode(row, room=0))
+    turns = [{"role": "user", "content": "is {x} set?"}]
+    answer = {"role": "assistant", "content": "It is True."}
+    assert prompt.endswith("<|im_start|>user\nis {x} set?<|im_end|>\n<|im_start|>assistant\n")
+    assert response == "It is True.<|im_end|>\n"
+    # The two together are what the template makes of the whole conversation.
+    assert prompt + response == tokenizer.apply_chat_template([*turns, answer], tokenize=False)
+
+
+def test_without_a_prompt_it_is_plain_text_from_its_first_token_on(tokenizer):
+    prompt, response = dialogue(tokenizer).encode({"text": "some text", "label": 0}, room=0)
+    assert prompt == [tokenizer.bos_token_id]
+    assert tokenizer.decode(response) == f"some text{tokenizer.eos_token}"
+
+
+def test_without_a_template_a_prompt_is_a_line(tokenizer):
+    template, tokenizer.chat_template = tokenizer.chat_template, None
+    try:
+        asked = dialogue(tokenizer, prompt="{text}", response="{label}")
+        pair = asked.encode({"text": "so?", "label": 0}, room=0)
+    finally:
+        tokenizer.chat_template = template
+    assert [tokenizer.decode(part) for part in pair] == [
+        f"{tokenizer.bos_token}so?\n",
+        f"False{tokenizer.eos_token}",
+    ]
+
+
+def test_a_conversation_ends_with_the_assistant_s_last_turn(tokenizer):
+    turns = [
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": "hi"},
+        {"role": "user", "content": "bye"},
+        {"role": "assistant", "content": "so long"},
+        {"role": "user", "content": "?"},
+    ]
+    talk = dialogue(tokenizer, labels=[], messages_column="messages", max_length=99)
+    prompt, response = map(tokenizer.decode, talk.encode({"messages": turns}, room=0))
+    assert "hi<|im_end|>\n<|im_start|>user\nbye<|im_end|>\n" in prompt
+    assert response == "so long<|im_end|>\n"
+    with pytest.raises(ValueError, match=r"data.messages-column must hold .*\['user'\]"):
+        talk.encode({"messages": turns[:1]}, room=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "length"), [((5, 5), 64), ((200, 5), 64), ((5, 200), 64), ((200, 200), 65)]
+)
+def test_what_is_too_long_is_cut_and_keeps_the_turn_and_half_a_response(tokenizer, words, length):
+    row = {"a": "one " * words[0], "text": "two " * words[1], "label": 0}
+    asked = dialogue(tokenizer, prompt="{a}", max_length=length)
+    prompt, response = asked.encode(row, room=0)
+    whole = dialogue(tokenizer, prompt="{a}", max_length=10_000).encode(row, room=0)
+    assert len(prompt) + len(response) == min(sum(map(len, whole)), length)
+    assert whole[0][-len(prompt) + 1 :] == prompt[1:]
+    assert whole[0][0] == prompt[0]
+    assert whole[1][: len(response)] == response
+    assert len(response) >= min(len(whole[1]), length // 2)
+
+
+def test_the_classes_are_choices_where_the_response_is_the_class(tokenizer):
+    asked = dialogue(tokenizer, prompt="{text}", response=" {answer} ", label_column="answer")
+    assert [tokenizer.decode(choice) for choice in asked.choices()] == [
+        " False <|im_end|>\n",
+        " True <|im_end|>\n",
+    ]
+    assert dialogue(tokenizer, prompt="{text}", response="It is {label}").choices() == []
+
+
+def test_all_choices_have_room(tokenizer):
+    row = {"text": "one " * 99, "label": 0}
+    prompt, response = dialogue(
+        tokenizer, prompt="{text}", response="{label}", max_length=40
+    ).encode(row, room=30)
+    assert (len(prompt), len(response)) == (10, 3)  # False, the end of the turn, a new line
+
+
+def test_columns_that_are_not_there_are_refused(tokenizer):
+    rows = Dataset.from_list([{"text": "a", "label": 0}])
+    dialogue(tokenizer, prompt="{text} {topic}", label_column="topic").check(rows)
+    with pytest.raises(ValueError, match=r"data.prompt, in braces, must name .*'txt'; it has text"):
+        dialogue(tokenizer, prompt="{txt}").check(rows)
+    with pytest.raises(ValueError, match=r"data.response.*got 'answer'"):
+        dialogue(tokenizer, response="{answer}").check(rows)
+    with pytest.raises(ValueError, match=r"data.messages-column must name .*'talk'"):
+        dialogue(tokenizer, messages_column="talk").check(rows)

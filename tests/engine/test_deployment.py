@@ -1,0 +1,64 @@
+"""The deployment engine: SuperLink and SuperNodes as real processes on the loopback."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from flwr_decaf.cli.engine import Engine, flwr_run, superlink, supernode
+from flwr_decaf.cli.processes import end
+from flwr_decaf.runs.folder import RunFolder
+from tests.engine.test_flwr_run import adapters, flwr_decaf_run
+
+pytestmark = pytest.mark.slow
+DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+
+
+def test_the_same_app_gives_the_same_adapters_as_in_simulation(tmp_path):
+    three = {"num-server-rounds": 3, "evaluate-every": 3}
+    for engine in ("simulation", "deployment"):
+        status, log = flwr_decaf_run(tmp_path, engine, f"--engine={engine}", **three)
+        assert status == 0, log
+    first, second = (adapters(RunFolder(tmp_path / name)) for name in ("simulation", "deployment"))
+    assert first.keys() == second.keys()
+    for name, state in first.items():
+        assert all(torch.equal(x, second[name][key]) for key, x in state.items())
+
+
+def test_a_supernode_that_is_killed_and_started_again_rejoins(tmp_path):
+    saved, settings, log = (tmp_path / name for name in ("model", "run.toml", "log.txt"))
+    settings.write_text(f'output = "{saved}"\n')
+    nodes, victims = ExitStack(), []
+
+    def start_node_2():
+        return nodes.enter_context(supernode(*where, 2, 3))
+
+    where = []
+
+    @contextmanager
+    def start(home):
+        with superlink(home) as env, nodes:
+            where.extend((home, env))
+            for place in (0, 1):
+                nodes.enter_context(supernode(home, env, place, 3))
+            victims.append(start_node_2())
+            yield env
+
+    def kill_in_round_2():
+        if len(victims) == 1 and log.exists() and "[ROUND 2/5]" in log.read_text():
+            end(victims[0])
+            victims.append(start_node_2())
+
+    flwr_run(DIGITS, settings, Engine(start, {}), log, watch=kill_in_round_2)
+    text = log.read_text()
+    assert len(victims) == 2
+    assert saved.exists(), text[-3000:]
+    assert "Round 2: node 2 failed" in text
+    assert "Node 2 is back under a new node id" in text
+    assert not any(f"Round {t}: node" in text for t in (4, 5))  # whole again
+    counter = load_file(saved)["layers.1.num_batches_tracked"].item()
+    assert counter == 5 * 15  # node 0, whose counters these are, never missed a round

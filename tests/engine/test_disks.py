@@ -1,0 +1,61 @@
+"""Disks that are read-only or full: small file systems in memory, which take root to mount."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from flwr_decaf.runs.folder import RunFolder
+from tests.engine.test_flwr_run import adapters
+from tests.engine.test_killed_runs import start
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting takes root"
+)
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """A file system with some megabytes, and the way to change its options."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(options):
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            pytest.skip(f"no mount here: {done.stderr}")
+
+    mount("size=2m")
+    yield place, mount
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_read_only_disk_is_refused_before_anything_starts(mounted, tmp_path):
+    place, mount = mounted
+    mount("remount,ro")
+    log = tmp_path / "out"
+    assert start(place / "runs", "run", log).wait(120) == 2
+    assert "output-dir must be a folder that can be written to" in log.read_text()
+
+
+@pytest.mark.slow
+def test_a_run_that_filled_its_disk_says_so_and_goes_on_when_there_is_room(mounted, tmp_path):
+    place, mount = mounted
+    log, other = tmp_path / "out", tmp_path / "other"
+    assert start(place, "run", log).wait(600) == 1
+    told = log.read_text() + (place / "run" / "log.txt").read_text()
+    assert "make room on the disk, and go on with resume-from" in " ".join(told.split())
+    mount("remount,size=200m")
+    assert start(place, "run", log, **{"resume-from": place / "run"}).wait(600) == 0, (
+        log.read_text()
+    )
+    assert start(tmp_path, "whole", other).wait(600) == 0
+    expected, found = adapters(RunFolder(tmp_path / "whole")), adapters(RunFolder(place / "run"))
+    for name, state in expected.items():
+        assert all((x == found[name][key]).all() for key, x in state.items())

@@ -1,0 +1,108 @@
+"""Runs that are killed at random moments and go on: real processes, kill -9."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from flwr_decaf.cli.processes import script
+from flwr_decaf.runs.folder import RunFolder
+from flwr_decaf.watchdog import processes_of
+from tests.engine.test_flwr_run import ROOT, SETTINGS, adapters, family
+
+pytestmark = pytest.mark.slow
+SMALL = {**SETTINGS, "num-server-rounds": 4, "train.local-steps": 1, "data.max-train-samples": 120}
+KILLS = int(os.environ.get("KILLS", "20"))
+NODES = 3
+TIMES = ("seconds", "elapsed", "process")  # of metrics that are about time, not about the model
+
+
+def start(output, name, log, **settings):
+    values = {**SMALL, "output-dir": output, "run-name": name, **settings}
+    overrides = [f"--set={key}={value}" for key, value in values.items()]
+    command = [script("flwr-decaf"), "run", "conf/ring.toml", f"--nodes={NODES}", *overrides]
+    return psutil.Popen(command, cwd=ROOT, stdout=log.open("a"), stderr=subprocess.STDOUT)
+
+
+def command_of(process):
+    with contextlib.suppress(psutil.Error):  # it may be gone by now
+        return " ".join(process.cmdline())
+    return ""
+
+
+def everything(processes):
+    return processes
+
+
+def server_app(processes):
+    return [p for p in processes if "flwr-simulation" in command_of(p)]  # it runs the ServerApp
+
+
+def actor(processes):
+    return [p for p in processes if "ClientAppActor" in command_of(p)][:1]
+
+
+def told(folder):
+    return [
+        {key: value for key, value in line.items() if not key.endswith(TIMES)}
+        for line in folder.metrics
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that nobody disturbs."""
+    output = tmp_path_factory.mktemp("whole")
+    assert start(output, "run", output / "out").wait() == 0
+    return RunFolder(output / "run")
+
+
+@pytest.mark.parametrize("attempt", range(KILLS))
+def test_a_killed_run_goes_on_to_the_same_end(whole, tmp_path, attempt):
+    draw = random.Random(attempt)
+    victims = (everything, server_app, actor)[attempt % 3]
+    log = tmp_path / "out"
+    process = start(tmp_path, "run", log)
+    folder, lines = RunFolder(tmp_path / "run"), draw.randrange(len(whole.metrics))
+    while process.poll() is None and len(folder.metrics) < lines:
+        time.sleep(0.1)
+    time.sleep(draw.uniform(0, 2))
+    killed = []
+    while process.poll() is None and not killed:
+        killed = victims([process, *family(process)])
+        for victim in killed:
+            victim.kill()
+        time.sleep(0.2)
+    status = process.wait(300)
+    reached = max((line["round"] for line in folder.metrics), default=-1)
+    print(f"{victims.__name__}: {len(killed)} killed in round {reached}, status {status}")
+    if folder.run.get("status") != "finished":
+        assert status != 0, log.read_text()
+        settings = {"resume-from": tmp_path / "run"} if folder.run else {}
+        again = start(tmp_path, "run", log, **settings)
+        assert again.wait(600) == 0, log.read_text()
+    assert told(folder) == told(whole)
+    first, second = adapters(whole), adapters(folder)
+    assert first.keys() == second.keys()
+    for name, state in first.items():
+        assert all((x == second[name][key]).all() for key, x in state.items())
+
+
+def test_no_process_is_left_when_the_command_is_killed(tmp_path):
+    log = tmp_path / "out"
+    process, folder = start(tmp_path, "run", log), RunFolder(tmp_path / "run")
+    while process.poll() is None and not folder.metrics:
+        time.sleep(0.1)
+    (home,) = {p.environ().get("FLWR_HOME") for p in family(process)} - {None}
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while processes_of(home) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert processes_of(home) == []

@@ -1,0 +1,68 @@
+"""The wheel, in an environment that holds nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+
+# A project that lists flwr-decaf: its bundle is run, with the package from the environment.
+RUN_A_PROJECT = """
+import sys
+from pathlib import Path
+from flwr_decaf.cli.engine import flwr_run, simulation
+app, settings, log = map(Path, sys.argv[1:])
+flwr_run(app, settings, simulation(nodes=2), log)
+"""
+
+
+def call(*command, **options):
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False, **options
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dist")
+    call(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", folder, ROOT)
+    return next(folder.glob("flwr_decaf-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory):
+    home = tmp_path_factory.mktemp("empty")
+    call(sys.executable, "-m", "venv", home)
+    pip = (home / "bin" / "python", "-m", "pip", "install", "--quiet")
+    call(*pip, "--constraint", ROOT / "constraints.txt", wheel, "scikit-learn")
+    return home / "bin" / "python"
+
+
+def test_the_wheel_holds_every_module_its_type_marker_and_the_page(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    files = (path for path in (ROOT / "flwr_decaf").rglob("*") if path.is_file())
+    expected = {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
+    assert {"flwr_decaf/py.typed", "flwr_decaf/report/page.html.jinja"} <= expected <= names
+    assert not [name for name in names if name.startswith(("tests", "examples", "benchmarks"))]
+
+
+def test_it_imports_and_its_command_works(python, tmp_path):
+    public = "from flwr_decaf.strategies import *; from flwr_decaf.clients import *; print(DeCAF)"
+    assert "DeCAF" in call(python, "-c", public, cwd=tmp_path)
+    assert "topology" in call(python.parent / "flwr-decaf", "--help", cwd=tmp_path)
+
+
+def test_a_project_that_lists_it_runs(python, tmp_path):
+    settings, saved = tmp_path / "run.toml", tmp_path / "model"
+    settings.write_text(f'output = "{saved}"\nnum-server-rounds = 1\n')
+    app = ROOT / "examples" / "digits"
+    call(python, "-c", RUN_A_PROJECT, app, settings, tmp_path / "log", cwd=tmp_path)
+    assert saved.exists(), (tmp_path / "log").read_text()[-3000:]

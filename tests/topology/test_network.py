@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from flwr_decaf.topology.mixing_matrix import build_network, lambda2
+from flwr_decaf.topology.network import build_changing_network, describe, phase_length, rho
+
+
+def test_a_graph_that_stays():
+    network = build_changing_network("ring", 10)
+    assert not network.changes
+    assert np.array_equal(network.of_round(7), build_network("ring", 10))
+    assert rho(network) == pytest.approx(lambda2(network.base) ** 2)
+    # ring of 10: rho = .873^2 = .762, 1 / sqrt(.238) = 2.05
+    assert phase_length(network) == 2
+    assert phase_length(build_changing_network("complete", 5)) == 1
+
+
+def test_rho_of_random_matchings_on_two_nodes_pairs():
+    # A path of three: each round one of the two edges. E[W^T W] = E[W] (projections), whose
+    # non-trivial eigenvalues are 1/4 and 3/4.
+    network = build_changing_network("path", 3, dynamic="random-matching")
+    assert rho(network) == pytest.approx(0.75, abs=0.03)
+
+
+def test_rho_grows_as_edges_become_rare():
+    def at(p):
+        options = {"activation_probability": p}
+        return build_changing_network(
+            "complete", 10, topology_options=options, dynamic="edge-activation"
+        )
+
+    values = [rho(at(p)) for p in (0.5, 0.1, 0.02)]
+    assert values == sorted(values)
+    assert values[-1] < 1
+    assert phase_length(at(0.02)) > phase_length(at(0.5))
+    assert rho(at(0.0)) == 1
+    with pytest.raises(ValueError, match=r"tad\.phase-length = auto needs a network"):
+        phase_length(at(0.0))
+
+
+def test_the_seed_decides():
+    first, again, other = (
+        build_changing_network("complete", 8, seed=seed, dynamic="edge-activation")
+        for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first.of_round(3), again.of_round(3))
+    assert not np.array_equal(first.of_round(3), other.of_round(3))
+
+
+def test_a_list_of_graphs_from_a_file_takes_turns(tmp_path, caplog):
+    file = tmp_path / "rounds.json"
+    rounds = [
+        {"edges": [[0, 1]], "nodes": 3},
+        {"matrix": [[1, 0, 0], [0, 0.5, 0.5], [0, 0.5, 0.5]]},
+    ]
+    file.write_text(json.dumps({"rounds": rounds}))
+    network = build_changing_network(str(file), 3)
+    assert network.changes
+    assert network.of_round(1).tolist() == [[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]]
+    assert network.of_round(2).tolist() == rounds[1]["matrix"]
+    assert np.array_equal(network.of_round(3), network.of_round(1))
+    assert rho(network) == pytest.approx(0.75)
+    assert not caplog.records  # in pieces each, but not together
+
+
+def test_what_cannot_change_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"topology\.dynamic draws from a graph; got 'token-walk'"):
+        build_changing_network(np.eye(3), 3, dynamic="token-walk")
+    assert build_changing_network(nx.path_graph(3), 3, dynamic="token-walk").changes
+
+
+def test_a_network_in_words():
+    assert describe(build_changing_network("ring", 10)) == [
+        "Nodes: 10, edges: 10, degree: 2 to 2",
+        "lambda2: 0.8727",
+    ]
+    assert describe(build_changing_network("star", 2, dynamic="token-walk"))[-1] == "rho: 0.0000"
