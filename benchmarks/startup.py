@@ -35,7 +35,7 @@ IMPORTS = {
     "flwr --help": [script("flwr"), "--help"],
     "import torch": [sys.executable, "-c", "import torch"],
     "import torch, transformers, peft": [sys.executable, "-c", "import torch, transformers, peft"],
-    "import flwr_decaf.client_app": [sys.executable, "-c", "import flwr_decaf.app.client_app"],
+    "import flwr_decaf.app.client_app": [sys.executable, "-c", "import flwr_decaf.app.client_app"],
 }
 
 

@@ -3,7 +3,7 @@
 Adding a strategy, a rule, a task ...: one file, one line here, one row in its conformance tests.
 Names can be checked without importing anything; what stands behind one is imported when it is
 used, since torch, transformers and PEFT take seconds. (Graphs and weights need no such care:
-``topology.TOPOLOGIES``, ``mixing_matrix.WEIGHTS``, ``changing_graphs.CHANGING``.)
+``TOPOLOGIES``, ``WEIGHTS`` and ``CHANGING`` in the topology room.)
 """
 
 from __future__ import annotations

@@ -27,12 +27,12 @@ def loaded(code):
     "code",
     [
         "import flwr_decaf",
-        "import flwr_decaf.cli",
+        "import flwr_decaf.cli.commands",
         "import flwr_decaf.app.entry",
         "import flwr_decaf.cli.simulate",
         "from pathlib import Path; from flwr_decaf.config.files import checked_settings; "
         "checked_settings(Path('conf/methods.toml'), ['seed=1'], n=4)",
-        "from typer.testing import CliRunner; from flwr_decaf.cli import app; "
+        "from typer.testing import CliRunner; from flwr_decaf.cli.commands import app; "
         "assert 'report' in CliRunner().invoke(app, ['--help']).stdout",
     ],
 )

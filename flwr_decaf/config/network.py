@@ -9,7 +9,7 @@ from flwr_decaf.topology.network import Network, build_changing_network, phase_l
 
 
 def network_options(config: Config) -> dict[str, Any]:
-    """Get the arguments of ``build_changing_network`` and of a ``DecentralizedStrategy``: the network."""
+    """Get the arguments that describe the network to a strategy and ``build_changing_network``."""
     topology = config.topology
     return {
         "topology": topology.file or topology.name,

@@ -72,12 +72,12 @@ class DecentralizedStrategy(Strategy):
     Parameters
     ----------
     topology : str, networkx.Graph or ndarray
-        A family of ``flwr_decaf.topology.TOPOLOGIES``, a ``.json`` file, a graph on nodes
+        A family of ``flwr_decaf.topology.graphs.TOPOLOGIES``, a ``.json`` file, a graph on nodes
         0 .. n-1, or a mixing matrix.
     weights : str, optional
-        A weight rule of ``flwr_decaf.mixing_matrix.WEIGHTS``; by default the method's own.
+        A weight rule of ``flwr_decaf.topology.mixing_matrix.WEIGHTS``; by default the method's own.
     dynamic : str
-        How the graph changes from round to round, a key of ``changing_graphs.CHANGING``.
+        How the graph changes from round to round, a key of ``topology.time_varying.CHANGING``.
     topology_options : mapping, optional
         ``edge_probability``, ``degree``, ``activation_probability``.
     seed : int

@@ -6,7 +6,10 @@ from flwr_decaf.strategies.decentralized import DecentralizedStrategy
 
 
 class LocalOnly(DecentralizedStrategy):
-    """Every node trains alone, W = I. Parameters: see ``DecentralizedStrategy``, without those of the graph."""
+    """Every node trains alone, W = I.
+
+    Parameters: see ``DecentralizedStrategy``, without those of the graph.
+    """
 
     rule = "average"
 

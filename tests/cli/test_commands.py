@@ -108,7 +108,10 @@ def test_showing_a_run(tmp_path):
 
 
 def test_help_is_quick_because_it_loads_no_models():
-    probe = "import sys, flwr_decaf.cli; print([m for m in ('torch', 'ray') if m in sys.modules])"
+    probe = (
+        "import sys, flwr_decaf.cli.commands; "
+        "print([m for m in ('torch', 'ray') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
