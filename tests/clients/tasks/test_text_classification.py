@@ -19,7 +19,7 @@ DIGEST = """
 import hashlib
 from tests.clients.conftest import SETTINGS
 from flwr_decaf.clients.models.adapter import initialize_adapter
-from flwr_decaf.clients.tasks import load_task
+from flwr_decaf.clients.loading import load_task
 from flwr_decaf.messages.packing import pack
 print(hashlib.sha256(pack(initialize_adapter(load_task(*SETTINGS).model, 0)).data).hexdigest())
 """
