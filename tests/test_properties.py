@@ -6,6 +6,7 @@ import json
 import tempfile
 from pathlib import Path
 
+import networkx as nx
 import numpy as np
 import pytest
 import torch
@@ -20,7 +21,15 @@ from flwr_decaf.messages.packing import pack, packed
 from flwr_decaf.rules import ROBUST, RULES
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.topology.graphs import TOPOLOGIES, build_graph
-from flwr_decaf.topology.mixing_matrix import WEIGHTS, mixing_matrix, without_nodes
+from flwr_decaf.topology.mixing_matrix import (
+    WEIGHTS,
+    Links,
+    edges_of,
+    links_of,
+    matrix_of,
+    mixing_matrix,
+    without_nodes,
+)
 from flwr_decaf.topology.time_varying import CHANGING
 from tests.states import lora_state
 
@@ -83,11 +92,16 @@ def test_every_graph_has_fair_weights_also_when_nodes_are_missing(
 def test_a_round_s_graph_is_drawn_alike_every_time_and_weighs_fairly(
     dynamic, family, n, server_round, seed, p
 ):
-    base = build_graph(family, n, seed)
-    first, again = (CHANGING[dynamic](base, server_round, seed, p) for _ in range(2))
-    assert sorted(first) == list(range(n))
-    assert set(first.edges) == set(again.edges)
-    assert is_fair(mixing_matrix(first))
+    base = edges_of(build_graph(family, n, seed))
+    first, again = (CHANGING[dynamic](base, n, seed, p)(server_round) for _ in range(2))
+    assert np.array_equal(first, again)
+    for weights in WEIGHTS:
+        w = matrix_of(Links(first, WEIGHTS[weights](first, n)), n)
+        assert is_fair(w)
+        assert np.array_equal(links_of(w).edges, first)
+        graph = nx.empty_graph(n)
+        graph.add_edges_from(first.tolist())
+        np.testing.assert_allclose(w, mixing_matrix(graph, weights), atol=1e-15)
 
 
 @given(

@@ -17,7 +17,7 @@ from flwr_decaf.clients.models.adapter import initialize_adapter, set_adapter
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.clients.training import evaluate_rows
 from flwr_decaf.config import Config, Value
-from flwr_decaf.config.network import network_of, network_options
+from flwr_decaf.config.network import network_options
 from flwr_decaf.lora import State
 from flwr_decaf.messages.checkpoint import Checkpoint, save_checkpoint
 from flwr_decaf.runs.folder import RunFolder
@@ -28,7 +28,6 @@ from flwr_decaf.strategies.relay.attendance import check_failures
 from flwr_decaf.strategies.relay.replies import cause_of
 from flwr_decaf.strategies.relay.schedules import is_due
 from flwr_decaf.topology.mixing_matrix import lambda2
-from flwr_decaf.topology.network import rho
 from flwr_decaf.topology.participation import read_schedule
 
 
@@ -157,11 +156,12 @@ def build_strategy(
 def _describe_network(config: Config, strategy: Strategy, n: int) -> dict[str, Any]:
     if not isinstance(strategy, DecentralizedStrategy):
         return {"nodes": n}
-    network = network_of(config, n, strategy.weights)
+    network = strategy.network_on(n)
     return {
         "nodes": n,
         "lambda2": lambda2(network.base),
-        "rho": rho(network),
+        "rho": network.rho.value,
+        "rho-standard-error": network.rho.standard_error,
         "mixing-matrix": network.base.tolist(),
     }
 

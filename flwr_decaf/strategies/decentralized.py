@@ -54,7 +54,7 @@ from flwr_decaf.strategies.relay.roll_call import has_evaluate, newcomers, roll_
 from flwr_decaf.strategies.relay.schedules import Schedule, both, is_due
 from flwr_decaf.topology.graphs import Matrix, check_name
 from flwr_decaf.topology.mixing_matrix import graph_of, without_nodes
-from flwr_decaf.topology.network import build_changing_network, describe
+from flwr_decaf.topology.network import Network, build_changing_network, describe
 from flwr_decaf.topology.participation import Schedule as Participation
 from flwr_decaf.topology.participation import check_fraction, evaluated, present, read_schedule
 from flwr_decaf.topology.time_varying import check_dynamic
@@ -169,6 +169,7 @@ evaluate_metrics_aggr_fn
         self.robust = robust
         self.liars = liars
         self.sign_flipping = sign_flipping
+        self._network: Network | None = None
         self._attendance = Attendance(retries, max_failures, on_failure)
         self.weighted_by_key = weighted_by_key
         self.arrayrecord_key = arrayrecord_key
@@ -238,9 +239,7 @@ evaluate_metrics_aggr_fn
         self._seen = set(self._nodes)
         n = len(self._nodes)
         check_minimum(n, self.min_nodes)
-        self.network = build_changing_network(
-            self.topology, n, self.weights, self.seed, self.topology_options, self.dynamic
-        )
+        self.network = self.network_on(n)
         for server_round in range(1, len(self.participation) + 1):
             present(server_round, n, self.participation, drop_probability=0.0, seed=0)
         self._lying = liars_among(n, self.sign_flipping, self.seed)
@@ -284,6 +283,14 @@ evaluate_metrics_aggr_fn
             "ServerApp(server_fn=...); write @app.main() and strategy.start(grid, initial_arrays, "
             "num_rounds) in the ServerApp, and @app.train() instead of NumPyClient in the ClientApp"
         )
+
+    def network_on(self, n: int) -> Network:
+        """Build the network on n nodes, once."""
+        if self._network is None or len(self._network.base) != n:
+            self._network = build_changing_network(
+                self.topology, n, self.weights, self.seed, self.topology_options, self.dynamic
+            )
+        return self._network
 
     def summary(self) -> None:
         """Log the method and the network as a drawn tree."""

@@ -10,38 +10,46 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
+from numpy.typing import NDArray
 
 from flwr_decaf.topology.graphs import Matrix, build_graph, read_topology
+from flwr_decaf.topology.time_varying import Edges
 
 _log = logging.getLogger("flwr")
 _ROUNDING = 1e-9
 
 
-def metropolis(graph: nx.Graph) -> Matrix:
+class Links(NamedTuple):
+    """The edges of a graph, of shape (edges, 2), and the weight of each."""
+
+    edges: Edges
+    weights: NDArray[np.float64]
+
+
+def metropolis(edges: Edges, n: int) -> Matrix:
     """Metropolis-Hastings: w_ij = 1 / (1 + max(degree_i, degree_j)); needs local knowledge only."""
-    degree = dict(graph.degree)
-    return _from_edges(graph, lambda i, j: 1.0 / (1 + max(degree[i], degree[j])))
+    return np.asarray(1.0 / (1 + _degrees(edges, n)[edges].max(axis=1)))
 
 
-def uniform(graph: nx.Graph) -> Matrix:
+def uniform(edges: Edges, n: int) -> Matrix:
     """One weight for every edge, 1 / (1 + max degree): 1/3 on a ring, 1/n on a complete graph."""
-    largest = max((d for _, d in graph.degree), default=0)
-    return _from_edges(graph, lambda i, j: 1.0 / (1 + largest))
+    return np.full(len(edges), 1.0 / (1 + _degrees(edges, n).max()))
 
 
-def laplacian(graph: nx.Graph) -> Matrix:
-    """Dec-LoRA's Q = I - 2 L / (3 lambda_max(L)), L the graph's Laplacian (arXiv 2501.15361)."""
-    adjacency = nx.to_numpy_array(graph, nodelist=range(len(graph)))  # nx.laplacian_matrix: scipy
-    lap = np.diag(adjacency.sum(axis=1)) - adjacency
+def laplacian(edges: Edges, n: int) -> Matrix:
+    """Dec-LoRA's W = I - 2 L / (3 lambda_max(L)), L the graph's Laplacian (arXiv 2501.15361)."""
+    lap = np.diag(_degrees(edges, n).astype(np.float64))
+    lap[edges[:, 0], edges[:, 1]] = lap[edges[:, 1], edges[:, 0]] = -1.0
     largest = float(np.linalg.eigvalsh(lap)[-1])
-    return np.eye(len(graph)) - (2 / (3 * largest)) * lap if largest > 0 else np.eye(len(graph))
+    return np.full(len(edges), 2 / (3 * largest) if largest > 0 else 0.0)
 
 
-WEIGHTS: dict[str, Callable[[nx.Graph], Matrix]] = {
+# A rule gives each edge its weight; what a node's edges leave of 1 is the node's own.
+WEIGHTS: dict[str, Callable[[Edges, int], Matrix]] = {
     "metropolis": metropolis,
     "uniform": uniform,
     "laplacian": laplacian,
@@ -74,12 +82,33 @@ def mixing_matrix(graph: nx.Graph, weights: str = "metropolis") -> Matrix:
     >>> mixing_matrix(nx.path_graph(2)).tolist()
     [[0.5, 0.5], [0.5, 0.5]]
     """
+    check_weights(weights)
+    edges, n = edges_of(graph), len(graph)
+    return check_mixing_matrix(matrix_of(Links(edges, WEIGHTS[weights](edges, n)), n))
+
+
+def check_weights(weights: str) -> None:
+    """Refuse a name that is not in ``WEIGHTS``."""
     if weights not in WEIGHTS:
         raise ValueError(
             f"topology.weights must be one of {', '.join(WEIGHTS)}; got {weights!r}; take one of "
             "these, or give a matrix of your own with topology.file"
         )
-    return check_mixing_matrix(WEIGHTS[weights](graph))
+
+
+def matrix_of(links: Links, n: int) -> Matrix:
+    """Write links on n nodes as a mixing matrix; what they leave of 1 is the node's own."""
+    w = np.zeros((n, n))
+    i, j = links.edges.T
+    w[i, j] = w[j, i] = links.weights
+    np.fill_diagonal(w, np.maximum(1.0 - w.sum(axis=1), 0.0))
+    return w
+
+
+def links_of(w: Matrix) -> Links:
+    """Read the links off a mixing matrix."""
+    edges = np.argwhere(np.triu(w, 1))
+    return Links(edges, w[edges[:, 0], edges[:, 1]])
 
 
 def check_mixing_matrix(w: Matrix) -> Matrix:
@@ -137,7 +166,7 @@ def build_network(
     if isinstance(topology, str):
         topology = build_graph(topology, n, seed, **(topology_options or {}))
     w = weigh(topology, n, weights)
-    pieces = nx.number_connected_components(graph_of(w))
+    pieces = number_of_pieces(w)
     if pieces > 1 and not alone_on_purpose:
         _log.warning(
             "The graph is not connected (%d pieces, lambda2 = 1): the nodes never agree across "
@@ -170,6 +199,23 @@ def graph_of(w: Matrix) -> nx.Graph:
     off_diagonal = np.array(w)
     np.fill_diagonal(off_diagonal, 0.0)
     return nx.from_numpy_array(off_diagonal)
+
+
+def degrees_of(w: Matrix) -> NDArray[np.int64]:
+    """Count each node's neighbours in a mixing matrix."""
+    return _degrees(links_of(w).edges, len(w))
+
+
+def number_of_pieces(w: Matrix) -> int:
+    """Count the connected components of a mixing matrix's graph."""
+    linked, unseen, pieces = w > 0, np.ones(len(w), dtype=bool), 0
+    while unseen.any():
+        pieces += 1
+        frontier = np.flatnonzero(unseen)[:1]
+        while len(frontier):
+            unseen[frontier] = False
+            frontier = np.flatnonzero(linked[frontier].any(axis=0) & unseen)
+    return pieces
 
 
 def lambda2(w: Matrix) -> float:
@@ -210,9 +256,13 @@ def without_nodes(w: Matrix, missing: Collection[int]) -> Matrix:
     return kept
 
 
-def _from_edges(graph: nx.Graph, weight: Callable[[int, int], float]) -> Matrix:
-    w = np.zeros((len(graph), len(graph)))
-    for i, j in graph.edges:
-        w[i, j] = w[j, i] = weight(i, j)
-    np.fill_diagonal(w, 1.0 - w.sum(axis=1))
-    return w
+def edges_of(graph: nx.Graph) -> Edges:
+    """List a graph's edges, (i, j) with i < j in ascending order, without its self-loops."""
+    pairs = np.array([edge[:2] for edge in graph.edges], dtype=np.int64).reshape(-1, 2)
+    pairs.sort(axis=1)
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    return pairs[np.lexsort(pairs.T[::-1])]
+
+
+def _degrees(edges: Edges, n: int) -> NDArray[np.int64]:
+    return np.bincount(edges.ravel(), minlength=n)

@@ -4,36 +4,100 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
 
 from flwr_decaf.topology.graphs import Matrix, read_rounds
-from flwr_decaf.topology.mixing_matrix import build_network, graph_of, lambda2, mixing_matrix, weigh
-from flwr_decaf.topology.time_varying import CHANGING, check_dynamic
+from flwr_decaf.topology.mixing_matrix import (
+    WEIGHTS,
+    Links,
+    build_network,
+    degrees_of,
+    lambda2,
+    links_of,
+    matrix_of,
+    weigh,
+)
+from flwr_decaf.topology.time_varying import CHANGING, check_dynamic, period_of
 
-_SAMPLES = 500  # rounds over which rho is estimated
-_NEVER = 1 - 1e-9  # a rho from here on is 1: the nodes never agree
+# Rounds over which rho is estimated: so many, or fewer once their weights are many together. Each
+# edge of the base that has to be drawn counts as a fraction of a weight.
+_MOST_ROUNDS, _FEWEST_ROUNDS = 500, 4
+_LARGEST = 1e6
+_DRAWS_FOR_ONE = 10
+_ROUNDING = 1e-9
+_NEVER = 1 - _ROUNDING  # a rho from here on is 1: the nodes never agree
 
 
-class Network(NamedTuple):
+class Rho(NamedTuple):
+    """The second largest eigenvalue of E[W^T W], which says how fast a network agrees.
+
+    E||X_t - mean||^2 <= rho^t ||X_0 - mean||^2 (Boyd et al. 2006). For a constant graph it is
+    ``lambda2(W)**2``, for one with a period the expectation is the mean over the period, and else
+    the mean over rounds that are drawn: ``value`` is then an estimate.
+
+    Attributes
+    ----------
+    value : float
+        rho, in [0, 1].
+    standard_error : float
+        Of the mean over the rounds drawn, along the slowest direction; 0 where rho is exact.
+    rounds : int
+        How many rounds the expectation was taken over.
+    """
+
+    value: float
+    standard_error: float
+    rounds: int
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
     """Who takes how much of whom.
 
     Attributes
     ----------
     base : ndarray
         W of the graph from which the rounds' graphs are drawn, of shape (n, n).
-    of_round : callable
-        Round, from 1 -> W of that round; symmetric and doubly stochastic like any other.
-    changes : bool
-        Whether rounds differ.
+    links : callable
+        Round, from 1 -> the edges of that round, and their weights.
+    period : int or None
+        Rounds after which the matrices repeat, 1 for a constant graph; None if they are drawn anew.
     """
 
     base: Matrix
-    of_round: Callable[[int], Matrix]
-    changes: bool
+    links: Callable[[int], Links]
+    period: int | None = 1
+
+    @property
+    def changes(self) -> bool:
+        """Whether rounds differ."""
+        return self.period != 1
+
+    def of_round(self, server_round: int) -> Matrix:
+        """Get W of a round, from 1; symmetric and doubly stochastic like any other."""
+        return matrix_of(self.links(server_round), len(self.base)) if self.changes else self.base
+
+    @cached_property
+    def rho(self) -> Rho:
+        """How fast the network agrees; computed once."""
+        if not self.changes:
+            return Rho(lambda2(self.base) ** 2, 0.0, 1)
+        from flwr_decaf.topology.contraction import contraction_of
+
+        rounds: list[Links] = []
+        size, drawn = 0, np.count_nonzero(self.base) // _DRAWS_FOR_ONE
+        while len(rounds) < (self.period or _MOST_ROUNDS):
+            rounds.append(self.links(len(rounds) + 1))
+            size += 2 * len(rounds[-1].edges) + len(self.base) + drawn
+            if self.period is None and size > _LARGEST and len(rounds) >= _FEWEST_ROUNDS:
+                break
+        exact = self.period is not None
+        return Rho(*contraction_of(rounds, len(self.base), exact), len(rounds))
 
 
 def build_changing_network(
@@ -79,32 +143,17 @@ def build_changing_network(
         )
     if listed:
         each = [weigh(one, n, weights) for one in listed]
+        turns = [links_of(w) for w in each]
         mean = np.mean(each, axis=0)
-        return Network(mean, lambda t: each[(t - 1) % len(each)], changes=True)
+        return Network(mean, lambda t: turns[(t - 1) % len(turns)], period=len(turns))
     base = build_network(topology, n, weights, seed, options)
-    if dynamic == "static":
-        return Network(base, lambda t: base, changes=False)
-    graph, change = graph_of(base), CHANGING[dynamic]
+    draw = CHANGING[dynamic](links_of(base).edges, n, seed, probability)
 
-    @lru_cache(maxsize=4)
-    def of_round(server_round: int) -> Matrix:
-        return mixing_matrix(change(graph, server_round, seed, probability), weights)
+    def links(server_round: int) -> Links:
+        edges = draw(server_round)
+        return Links(edges, WEIGHTS[weights](edges, n))
 
-    return Network(base, of_round, changes=True)
-
-
-def rho(network: Network) -> float:
-    """Second largest eigenvalue of E[W^T W], which says how fast a changing network agrees.
-
-    E||X_t - mean||^2 <= rho^t ||X_0 - mean||^2 (Boyd et al. 2006). For a graph that stays it is
-    ``lambda2(W)**2``; for one that changes, the expectation is the mean over the first 500 rounds.
-    """
-    rounds = range(1, _SAMPLES + 1) if network.changes else (1,)
-    total = np.zeros_like(network.base)
-    for server_round in rounds:
-        w = network.of_round(server_round)
-        total += w.T @ w
-    return lambda2(total / len(rounds))
+    return Network(base, links, period_of(dynamic, n))
 
 
 def phase_length(network: Network) -> int:
@@ -117,7 +166,7 @@ def phase_length(network: Network) -> int:
     ValueError
         If rho is 1: the nodes never agree, and no T helps.
     """
-    value = rho(network)
+    value = network.rho.value
     if value >= _NEVER:
         raise ValueError(
             "tad.phase-length = auto needs a network on which the nodes agree in time; got rho = 1 "
@@ -128,10 +177,17 @@ def phase_length(network: Network) -> int:
 
 def describe(network: Network) -> list[str]:
     """Say in a few words how many edges a network has, and how fast it agrees."""
-    graph = graph_of(network.base)
-    degrees = sorted({degree for _, degree in graph.degree})
+    degrees = degrees_of(network.base)
     lines = [
-        f"Nodes: {len(graph)}, edges: {len(graph.edges)}, degree: {degrees[0]} to {degrees[-1]}",
+        f"Nodes: {len(degrees)}, edges: {degrees.sum() // 2}, degree: {degrees.min()} to "
+        f"{degrees.max()}",
         f"lambda2: {lambda2(network.base):.4f}",
     ]
-    return [*lines, f"rho: {rho(network):.4f}"] if network.changes else lines
+    return [*lines, f"rho: {told(network.rho)}"] if network.changes else lines
+
+
+def told(rho: Rho) -> str:
+    """Write rho as text, with its standard error where it is an estimate."""
+    if rho.standard_error < _ROUNDING:
+        return f"{rho.value:.4f}"
+    return f"{rho.value:.4f} (standard error {rho.standard_error:.1g}, {rho.rounds} rounds drawn)"

@@ -1,8 +1,8 @@
-"""Graphs that change from round to round, drawn from a base graph as a function of seed and round.
+"""Graphs that vary from round to round, drawn from a base graph as a function of seed and round.
 
-Nobody needs to remember earlier rounds, so a run that is resumed in round t sees the graphs that
-it would have seen. Adding one: a function here, a line in ``CHANGING``, a row in
-tests/test_changing_graphs.py.
+A family takes the base's edges and returns the draw: round, from 1 -> edges. What it draws depends
+on seed and round alone, so a run that is resumed in round t sees the graphs that it would have
+seen. Adding one: a function here, a line in ``CHANGING``, a row in its test.
 """
 
 from __future__ import annotations
@@ -10,31 +10,36 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
 
 from flwr_decaf.seeds import derive_seed
 
-Change = Callable[[nx.Graph, int, int, float], nx.Graph]
+Edges = NDArray[np.int64]  # of shape (edges, 2); in a row i < j, and rows in ascending order
+Draw = Callable[[int], Edges]
+Change = Callable[[Edges, int, int, float], Draw]
 
 
-def static(base: nx.Graph, server_round: int, seed: int, probability: float) -> nx.Graph:
+def static(base: Edges, n: int, seed: int, probability: float) -> Draw:
     """The base graph in every round."""
-    return base
+    return lambda server_round: base
 
 
-def edge_activation(base: nx.Graph, server_round: int, seed: int, probability: float) -> nx.Graph:
+def edge_activation(base: Edges, n: int, seed: int, probability: float) -> Draw:
     """Each edge of the base is there with the same probability, independently of the others.
 
     Over a complete base that is an Erdos-Renyi graph drawn anew each round, as in TAD-LoRA
     (arXiv 2602.00451). A node without an edge keeps its own for the round.
     """
-    draw = _generator(seed, "edge activation", server_round)
-    return _with_edges(base, [edge for edge in _edges(base) if draw.random() < probability])
+
+    def draw(server_round: int) -> Edges:
+        chances = _uniform(seed, "edge activation", server_round, len(base))
+        return base[chances < probability]
+
+    return draw
 
 
-def one_peer_exponential(
-    base: nx.Graph, server_round: int, seed: int, probability: float
-) -> nx.Graph:
+def one_peer_exponential(base: Edges, n: int, seed: int, probability: float) -> Draw:
     """In round t pair the nodes that differ in bit ``(t - 1) mod ceil(log2 n)`` of their number.
 
     After log2(n) rounds of pure mixing all agree to the bit of rounding, if n is a power of two;
@@ -43,32 +48,53 @@ def one_peer_exponential(
     are directed: here W stays symmetric, so that a failed node can be left out. The base's edges
     do not matter.
     """
-    n = len(base)
-    bits = max((n - 1).bit_length(), 1)
-    hop = 1 << ((server_round - 1) % bits)
-    return _with_edges(base, [(i, i ^ hop) for i in range(n) if i < (i ^ hop) < n])
+
+    def draw(server_round: int) -> Edges:
+        hop = 1 << ((server_round - 1) % _bits(n))
+        nodes = np.arange(n)
+        pairs = np.stack([nodes, nodes ^ hop], axis=1)
+        return pairs[(nodes < pairs[:, 1]) & (pairs[:, 1] < n)]
+
+    return draw
 
 
-def random_matching(base: nx.Graph, server_round: int, seed: int, probability: float) -> nx.Graph:
+def random_matching(base: Edges, n: int, seed: int, probability: float) -> Draw:
     """Gossip in pairs: base edges in random order, each taken if both its ends are still free."""
-    edges = _edges(base)
-    _generator(seed, "random matching", server_round).shuffle(edges)
-    free = set(base)
-    chosen = []
-    for i, j in edges:
-        if {i, j} <= free:
-            free -= {i, j}
-            chosen.append((i, j))
-    return _with_edges(base, chosen)
+
+    def draw(server_round: int) -> Edges:
+        order = _uniform(seed, "random matching", server_round, len(base))
+        left, free, chosen = np.arange(len(base)), [True] * n, []
+        while len(left):
+            # In blocks: few of a dense graph's edges are still free after the first.
+            size = min(4 * n, len(left))
+            block = left[np.argpartition(order[left], size - 1)[:size]]
+            block = block[np.argsort(order[block])]
+            for edge, (i, j) in zip(block.tolist(), base[block].tolist(), strict=True):
+                if free[i] and free[j]:
+                    free[i] = free[j] = False
+                    chosen.append(edge)
+            left = left[np.array(free)[base[left]].all(axis=1)]
+        return base[sorted(chosen)]
+
+    return draw
 
 
-def token_walk(base: nx.Graph, server_round: int, seed: int, probability: float) -> nx.Graph:
+def token_walk(base: Edges, n: int, seed: int, probability: float) -> Draw:
     """One edge a round: that over which a token, on a random walk from node 0, moves."""
-    draw = _generator(seed, "token walk", 0)
-    here, there = 0, 0
-    for _ in range(server_round):
-        here, there = there, draw.choice(sorted(base[there]) or [there])
-    return _with_edges(base, [(here, there)] if here != there else [])
+    neighbours: list[list[int]] = [[] for _ in range(n)]
+    for i, j in base.tolist():
+        neighbours[i].append(j)
+        neighbours[j].append(i)
+    generator = random.Random(derive_seed(seed, "token walk", 0))
+    walk = [0]
+
+    def draw(server_round: int) -> Edges:
+        while len(walk) <= server_round:
+            walk.append(generator.choice(neighbours[walk[-1]] or [walk[-1]]))
+        here, there = sorted(walk[server_round - 1 : server_round + 1])
+        return np.array([(here, there)] if here < there else [], dtype=np.int64).reshape(-1, 2)
+
+    return draw
 
 
 CHANGING: dict[str, Change] = {
@@ -80,6 +106,11 @@ CHANGING: dict[str, Change] = {
 }
 
 
+def period_of(name: str, n: int) -> int | None:
+    """Count the rounds after which the graphs of a family repeat; None if they never do."""
+    return {"static": 1, "one-peer-exponential": _bits(n)}.get(name)
+
+
 def check_dynamic(name: str) -> None:
     """Refuse a name that is not in ``CHANGING``."""
     if name not in CHANGING:
@@ -89,15 +120,10 @@ def check_dynamic(name: str) -> None:
         )
 
 
-def _edges(base: nx.Graph) -> list[tuple[int, int]]:
-    return sorted((min(edge), max(edge)) for edge in base.edges)
+def _bits(n: int) -> int:
+    return max((n - 1).bit_length(), 1)
 
 
-def _with_edges(base: nx.Graph, edges: list[tuple[int, int]]) -> nx.Graph:
-    graph = nx.empty_graph(len(base))
-    graph.add_edges_from(edges)
-    return graph
-
-
-def _generator(seed: int, purpose: str, server_round: int) -> random.Random:
-    return random.Random(derive_seed(seed, purpose, server_round))
+def _uniform(seed: int, purpose: str, server_round: int, size: int) -> NDArray[np.float64]:
+    # RandomState's stream is frozen, and the same as that of random.Random.
+    return np.random.RandomState([derive_seed(seed, purpose, server_round)]).random_sample(size)

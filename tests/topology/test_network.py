@@ -1,20 +1,23 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+import time
 
 import networkx as nx
 import numpy as np
 import pytest
 
 from flwr_decaf.topology.mixing_matrix import build_network, lambda2
-from flwr_decaf.topology.network import build_changing_network, describe, phase_length, rho
+from flwr_decaf.topology.network import build_changing_network, describe, phase_length
 
 
 def test_a_graph_that_stays():
     network = build_changing_network("ring", 10)
     assert not network.changes
     assert np.array_equal(network.of_round(7), build_network("ring", 10))
-    assert rho(network) == pytest.approx(lambda2(network.base) ** 2)
+    assert network.rho.value == pytest.approx(lambda2(network.base) ** 2)
     # ring of 10: rho = .873^2 = .762, 1 / sqrt(.238) = 2.05
     assert phase_length(network) == 2
     assert phase_length(build_changing_network("complete", 5)) == 1
@@ -24,7 +27,56 @@ def test_rho_of_random_matchings_on_two_nodes_pairs():
     # A path of three: each round one of the two edges. E[W^T W] = E[W] (projections), whose
     # non-trivial eigenvalues are 1/4 and 3/4.
     network = build_changing_network("path", 3, dynamic="random-matching")
-    assert rho(network) == pytest.approx(0.75, abs=0.03)
+    assert network.rho.value == pytest.approx(0.75, abs=0.03)
+
+
+def dense_rho(network, rounds):
+    """By the definition."""
+    matrices = [network.of_round(t) for t in rounds]
+    mean = np.mean([w.T @ w for w in matrices], axis=0)
+    return np.sort(np.linalg.eigvalsh(mean))[-2]
+
+
+@pytest.mark.parametrize(("n", "period"), [(6, 3), (64, 6), (100, 7), (300, 9)])
+def test_rho_of_a_periodic_network_is_exact(n, period):
+    network = build_changing_network("ring", n, dynamic="one-peer-exponential")
+    assert network.rho.value == pytest.approx(dense_rho(network, range(1, period + 1)), abs=1e-9)
+    assert network.rho[1:] == (0.0, period)
+
+
+@pytest.mark.parametrize(
+    ("topology", "n", "dynamic", "expected"),
+    [
+        # W^2 = W = I - L/2 of one edge: I - E[L] / 2, over the n edges of the ring.
+        ("ring", 6, "token-walk", 1 - 0.5 * (2 - 2 * math.cos(2 * math.pi / 6)) / 6),
+        # Perfect matchings of K_n: each edge with probability 1 / (n - 1).
+        ("complete", 10, "random-matching", 0.5 - 0.5 / 9),
+        ("complete", 100, "random-matching", 0.5 - 0.5 / 99),
+    ],
+)
+def test_rho_is_estimated_without_bias(topology, n, dynamic, expected):
+    value, error, rounds = build_changing_network(topology, n, dynamic=dynamic).rho
+    assert rounds > 100
+    assert 0 < error < 0.02
+    assert abs(value - expected) < 4 * error
+
+
+def test_rho_in_words():
+    drawn = describe(build_changing_network("complete", 10, dynamic="random-matching"))[-1]
+    assert re.fullmatch(r"rho: 0\.4\d\d\d \(standard error 0\.0\d+, 500 rounds drawn\)", drawn)
+
+
+@pytest.mark.parametrize(
+    ("topology", "dynamic"),
+    [("ring", "edge-activation"), ("complete", "edge-activation"), ("torus", "random-matching")],
+)
+def test_rho_of_a_thousand_nodes_is_quick(topology, dynamic):
+    network = build_changing_network(topology, 1000, dynamic=dynamic)
+    started = time.process_time()
+    rho = network.rho
+    assert time.process_time() - started < 3  # 1 on a machine with nothing else to do
+    assert network.rho is rho
+    assert 0 < rho.value < 1
 
 
 def test_rho_grows_as_edges_become_rare():
@@ -34,11 +86,11 @@ def test_rho_grows_as_edges_become_rare():
             "complete", 10, topology_options=options, dynamic="edge-activation"
         )
 
-    values = [rho(at(p)) for p in (0.5, 0.1, 0.02)]
+    values = [at(p).rho.value for p in (0.5, 0.1, 0.02)]
     assert values == sorted(values)
     assert values[-1] < 1
     assert phase_length(at(0.02)) > phase_length(at(0.5))
-    assert rho(at(0.0)) == 1
+    assert at(0.0).rho.value == 1
     with pytest.raises(ValueError, match=r"tad\.phase-length = auto needs a network"):
         phase_length(at(0.0))
 
@@ -64,7 +116,7 @@ def test_a_list_of_graphs_from_a_file_takes_turns(tmp_path, caplog):
     assert network.of_round(1).tolist() == [[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]]
     assert network.of_round(2).tolist() == rounds[1]["matrix"]
     assert np.array_equal(network.of_round(3), network.of_round(1))
-    assert rho(network) == pytest.approx(0.75)
+    assert network.rho.value == pytest.approx(0.75)
     assert not caplog.records  # in pieces each, but not together
 
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import networkx as nx
 import numpy as np
 import pytest
 
-from flwr_decaf.topology.mixing_matrix import check_mixing_matrix, mixing_matrix
-from flwr_decaf.topology.time_varying import CHANGING, check_dynamic
+from flwr_decaf.seeds import derive_seed
+from flwr_decaf.topology.mixing_matrix import check_mixing_matrix, edges_of, mixing_matrix
+from flwr_decaf.topology.time_varying import CHANGING, check_dynamic, period_of
 
 # family -> the most edges that a round may have on a complete graph of n nodes
 CASES = {
@@ -20,7 +22,10 @@ CASES = {
 
 
 def draw(name, n, t, seed=0, p=0.5, base=None):
-    return CHANGING[name](base or nx.complete_graph(n), t, seed, p)
+    rounds = CHANGING[name](edges_of(base or nx.complete_graph(n)), n, seed, p)
+    graph = nx.empty_graph(n)
+    graph.add_edges_from(rounds(t).tolist())
+    return graph
 
 
 def edges(graph):
@@ -95,3 +100,18 @@ def test_the_token_walks_from_where_it_stood():
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match=r"topology\.dynamic must be one of static, .*got 'often'"):
         check_dynamic("often")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rounds_repeat_after_the_period(name):
+    n, period = 11, period_of(name, 11)
+    once = [edges(draw(name, n, t)) for t in range(1, 5)]
+    later = [edges(draw(name, n, t + (period or 4))) for t in range(1, 5)]
+    assert (once == later) == (period is not None)
+
+
+def test_edges_are_drawn_by_python_s_own_generator():
+    """Edge i is active if the i-th number is below p: NumPy draws the same ones at once."""
+    generator = random.Random(derive_seed(3, "edge activation", 7))
+    expected = [e for e in itertools.combinations(range(9), 2) if generator.random() < 0.3]
+    assert edges(draw("edge-activation", 9, 7, seed=3, p=0.3)) == expected
