@@ -22,15 +22,14 @@ from flwr_decaf.config import Config, Data, Dimat, Lora, Model, Train
 from flwr_decaf.config.network import network_of
 from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.data.sources import load_rows, skipped_rows
-from flwr_decaf.rules import ALIGNED, NEEDED
+from flwr_decaf.rules import ALIGNED
 from flwr_decaf.strategies import STRATEGIES, FedAvg
+from flwr_decaf.strategies.relay.arguments import check_byzantine
 from flwr_decaf.text import first_line
-from flwr_decaf.topology.mixing_matrix import graph_of
 from flwr_decaf.topology.network import Network
 from flwr_decaf.topology.participation import present, read_schedule
 
 _log = logging.getLogger("flwr")
-_LOOKED_AT = 20  # rounds of a changing graph
 _TRIED = 100  # rows
 
 
@@ -58,7 +57,13 @@ def check(config: Config, n: int, trains: bool = True) -> None:
         schedule = read_schedule(config.participation)
         for server_round in range(1, len(schedule) + 1):
             present(server_round, n, schedule, drop_probability=0.0, seed=0)
-        _check_honest_majority(config, n)
+        check_byzantine(
+            _network(config, n),
+            config.robust.method,
+            config.robust.liars,
+            config.attack.sign_flipping,
+            names=("robust.liars", "attack.sign-flipping"),
+        )
     task = load_task(config.model, config.lora, config.data)
     partition_rows(config.data, n, config.seed)
     _warn_of_skipped_rows(config.data.unsplit())
@@ -181,24 +186,3 @@ def _refuse_on_a_server(config: Config) -> None:
                 f"{key} must be {default!r} with strategy {config.strategy}; got {value!r}; it is "
                 "for nodes on a graph"
             )
-
-
-def _check_honest_majority(config: Config, n: int) -> None:
-    """Refuse robust mixing where nobody has the neighbours for it, and a run of liars alone."""
-    if config.attack.sign_flipping >= n:
-        raise ValueError(
-            f"attack.sign-flipping must leave honest nodes; got {config.attack.sign_flipping} of "
-            f"{n} nodes; let fewer lie"
-        )
-    network, robust = _network(config, n), config.robust
-    needed = NEEDED[robust.method](robust.liars)
-    rounds = range(1, min(config.num_server_rounds, _LOOKED_AT) + 1)
-    degrees = [d for t in rounds for _, d in graph_of(network.of_round(t)).degree]
-    if needed > max(degrees, default=0):
-        raise ValueError(
-            f"robust.liars must leave a node neighbours to trust: {robust.method} with "
-            f"{robust.liars} takes {needed} of them; got at most {max(degrees, default=0)}; take "
-            "a denser topology, or fewer liars"
-        )
-    if needed > min(degrees, default=0):
-        _log.warning("robust.method: nodes with fewer than %d neighbours will not mix", needed)

@@ -250,7 +250,7 @@ def _keep_and_post(content: RecordDict, context: Context, held: State, mail: Mai
         )
     arrays = cast(ArrayRecord, content.pop(next(iter(content.array_records))))
     returned = arrays.to_torch_state_dict()
-    check_alike(held, returned, who="what the train function returned")
+    check_alike(held, returned, who=records.TRAINED)
     trained = {name: returned[name] for name in held}
     _check_frozen(held, trained, mail.trains)
     posted = select(trained, mail.travels)

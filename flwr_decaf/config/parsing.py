@@ -64,11 +64,12 @@ def _build(kind: type[T], run_config: Mapping[str, Given], prefix: str) -> T:
         if is_dataclass(default):
             values[declared.name] = _build(cast(Any, type(default)), run_config, f"{key}.")
         elif key in run_config:
-            values[declared.name] = _checked(key, run_config[key], default, declared.metadata)
+            values[declared.name] = checked(key, run_config[key], default, declared.metadata)
     return kind(**values)
 
 
-def _checked(key: str, value: Given, default: Value, metadata: Mapping[str, Any]) -> Value:
+def checked(key: str, value: Given, default: Value, metadata: Mapping[str, Any]) -> Value:
+    """Check one value by its setting's type and rule, and return it in that type."""
     wanted = type(default)
     if metadata["many"] and isinstance(value, list):
         value = _joined(key, value)

@@ -28,3 +28,6 @@ VERSION = "decaf.version"
 
 ROLL_CALL = "roll-call"
 COLLECT = "collect"
+
+# How a node begins its error where its model has other tensors than the run's: it always will.
+TRAINED = "what the train function returned"

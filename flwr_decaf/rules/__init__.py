@@ -27,15 +27,6 @@ NEEDED: dict[str, Callable[[int], int]] = {
 }
 
 
-def check_robust(name: str, liars: int) -> None:
-    """Refuse a name that is not in ``ROBUST``, or a negative number of liars."""
-    if name not in ROBUST or liars < 0:
-        raise ValueError(
-            f"robust must be one of {', '.join(ROBUST)}, and liars >= 0; got {name!r} and {liars}; "
-            "take one of these"
-        )
-
-
 __all__ = [
     "ALIGNED",
     "NEEDED",
@@ -43,7 +34,6 @@ __all__ = [
     "RULES",
     "Rule",
     "average",
-    "check_robust",
     "factorize",
     "frozen",
 ]

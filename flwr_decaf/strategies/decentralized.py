@@ -28,6 +28,7 @@ from flwr.app import (
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from flwr_decaf.config.arguments import check_argument, check_topology_options
 from flwr_decaf.distances import distances_to_mean
 from flwr_decaf.lora import State, select, size_in_bytes
 from flwr_decaf.messages import records
@@ -36,9 +37,9 @@ from flwr_decaf.messages.inspection import read_posts
 from flwr_decaf.messages.mail import Mail
 from flwr_decaf.messages.metrics import mean_metrics
 from flwr_decaf.messages.packing import pack, packed_array, unpack
-from flwr_decaf.rules import RULES, check_robust
+from flwr_decaf.rules import RULES
 from flwr_decaf.seeds import derive_seed
-from flwr_decaf.strategies.relay.arguments import check_minimum, take_over
+from flwr_decaf.strategies.relay.arguments import check_byzantine, check_minimum, take_over
 from flwr_decaf.strategies.relay.attacks import liars_among, sign_flipped
 from flwr_decaf.strategies.relay.attendance import Attendance, OnFailure
 from flwr_decaf.strategies.relay.mailbox import Mailbox
@@ -52,12 +53,11 @@ from flwr_decaf.strategies.relay.resuming import (
 )
 from flwr_decaf.strategies.relay.roll_call import has_evaluate, newcomers, roll_call
 from flwr_decaf.strategies.relay.schedules import Schedule, both, is_due
-from flwr_decaf.topology.graphs import Matrix, check_name
-from flwr_decaf.topology.mixing_matrix import graph_of, without_nodes
+from flwr_decaf.topology.given import Given, as_topology
+from flwr_decaf.topology.mixing_matrix import check_weights, graph_of, without_nodes
 from flwr_decaf.topology.network import Network, build_changing_network, describe
 from flwr_decaf.topology.participation import Schedule as Participation
 from flwr_decaf.topology.participation import check_fraction, evaluated, present, read_schedule
-from flwr_decaf.topology.time_varying import check_dynamic
 
 _log = logging.getLogger("flwr")
 _TIMEOUT = 3600.0  # seconds; Flower's own default
@@ -70,9 +70,9 @@ class DecentralizedStrategy(Strategy):
 
     Parameters
     ----------
-    topology : str, networkx.Graph or ndarray
+    topology : str, path, networkx.Graph, ndarray, Tensor or list of lists
         A family of ``flwr_decaf.topology.graphs.TOPOLOGIES``, a ``.json`` file, a graph on nodes
-        0 .. n-1, or a mixing matrix.
+        0 .. n-1, or a mixing matrix: see ``flwr_decaf.topology.given.as_topology``.
     weights : str, optional
         A weight rule of ``flwr_decaf.topology.mixing_matrix.WEIGHTS``; by default the method's own.
     dynamic : str
@@ -90,7 +90,7 @@ class DecentralizedStrategy(Strategy):
         Share of the nodes that are evaluated in these rounds, drawn anew each time; in the last
         round all are.
     max_failures : int, optional
-        Nodes that may fail in a round before the run stops; by default half of them.
+        Nodes that may fail in a round before the run stops; by default, and for -1, half of them.
     retries : int
         How often a node that answers with an error is asked again in a round.
     participation : sequence of sequence of int
@@ -124,7 +124,7 @@ evaluate_metrics_aggr_fn
 
     def __init__(  # noqa: PLR0913 - FedAvg's own arguments are among them
         self,
-        topology: str | nx.Graph | Matrix = "ring",
+        topology: Given = "ring",
         *,
         weights: str | None = None,
         dynamic: str = "static",
@@ -146,39 +146,45 @@ evaluate_metrics_aggr_fn
         configrecord_key: str = "config",
         resume_from: Checkpoint | None = None,
         on_round: Keep = forget,
-        train_metrics_aggr_fn: Aggregate = mean_metrics,
-        evaluate_metrics_aggr_fn: Aggregate = mean_metrics,
+        train_metrics_aggr_fn: Aggregate | None = None,
+        evaluate_metrics_aggr_fn: Aggregate | None = None,
         **of_fedavg: object,
     ) -> None:
         meant = take_over(of_fedavg, inspect.signature(DecentralizedStrategy.__init__))
-        if isinstance(topology, str) and not topology.endswith(".json"):
-            check_name(topology)
-        check_dynamic(dynamic)
-        check_robust(robust, liars)
-        self.topology = topology
-        self.dynamic = dynamic
-        self.weights = weights or self.own_weights
-        self.topology_options = topology_options
-        self.seed = seed
+        self.topology = as_topology(topology)
+        self.dynamic = check_argument("dynamic", dynamic, "topology.dynamic")
+        self.weights = self.own_weights
+        if weights is not None:
+            check_weights(weights)
+            self.weights = weights
+        self.topology_options = check_topology_options(topology_options or {})
+        self.seed = check_argument("seed", seed, "topology.seed")
         self.num_nodes = num_nodes
         self.evaluate_every = meant.get("evaluate_every", evaluate_every)
+        check_argument("evaluate_every", self.evaluate_every, "evaluate-every")
         self.evaluate_fraction = meant.get("evaluate_fraction", check_fraction(evaluate_fraction))
         self.min_nodes = meant.get("min_nodes", 1)
-        self.drop_probability = drop_probability
+        self.drop_probability = check_argument(
+            "drop_probability", drop_probability, "drop-probability"
+        )
         self.participation = read_schedule(participation) if participation else ()
-        self.robust = robust
-        self.liars = liars
-        self.sign_flipping = sign_flipping
+        self.robust = check_argument("robust", robust, "robust.method")
+        self.liars = check_argument("liars", liars, "robust.liars")
+        self.sign_flipping = check_argument("sign_flipping", sign_flipping, "attack.sign-flipping")
         self._network: Network | None = None
-        self._attendance = Attendance(retries, max_failures, on_failure)
+        check_argument("retries", retries, "retries")
+        check_argument("max_failures", -1 if max_failures is None else max_failures, "max-failures")
+        self._attendance = Attendance(
+            retries, None if max_failures == -1 else max_failures, on_failure
+        )
         self.weighted_by_key = weighted_by_key
         self.arrayrecord_key = arrayrecord_key
         self.configrecord_key = configrecord_key
         self.resume_from = resume_from
         self.done = resume_from.server_round if resume_from else 0
         self.on_round = on_round
-        self.train_metrics_aggr_fn = train_metrics_aggr_fn
-        self.evaluate_metrics_aggr_fn = evaluate_metrics_aggr_fn
+        self.train_metrics_aggr_fn = train_metrics_aggr_fn or mean_metrics
+        self.evaluate_metrics_aggr_fn = evaluate_metrics_aggr_fn or mean_metrics
         self._prepared = False
 
     def start(  # noqa: PLR0913 - Flower's signature
@@ -240,6 +246,9 @@ evaluate_metrics_aggr_fn
         n = len(self._nodes)
         check_minimum(n, self.min_nodes)
         self.network = self.network_on(n)
+        few = check_byzantine(self.network, self.robust, self.liars, self.sign_flipping)
+        if few:
+            _log.warning("robust: nodes with fewer than %d neighbours in a round do not mix", few)
         for server_round in range(1, len(self.participation) + 1):
             present(server_round, n, self.participation, drop_probability=0.0, seed=0)
         self._lying = liars_among(n, self.sign_flipping, self.seed)

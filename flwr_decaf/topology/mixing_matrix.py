@@ -16,6 +16,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from flwr_decaf.topology.given import Given, as_topology
 from flwr_decaf.topology.graphs import Matrix, build_graph, read_topology
 from flwr_decaf.topology.time_varying import Edges
 
@@ -133,7 +134,7 @@ def check_mixing_matrix(w: Matrix) -> Matrix:
 
 
 def build_network(
-    topology: str | nx.Graph | Matrix,
+    topology: Given,
     n: int,
     weights: str = "metropolis",
     seed: int = 0,
@@ -143,8 +144,9 @@ def build_network(
 
     Parameters
     ----------
-    topology : str, networkx.Graph or ndarray
-        The name of a family, a path to a ``.json`` file, a graph, or W itself.
+    topology : str, path, networkx.Graph, ndarray, Tensor or list of lists
+        The name of a family, a path to a ``.json`` file, a graph, or W itself: see
+        ``given.as_topology``.
     n : int
         Number of nodes that are there.
     weights, seed, topology_options
@@ -160,6 +162,7 @@ def build_network(
     ValueError
         If there is no such network on n nodes.
     """
+    topology = as_topology(topology)
     alone_on_purpose = isinstance(topology, str) and topology == "isolated"
     if isinstance(topology, str) and topology.endswith(".json"):
         topology = read_topology(topology)
@@ -184,7 +187,7 @@ def weigh(topology: nx.Graph | Matrix, n: int, weights: str) -> Matrix:
     ValueError
         If it is not for n nodes, or W breaks one of its properties.
     """
-    if len(topology) != n or (isinstance(topology, nx.Graph) and set(topology) != set(range(n))):
+    if len(topology) != n:
         raise ValueError(
             f"the topology must have one place for each node, 0 to n-1; it has {len(topology)} and "
             f"there are n={n} nodes; change num-supernodes or the topology"

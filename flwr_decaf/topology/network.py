@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import networkx as nx
 import numpy as np
 
+from flwr_decaf.topology.given import Given, as_topology
 from flwr_decaf.topology.graphs import Matrix, read_rounds
 from flwr_decaf.topology.mixing_matrix import (
     WEIGHTS,
@@ -101,7 +101,7 @@ class Network:
 
 
 def build_changing_network(
-    topology: str | nx.Graph | Matrix,
+    topology: Given,
     n: int,
     weights: str = "metropolis",
     seed: int = 0,
@@ -131,6 +131,7 @@ def build_changing_network(
     >>> (network.of_round(1) @ network.of_round(2)).tolist()[0]
     [0.25, 0.25, 0.25, 0.25]
     """
+    topology = as_topology(topology)
     check_dynamic(dynamic)
     options = {**(topology_options or {})}
     probability = float(options.pop("activation_probability", 0.5))

@@ -485,7 +485,38 @@ def test_a_liar_s_neighbours_get_its_opposite_and_it_keeps_its_own():
     assert len([m for m in evaluated if "config" in m.content]) == n - 1
 
 
-def test_too_few_neighbours_to_outvote_the_liars_are_not_mixed_and_said_so():
+def test_nodes_with_too_few_neighbours_to_outvote_byzantine_ones_keep_their_own(caplog):
     n = 4
-    strategy = DLoRA("ring", evaluate_every=0, robust="clipping", liars=2)
-    np.testing.assert_allclose(held_after(strategy, n, rounds=2), starts(n), atol=0)
+    strategy = DLoRA("star", evaluate_every=0, robust="clipping", liars=2)
+    held = held_after(strategy, n, rounds=1)
+    np.testing.assert_allclose(held[1:], starts(n)[1:], atol=0)
+    assert not np.allclose(held[0], starts(n)[0])
+    assert "nodes with fewer than 3 neighbours in a round do not mix" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"robust": "clipping", "liars": 2}, "liars must leave .* got 2, with which clipping need"),
+        ({"robust": "trimmed-mean", "liars": 2}, "needs 4 neighbours, and nodes have at most 2"),
+        ({"sign_flipping": 4}, "sign_flipping must leave honest nodes; got 4 of 4"),
+    ],
+)
+def test_a_graph_on_which_no_node_could_mix_stops_the_run(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        held_after(DLoRA("ring", **arguments), 4, rounds=1)
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_node_with_another_model_stops_the_run(retries):
+    def train(msg, context):
+        reply = train_by_nothing(msg, context)
+        if context.node_config["partition-id"] == 2:
+            reply.content["arrays"] = ArrayRecord({"x": torch.zeros(3, dtype=torch.float64)})
+        return reply
+
+    client = ClientApp(mods=[peer_mixing])
+    client.train()(train)
+    strategy = DLoRA("ring", evaluate_every=0, retries=retries)
+    with pytest.raises(RuntimeError, match=r"round 1: node 2 has another model .* must be \(2,\)"):
+        held_after(strategy, 5, rounds=3, grid=LocalGrid(client, 5))

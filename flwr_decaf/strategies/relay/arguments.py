@@ -9,8 +9,14 @@ from collections.abc import Mapping
 from inspect import Signature
 from typing import Any
 
+import numpy as np
+
+from flwr_decaf.rules import NEEDED
+from flwr_decaf.topology.mixing_matrix import degrees_of
+from flwr_decaf.topology.network import Network
 from flwr_decaf.topology.participation import check_fraction
 
+_LOOKED_AT = 20  # rounds of a time-varying network
 _MINIMA = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
 
 
@@ -69,6 +75,50 @@ def check_minimum(n: int, minimum: int) -> None:
             f"{', '.join(_MINIMA)} must be at most the number of nodes; got {minimum}, and there "
             f"are {n}; lower the minimum, or start more nodes"
         )
+
+
+def check_byzantine(
+    network: Network,
+    robust: str,
+    liars: int,
+    sign_flipping: int,
+    names: tuple[str, str] = ("liars", "sign_flipping"),
+) -> int:
+    """Refuse robust mixing where no node has the neighbours for it, and a run without honest nodes.
+
+    Parameters
+    ----------
+    network : Network
+        Whose first rounds are looked at.
+    robust, liars, sign_flipping
+        As in ``DecentralizedStrategy``.
+    names : tuple of str
+        Of the last two, as the caller wrote them.
+
+    Returns
+    -------
+    int
+        How many neighbours a node needs to mix, if some node has fewer in some round; else 0.
+
+    Raises
+    ------
+    ValueError
+        If no node ever has as many.
+    """
+    n, needed = len(network.base), NEEDED[robust](liars)
+    if sign_flipping >= n:
+        raise ValueError(
+            f"{names[1]} must leave honest nodes; got {sign_flipping} of {n} nodes; lower it"
+        )
+    rounds = range(1, (_LOOKED_AT if network.changes else 1) + 1)
+    degrees = np.concatenate([degrees_of(network.of_round(t)) for t in rounds])
+    if needed > degrees.max():
+        raise ValueError(
+            f"{names[0]} must leave a node neighbours to trust; got {liars}, with which {robust} "
+            f"needs {needed} neighbours, and nodes have at most {degrees.max()}; choose a denser "
+            f"topology, or lower {names[0]}"
+        )
+    return needed if needed > degrees.min() else 0
 
 
 def _check_trains_all(fraction: object) -> None:

@@ -167,13 +167,20 @@ def check_failures(
     ------
     RuntimeError
         With the first cause; or, whatever the number, if a Ray actor has died: Flower puts it
-        back into its pool, where it would fail every message that it draws from then on.
+        back into its pool, where it would fail every message that it draws from then on; or if
+        a node's model has other tensors than the run's.
     """
     if any(death in cause for cause in causes.values() for death in _DEATHS):
         raise RuntimeError(
             f"round {server_round}: {DEAD_ACTOR} and cannot be replaced (often memory ran out); "
             "let fewer clients run at once: raise client-resources-num-cpus"
         )
+    for node, cause in causes.items():
+        if records.TRAINED in cause:
+            raise RuntimeError(
+                f"round {server_round}: node {node} has another model than the run and can never "
+                f"take part ({cause}); give all nodes the same model and LoRA settings"
+            )
     if causes and (len(causes) == asked or len(causes) > tolerated):
         first = min(causes)
         excess = f"more than the {tolerated} that may" if len(causes) > tolerated else "all"

@@ -20,13 +20,19 @@ from flwr_decaf.strategies.relay.replies import cause_of
 
 _log = logging.getLogger("flwr")
 _PATIENCE = 120.0  # seconds without a new node before the roll call gives up
+_REPORT = 10.0  # seconds between two reports of who is still missing
 _PAUSE = 0.2  # seconds between two looks at who has registered
 _NO_EVALUATE = "No evaluate function registered"  # as ClientApp says it
 
 Answers = dict[int, ConfigRecord]
 
 
-def roll_call(grid: Grid, num_nodes: int | None = None, patience: float = _PATIENCE) -> list[int]:
+def roll_call(
+    grid: Grid,
+    num_nodes: int | None = None,
+    patience: float = _PATIENCE,
+    report_every: float = _REPORT,
+) -> list[int]:
     """Wait for all nodes and bring them into the order of their partitions.
 
     Parameters
@@ -37,6 +43,8 @@ def roll_call(grid: Grid, num_nodes: int | None = None, patience: float = _PATIE
         How many nodes to wait for. By default their own ``num-partitions``.
     patience : float
         Seconds to wait without anybody new.
+    report_every : float
+        Seconds between two lines in the log of how many nodes have answered.
 
     Returns
     -------
@@ -48,24 +56,24 @@ def roll_call(grid: Grid, num_nodes: int | None = None, patience: float = _PATIE
     Raises
     ------
     RuntimeError
-        If nodes stay away, disagree about the number of partitions, share a partition, or run a
-        ClientApp without ``peer_mixing``.
+        If nodes stay away, are more than ``num_nodes``, disagree about the number of partitions,
+        share a partition, or run a ClientApp without ``peer_mixing``.
     """
     answers: Answers = {}
-    last_arrival = time.monotonic()
+    last_arrival = last_report = time.monotonic()
     while not _complete(answers, num_nodes):
-        new = set(grid.get_node_ids()) - answers.keys()
+        new, now = set(grid.get_node_ids()) - answers.keys(), time.monotonic()
         if new:
             answers |= _ask(grid, sorted(new))
             last_arrival = time.monotonic()
-        elif time.monotonic() - last_arrival > patience:
-            raise RuntimeError(
-                f"waited {patience:.0f} s for nodes: {len(answers)} of "
-                f"{_expected(answers, num_nodes) or 'an unknown number'} answered the roll call; "
-                "start the missing SuperNodes, or pass num_nodes to the strategy"
-            )
+        elif now - last_arrival > patience:
+            raise RuntimeError(f"waited {patience:.0f} s for nodes: {_missing(answers, num_nodes)}")
         else:
             time.sleep(_PAUSE)
+        if now - last_report > report_every:
+            _log.info("Roll call: %s", _so_far(answers, num_nodes))
+            last_report = now
+    _check_number(answers, num_nodes)
     _log.info("Roll call: all %d nodes are there", len(answers))
     return _in_order(answers)
 
@@ -134,16 +142,53 @@ def _check_answered(reply: Message, function: str) -> None:
         )
 
 
+def _so_far(answers: Answers, num_nodes: int | None) -> str:
+    expected = _expected(answers, num_nodes) or "an unknown number"
+    return f"{len(answers)} of {expected} answered the roll call"
+
+
+def _missing(answers: Answers, num_nodes: int | None) -> str:
+    """Say who did not answer, and what to do."""
+    expected = _expected(answers, num_nodes)
+    if expected is None:
+        remedy = (
+            "give each SuperNode num-partitions in --node-config, or pass num_nodes to the strategy"
+            if answers
+            else "start the SuperNodes"
+        )
+        return f"{_so_far(answers, num_nodes)}; {remedy}"
+    places = {answer.get("partition-id") for answer in answers.values()}
+    absent = sorted(set(range(expected)) - places)
+    if None in places or len(absent) != expected - len(answers):
+        who = f"{expected - len(answers)} SuperNodes"
+    else:
+        who = f"those with partition-id {', '.join(map(str, absent))}"
+    lower = "" if num_nodes is None else ", or lower num_nodes"
+    return f"{_so_far(answers, num_nodes)}; start {who}{lower}"
+
+
+def _check_number(answers: Answers, num_nodes: int | None) -> None:
+    if num_nodes is not None and len(answers) > num_nodes:
+        raise RuntimeError(
+            f"num_nodes must be the number of nodes; got {num_nodes}, and {len(answers)} answered "
+            "the roll call; raise num_nodes, or stop the other SuperNodes"
+        )
+
+
 def _expected(answers: Mapping[int, ConfigRecord], num_nodes: int | None) -> int | None:
-    if num_nodes is not None:
-        return num_nodes
+    """Find how many nodes there will be, and refuse numbers that contradict one another."""
     claims = {answer.get("num-partitions") for answer in answers.values()} - {None}
+    if num_nodes is not None and claims - {num_nodes}:
+        raise RuntimeError(
+            f"num_nodes must be the nodes' num-partitions; got {num_nodes}, and they say "
+            f"{sorted(map(str, claims))}; leave num_nodes out, or change --node-config"
+        )
     if len(claims) > 1:
         raise RuntimeError(
             f"all nodes must agree on num-partitions; they say {sorted(map(str, claims))}; give "
             "every SuperNode the same num-partitions in --node-config"
         )
-    return cast(int, claims.pop()) if claims else None
+    return cast(int, claims.pop()) if claims else num_nodes
 
 
 def _complete(answers: Mapping[int, ConfigRecord], num_nodes: int | None) -> bool:
@@ -158,6 +203,6 @@ def _in_order(answers: Mapping[int, ConfigRecord]) -> list[int]:
     if sorted(map(str, places.values())) != sorted(map(str, range(len(places)))):
         raise RuntimeError(
             f"partition-ids must be 0 to {len(places) - 1}, each once; got "
-            f"{sorted(map(str, places.values()))}; mend --node-config of the SuperNodes"
+            f"{sorted(map(str, places.values()))}; fix --node-config of the SuperNodes"
         )
     return sorted(places, key=lambda node_id: cast(int, places[node_id]))

@@ -46,3 +46,27 @@ def test_without_partition_ids_nodes_stand_in_the_order_of_their_ids():
 def test_nodes_that_contradict_one_another_are_an_error(configure, message):
     with pytest.raises(RuntimeError, match=message):
         roll_call(LocalGrid(app, 2, node_config=configure))
+
+
+@pytest.mark.parametrize(
+    ("num_nodes", "configure", "message"),
+    [
+        (3, lambda k: {}, "num_nodes must be the number of nodes; got 3, and 4 answered"),
+        (3, lambda k: {"partition-id": k, "num-partitions": 4}, r"got 3, and they say \['4'\]"),
+        (6, lambda k: {"partition-id": k, "num-partitions": 4}, r"got 6, and they say \['4'\]"),
+        (6, lambda k: {}, "4 of 6 answered the roll call; start 2 SuperNodes, or lower num_nodes"),
+        (6, lambda k: {"partition-id": k + 1}, "start those with partition-id 0, 5, or lower"),
+        (None, lambda k: {}, "4 of an unknown number .*; give each SuperNode num-partitions"),
+        (None, lambda k: {"partition-id": k, "num-partitions": 6}, "start those with .*-id 4, 5$"),
+    ],
+)
+def test_another_number_of_nodes_than_asked_for_is_an_error(num_nodes, configure, message):
+    with pytest.raises(RuntimeError, match=message):
+        roll_call(LocalGrid(app, 4, node_config=configure), num_nodes, patience=0.3)
+
+
+def test_waiting_reports_how_many_nodes_are_there(caplog):
+    caplog.set_level("INFO", logger="flwr")
+    with pytest.raises(RuntimeError, match=r"waited 1 s .* 2 of 3"):
+        roll_call(LocalGrid(app, 2, lambda k: {}), 3, patience=1, report_every=0.3)
+    assert caplog.text.count("Roll call: 2 of 3 answered the roll call") >= 2

@@ -1,0 +1,106 @@
+"""What users give as a topology, brought into one of three forms or refused in one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from flwr_decaf.topology.graphs import Matrix, check_name
+
+Given = str | os.PathLike[str] | nx.Graph | Matrix | Sequence[Sequence[float]]
+_FORMS = (
+    "the name of a family, a path to a .json file, an undirected networkx graph, or a mixing matrix"
+)
+
+
+def as_topology(given: Any) -> str | nx.Graph | Matrix:
+    """Bring what describes a network into one of three forms.
+
+    Parameters
+    ----------
+    given : str, path, networkx.Graph, ndarray, Tensor, sparse array or list of lists
+        A name of ``TOPOLOGIES``; a ``.json`` file; a graph on nodes 0 .. n-1; or a mixing matrix.
+        A directed graph is taken if each of its edges goes both ways, a multigraph if it has no
+        parallel edges. Self-loops of a graph are left out: the mixing matrix gives every node its
+        own weight.
+
+    Returns
+    -------
+    str, networkx.Graph or ndarray
+        A name or a file; a simple graph; a matrix of float64.
+
+    Raises
+    ------
+    ValueError
+        If the name, the file's ending, the nodes, the edges or their weights do not fit.
+    TypeError
+        If it is nothing of these.
+    """
+    if isinstance(given, os.PathLike):
+        given = os.fspath(given)
+        if not given.endswith(".json"):
+            raise ValueError(f"a topology's file must end in .json; got {given!r}; rename the file")
+    if isinstance(given, str):
+        if not given.endswith(".json"):
+            check_name(given)
+        return given
+    return _simple(given) if isinstance(given, nx.Graph) else _matrix(given)
+
+
+def _simple(graph: nx.Graph) -> nx.Graph:
+    """Check a graph's nodes, directions and weights, and copy it without self-loops."""
+    n = len(graph)
+    if set(graph) != set(range(n)):
+        odd = next(node for node in graph if node not in range(n))
+        raise ValueError(
+            f"a topology's nodes must be the integers 0 to n-1; got {odd!r} among {n} nodes; "
+            "relabel them with networkx.convert_node_labels_to_integers(graph)"
+        )
+    for i, j, weight in graph.edges(data="weight", default=1):
+        if weight != 1:
+            raise ValueError(
+                f"a topology's edges must have no weights; got {weight} on edge ({i}, {j}); pass "
+                "a mixing matrix instead, or remove the weights and name a rule with weights="
+            )
+        if graph.is_directed() and not graph.has_edge(j, i):
+            raise ValueError(
+                f"a topology must be undirected; got a directed graph with edge ({i}, {j}) and "
+                "without its reverse; add it, or pass graph.to_undirected()"
+            )
+        if graph.is_multigraph() and graph.number_of_edges(i, j) > 1:
+            raise ValueError(
+                f"a topology must have one edge between two nodes; got several between {i} and "
+                f"{j}; pass networkx.Graph(graph)"
+            )
+    simple = nx.empty_graph(n)
+    simple.add_edges_from((i, j) for i, j in graph.edges() if i != j)
+    return simple
+
+
+def _matrix(given: Any) -> Matrix:
+    if hasattr(given, "detach"):  # a tensor of PyTorch
+        given = given.detach().cpu().double().numpy()
+    if hasattr(given, "toarray"):  # a sparse array of SciPy
+        given = given.toarray()
+    try:
+        matrix = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"a topology must be {_FORMS}; got {_short(given)} of type {type(given).__name__}; "
+            'write e.g. topology="ring"'
+        ) from error
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise (TypeError if matrix.ndim == 0 else ValueError)(
+            f"a topology must be {_FORMS}; got {_short(given)} of type {type(given).__name__}; a "
+            "matrix is square, and a list of edges goes into networkx.Graph(edges)"
+        )
+    return matrix
+
+
+def _short(given: object) -> str:
+    text = " ".join(repr(given).split())
+    return text if len(text) < 60 else f"{text[:57]}..."
