@@ -131,7 +131,7 @@ def topology(  # noqa: PLR0913 - an argument an option
 ) -> None:
     """Draw graphs, and say how fast they agree and what they cost."""
     from flwr_decaf.report.topology import save_topologies, topology_table
-    from flwr_decaf.topology.network import build_changing_network, phase_length, told
+    from flwr_decaf.topology.network import build_changing_network, phase_length, rho_in_words
 
     options = {
         "edge_probability": edge_probability,
@@ -146,7 +146,8 @@ def topology(  # noqa: PLR0913 - an argument an option
         bases = {name: network.base for name, network in networks.items()}
         save_topologies(bases, output)
         told = [
-            f"{name}, {dynamic}: rho = {told(network.rho)}, T of TAD-LoRA = {phase_length(network)}"
+            f"{name}, {dynamic}: rho = {rho_in_words(network.rho)}, "
+            f"T of TAD-LoRA = {phase_length(network)}"
             for name, network in networks.items()
             if network.changes
         ]

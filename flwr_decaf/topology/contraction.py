@@ -81,7 +81,7 @@ def _slowest(rounds: Sequence[csr_array]) -> Vector:
         x /= np.linalg.norm(x) or 1.0
         x = np.asarray(step(x))
     x -= x.mean()
-    return x / (np.linalg.norm(x) or 1.0)
+    return np.asarray(x / (np.linalg.norm(x) or 1.0))
 
 
 def _inverse(stacked: csr_array, rounds: int) -> Callable[[Vector], Vector] | None:

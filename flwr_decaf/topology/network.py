@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,10 +88,16 @@ class Network:
         """How fast the network agrees; computed once."""
         if not self.changes:
             return Rho(lambda2(self.base) ** 2, 0.0, 1)
-        from flwr_decaf.topology.contraction import contraction_of
+        try:
+            from flwr_decaf.topology.contraction import contraction_of
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "rho of a time-varying network needs the package scipy; it is not installed; run "
+                "pip install scipy, or give the phase length of TAD-LoRA as a number"
+            ) from error
 
         rounds: list[Links] = []
-        size, drawn = 0, np.count_nonzero(self.base) // _DRAWS_FOR_ONE
+        size, drawn = 0, int(np.count_nonzero(self.base)) // _DRAWS_FOR_ONE
         while len(rounds) < (self.period or _MOST_ROUNDS):
             rounds.append(self.links(len(rounds) + 1))
             size += 2 * len(rounds[-1].edges) + len(self.base) + drawn
@@ -184,10 +191,13 @@ def describe(network: Network) -> list[str]:
         f"{degrees.max()}",
         f"lambda2: {lambda2(network.base):.4f}",
     ]
-    return [*lines, f"rho: {told(network.rho)}"] if network.changes else lines
+    # SciPy comes with the app; the strategies of other projects do without it, and without rho.
+    if network.changes and find_spec("scipy"):
+        lines.append(f"rho: {rho_in_words(network.rho)}")
+    return lines
 
 
-def told(rho: Rho) -> str:
+def rho_in_words(rho: Rho) -> str:
     """Write rho as text, with its standard error where it is an estimate."""
     if rho.standard_error < _ROUNDING:
         return f"{rho.value:.4f}"
