@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model, prepare_model_for_kbit_training
+from peft.tuners.tuners_utils import check_target_module_exists
+from torch import Tensor
 from transformers import AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
@@ -163,30 +166,29 @@ def add_adapter(
     Raises
     ------
     ValueError
-        If no layer of the base is called one of ``lora.target-modules``, or it has no encoder of
-        the kind ``lora.encoder``.
+        If no layer of the base is called one of ``lora.target-modules``, it has no encoder of the
+        kind ``lora.encoder``, or ``lora.rank`` is above a side of a layer.
     """
     targets = split_list(lora.target_modules)
     layers = [int(number) for number in split_list(lora.layers_to_transform)]
     heads = [*split_list(lora.modules_to_save), *([head] if head else [])]
     _check_modules(base, lora)
+    config = LoraConfig(
+        task_type=task_type,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        use_rslora=lora.use_rslora,
+        lora_dropout=lora.dropout,
+        target_modules=targets or None,
+        layers_to_transform=layers or None,
+        exclude_modules=_OTHER_ENCODER[lora.encoder],
+        modules_to_save=heads or None,
+    )
+    _check_rank(base, config)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT still asks for a renamed property
-            adapted = get_peft_model(
-                base,
-                LoraConfig(
-                    task_type=task_type,
-                    r=lora.rank,
-                    lora_alpha=lora.alpha,
-                    use_rslora=lora.use_rslora,
-                    lora_dropout=lora.dropout,
-                    target_modules=targets or None,
-                    layers_to_transform=layers or None,
-                    exclude_modules=_OTHER_ENCODER[lora.encoder],
-                    modules_to_save=heads or None,
-                ),
-            )
+            adapted = get_peft_model(base, config)
     except ValueError as error:
         raise ValueError(
             f"lora.target-modules must name layers of the model; got {lora.target_modules!r} "
@@ -199,6 +201,36 @@ def add_adapter(
 
 # The encoder that is left out, as a pattern of PEFT's.
 _OTHER_ENCODER = {"both": None, "vision": r".*text_model\..*", "text": r".*vision_model\..*"}
+
+
+def _check_rank(base: torch.nn.Module, config: LoraConfig) -> None:
+    """Refuse a rank above what a product of two factors can have, before they are allocated.
+
+    Where PEFT chooses the layers, the rank is compared with the largest linear one.
+    """
+    limits = {
+        name: _shorter_side(module)
+        for name, module in base.named_modules()
+        if getattr(module, "weight", None) is not None
+        and (
+            check_target_module_exists(config, name)
+            if config.target_modules
+            else isinstance(module, torch.nn.Linear)
+        )
+    }
+    pick = min if config.target_modules else max
+    if limits and config.r > limits[name := pick(limits, key=limits.__getitem__)]:
+        raise ValueError(
+            f"lora.rank must be at most the shorter side of the layers it adapts; got {config.r}, "
+            f"and {name} has {limits[name]}; the papers use 2 to 16"
+        )
+
+
+def _shorter_side(layer: torch.nn.Module) -> int:
+    if hasattr(layer, "in_features"):  # also where the weight is packed
+        return min(int(layer.in_features), int(layer.out_features))  # type: ignore[arg-type]
+    first, *others = cast(Tensor, layer.weight).shape
+    return min(first, math.prod(others))
 
 
 def _check_modules(base: torch.nn.Module, lora: Lora) -> None:
