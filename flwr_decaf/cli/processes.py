@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from flwr_decaf import watchdog
+from flwr_decaf.cli import watchdog
 
 _START_LIMIT = 60.0  # seconds for a SuperLink to answer
 _STOP_LIMIT = 10.0  # seconds for a process to go before it is killed

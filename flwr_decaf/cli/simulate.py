@@ -18,11 +18,11 @@ from rich.console import Console
 
 from flwr_decaf.app.quick_imports import quick_imports
 from flwr_decaf.cli.engine import Engine, flwr_run
+from flwr_decaf.cli.machine import check_hub, check_machine
 from flwr_decaf.cli.progress import shown_progress
 from flwr_decaf.config import Config, Value, parse_config
 from flwr_decaf.config.comparison import folder_of, runs_of
 from flwr_decaf.config.files import checked_settings, to_toml
-from flwr_decaf.machine import check_hub, check_machine
 from flwr_decaf.runs.folder import DEAD_ACTOR, RunFolder, holds_runs
 
 

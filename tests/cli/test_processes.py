@@ -9,7 +9,7 @@ import time
 import psutil
 
 from flwr_decaf.cli.processes import running, watched
-from flwr_decaf.watchdog import processes_of
+from flwr_decaf.cli.watchdog import processes_of
 
 TOLD_TO_END = """
 import os, signal, sys, time

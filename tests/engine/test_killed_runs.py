@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from flwr_decaf.cli.processes import script
+from flwr_decaf.cli.watchdog import processes_of
 from flwr_decaf.runs.folder import RunFolder
-from flwr_decaf.watchdog import processes_of
 from tests.engine.test_flwr_run import ROOT, SETTINGS, adapters, family
 
 pytestmark = pytest.mark.slow

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model, prepare_model_for_kbit_training
-from peft.tuners.tuners_utils import check_target_module_exists
-from torch import Tensor
 from transformers import AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from flwr_decaf import __version__
 from flwr_decaf.clients.models.adapter import train_in_single_precision
+from flwr_decaf.clients.models.adapter_checks import check_modules, check_rank, leaf_names
 from flwr_decaf.data.sources import resolve_path
 from flwr_decaf.extras import require_extra
 from flwr_decaf.registries import PRECISIONS
@@ -172,7 +170,7 @@ def add_adapter(
     targets = split_list(lora.target_modules)
     layers = [int(number) for number in split_list(lora.layers_to_transform)]
     heads = [*split_list(lora.modules_to_save), *([head] if head else [])]
-    _check_modules(base, lora)
+    check_modules(base, lora)
     config = LoraConfig(
         task_type=task_type,
         r=lora.rank,
@@ -184,7 +182,7 @@ def add_adapter(
         exclude_modules=_OTHER_ENCODER[lora.encoder],
         modules_to_save=heads or None,
     )
-    _check_rank(base, config)
+    check_rank(base, config)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT still asks for a renamed property
@@ -193,7 +191,7 @@ def add_adapter(
         raise ValueError(
             f"lora.target-modules must name layers of the model; got {lora.target_modules!r} "
             f"and lora.layers-to-transform {lora.layers_to_transform!r}; take some of "
-            f"its linear layers: {', '.join(_leaves(base, torch.nn.Linear))}"
+            f"its linear layers: {', '.join(leaf_names(base, torch.nn.Linear))}"
         ) from error
     train_in_single_precision(adapted)
     return adapted
@@ -201,54 +199,3 @@ def add_adapter(
 
 # The encoder that is left out, as a pattern of PEFT's.
 _OTHER_ENCODER = {"both": None, "vision": r".*text_model\..*", "text": r".*vision_model\..*"}
-
-
-def _check_rank(base: torch.nn.Module, config: LoraConfig) -> None:
-    """Refuse a rank above what a product of two factors can have, before they are allocated.
-
-    Where PEFT chooses the layers, the rank is compared with the largest linear one.
-    """
-    limits = {
-        name: _shorter_side(module)
-        for name, module in base.named_modules()
-        if getattr(module, "weight", None) is not None
-        and (
-            check_target_module_exists(config, name)
-            if config.target_modules
-            else isinstance(module, torch.nn.Linear)
-        )
-    }
-    pick = min if config.target_modules else max
-    if limits and config.r > limits[name := pick(limits, key=limits.__getitem__)]:
-        raise ValueError(
-            f"lora.rank must be at most the shorter side of the layers it adapts; got {config.r}, "
-            f"and {name} has {limits[name]}; the papers use 2 to 16"
-        )
-
-
-def _shorter_side(layer: torch.nn.Module) -> int:
-    if hasattr(layer, "in_features"):  # also where the weight is packed
-        return min(int(layer.in_features), int(layer.out_features))  # type: ignore[arg-type]
-    first, *others = cast(Tensor, layer.weight).shape
-    return min(first, math.prod(others))
-
-
-def _check_modules(base: torch.nn.Module, lora: Lora) -> None:
-    if lora.encoder != "both" and not hasattr(base, f"{lora.encoder}_model"):
-        raise ValueError(
-            f"lora.encoder must be both for a model that has but one encoder; got {lora.encoder!r} "
-            f"for {type(base).__name__}; it is for CLIP and the like"
-        )
-    for name in split_list(lora.modules_to_save):
-        if name not in (leaves := _leaves(base, torch.nn.Module)):
-            raise ValueError(
-                f"lora.modules-to-save must name modules of the model; got {name!r}; it has "
-                f"{', '.join(leaves)}"
-            )
-
-
-def _leaves(base: torch.nn.Module, kind: type[torch.nn.Module]) -> list[str]:
-    """List the last parts of the names of a model's modules of a kind."""
-    named = base.named_modules()
-    found = {name.rsplit(".", 1)[-1] for name, module in named if isinstance(module, kind)}
-    return sorted(name for name in found if name and not name.isdecimal())

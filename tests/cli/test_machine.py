@@ -13,11 +13,11 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from flwr_decaf import machine
+from flwr_decaf.cli import machine
 from flwr_decaf.cli.engine import deployment, simulation
+from flwr_decaf.cli.machine import check_hub, check_machine, count_gpus
 from flwr_decaf.cli.processes import free_port
 from flwr_decaf.config import Config, parse_config
-from flwr_decaf.machine import check_hub, check_machine, count_gpus
 from tests.cli.test_commands import CONF, call
 
 
@@ -90,7 +90,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch, settings, complaint):
 
 def test_nothing_heavy_is_imported_for_it():
     code = (
-        "import sys; from flwr_decaf.machine import count_gpus; "
+        "import sys; from flwr_decaf.cli.machine import count_gpus; "
         "count_gpus(); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
