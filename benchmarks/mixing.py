@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import by_turns, other_work, report
 from flwr_decaf.lora import State, pairs, product
-from flwr_decaf.registries import RULES
+from flwr_decaf.rules import RULES
 from flwr_decaf.rules.truncated_svd import truncated_svd
 
 LARGE = 4096 if "--large" in sys.argv else 1024  # up to which the dense ways are taken

@@ -1,28 +1,17 @@
 """All that goes by a name in the settings, and where it is.
 
 Adding a strategy, a rule, a task ...: one file, one line here, one row in its conformance tests.
-Names can be checked without importing anything; what stands behind one is imported when it is
-used, since torch, transformers and PEFT take seconds. (Graphs and weights need no such care:
-``TOPOLOGIES``, ``WEIGHTS`` and ``CHANGING`` in the topology room.)
+The tables below hold names and places alone, and import nothing: settings are checked against
+them in no time, since torch, transformers and PEFT take seconds to import. The room that looks
+names up makes the ``Registry`` with the type of its objects, e.g. ``rules.RULES``. (Graphs and
+weights import quickly; their tables are ``TOPOLOGIES``, ``WEIGHTS`` and ``CHANGING`` in topology/.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeVar, cast
-
-if TYPE_CHECKING:
-    import torch
-    from datasets import Dataset, DatasetDict
-    from flwr.serverapp.strategy import Strategy
-    from flwr_datasets.partitioner import Partitioner
-    from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LRScheduler
-
-    from flwr_decaf.clients.tasks.contract import Task
-    from flwr_decaf.config import Data, Lora, Model
-    from flwr_decaf.rules import Rule
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 
@@ -58,89 +47,71 @@ class Registry(Mapping[str, T]):
 
 
 # What a node makes of its neighbours' states and its row of W: tests/rules/test_conformance.py.
-RULES: Registry[Rule] = Registry(
-    {
-        "average": "flwr_decaf.rules.average:average",  # DLoRA
-        "factorize": "flwr_decaf.rules.factorize:factorize",  # DeCAF
-        "frozen": "flwr_decaf.rules.frozen:frozen",  # DLoRA-FA
-        # DIMAT, of states that the client's part has aligned: see matching/
-        "matched": "flwr_decaf.rules.average:average",
-    }
-)
+RULES = {
+    "average": "flwr_decaf.rules.average:average",  # DLoRA
+    "factorize": "flwr_decaf.rules.factorize:factorize",  # DeCAF
+    "frozen": "flwr_decaf.rules.frozen:frozen",  # DLoRA-FA
+    # DIMAT, of states that the client's part has aligned: see matching/
+    "matched": "flwr_decaf.rules.average:average",
+}
 
 # What makes a rule withstand neighbours that lie: (rule, number of liars) -> rule.
-ROBUST: Registry[Callable[[Rule, int], Rule]] = Registry(
-    {
-        "none": "flwr_decaf.rules.contract:trusting",
-        "clipping": "flwr_decaf.rules.clipping:clipping",
-        "trimmed-mean": "flwr_decaf.rules.trimmed_mean:trimming",
-    }
-)
+ROBUST = {
+    "none": "flwr_decaf.rules.contract:trusting",
+    "clipping": "flwr_decaf.rules.clipping:clipping",
+    "trimmed-mean": "flwr_decaf.rules.trimmed_mean:trimming",
+}
 
 # A rule, a schedule and the weights they go with: tests/strategies/test_conformance.py.
-STRATEGIES: Registry[type[Strategy]] = Registry(
-    {
-        "decaf": "flwr_decaf.strategies:DeCAF",
-        "dlora": "flwr_decaf.strategies:DLoRA",
-        "dlora-fa": "flwr_decaf.strategies:DLoRAFA",
-        "dec-lora": "flwr_decaf.strategies:DecLoRA",
-        "tad-lora": "flwr_decaf.strategies:TADLoRA",
-        "dimat": "flwr_decaf.strategies:DIMAT",
-        "local-only": "flwr_decaf.strategies:LocalOnly",
-        "fedavg": "flwr_decaf.strategies:FedAvg",
-        "centralized": "flwr_decaf.strategies:Centralized",
-    }
-)
+STRATEGIES = {
+    "decaf": "flwr_decaf.strategies:DeCAF",
+    "dlora": "flwr_decaf.strategies:DLoRA",
+    "dlora-fa": "flwr_decaf.strategies:DLoRAFA",
+    "dec-lora": "flwr_decaf.strategies:DecLoRA",
+    "tad-lora": "flwr_decaf.strategies:TADLoRA",
+    "dimat": "flwr_decaf.strategies:DIMAT",
+    "local-only": "flwr_decaf.strategies:LocalOnly",
+    "fedavg": "flwr_decaf.strategies:FedAvg",
+    "centralized": "flwr_decaf.strategies:Centralized",
+}
 
 # From the settings to a model, its batches and its scores.
-TASKS: Registry[Callable[[Model, Lora, Data], Task]] = Registry(
-    {
-        "text-classification": "flwr_decaf.clients.tasks.text_classification:build",
-        "causal-lm": "flwr_decaf.clients.tasks.causal_lm:build",
-        "image-classification": "flwr_decaf.clients.tasks.image_classification:build",
-        "clip": "flwr_decaf.clients.tasks.clip:build",
-        "cnn": "flwr_decaf.clients.tasks.cnn:build",
-    }
-)
+TASKS = {
+    "text-classification": "flwr_decaf.clients.tasks.text_classification:build",
+    "causal-lm": "flwr_decaf.clients.tasks.causal_lm:build",
+    "image-classification": "flwr_decaf.clients.tasks.image_classification:build",
+    "clip": "flwr_decaf.clients.tasks.clip:build",
+    "cnn": "flwr_decaf.clients.tasks.cnn:build",
+}
 
 # Data sets that need no network: tests/data/test_sources.py.
-DEMO_SETS: Registry[Callable[[], DatasetDict]] = Registry(
-    {"20newsgroups": "flwr_decaf.data.sources:newsgroups"}
-)
+DEMO_SETS = {"20newsgroups": "flwr_decaf.data.sources:newsgroups"}
 
 # How rows are split over n nodes: tests/data/test_partitions.py.
-PARTITIONERS: Registry[Callable[[Dataset, int, Data, int], Partitioner]] = Registry(
-    {
-        "iid": "flwr_decaf.data.partitions:iid",
-        "stratified": "flwr_decaf.data.partitions:stratified",
-        "dirichlet": "flwr_decaf.data.partitions:dirichlet",
-        "pathological": "flwr_decaf.data.partitions:pathological",
-        "label-skew": "flwr_decaf.data.partitions:label_skew",
-    }
-)
+PARTITIONERS = {
+    "iid": "flwr_decaf.data.partitions:iid",
+    "stratified": "flwr_decaf.data.partitions:stratified",
+    "dirichlet": "flwr_decaf.data.partitions:dirichlet",
+    "pathological": "flwr_decaf.data.partitions:pathological",
+    "label-skew": "flwr_decaf.data.partitions:label_skew",
+}
 
 # How a batch of pictures is changed in training.
-AUGMENTATIONS: Registry[Callable[[torch.Tensor], torch.Tensor]] = Registry(
-    {
-        "none": "flwr_decaf.data.augmentation:unchanged",
-        "flip": "flwr_decaf.data.augmentation:flip",
-        "shift": "flwr_decaf.data.augmentation:shift",
-        "flip-shift": "flwr_decaf.data.augmentation:flip_shift",
-        "random-resized-crop": "flwr_decaf.data.augmentation:random_resized_crop",
-    }
-)
+AUGMENTATIONS = {
+    "none": "flwr_decaf.data.augmentation:unchanged",
+    "flip": "flwr_decaf.data.augmentation:flip",
+    "shift": "flwr_decaf.data.augmentation:shift",
+    "flip-shift": "flwr_decaf.data.augmentation:flip_shift",
+    "random-resized-crop": "flwr_decaf.data.augmentation:random_resized_crop",
+}
 
 # The learning rate's scheduler in a round: (optimizer, round from 1, rounds, steps of the round).
-LEARNING_RATES: Registry[Callable[[Optimizer, int, int, int], LRScheduler]] = Registry(
-    {
-        "constant": "flwr_decaf.clients.learning_rate:constant",
-        "cosine": "flwr_decaf.clients.learning_rate:cosine",
-        "cosine-per-round": "flwr_decaf.clients.learning_rate:cosine_per_round",
-    }
-)
+LEARNING_RATES = {
+    "constant": "flwr_decaf.clients.learning_rate:constant",
+    "cosine": "flwr_decaf.clients.learning_rate:cosine",
+    "cosine-per-round": "flwr_decaf.clients.learning_rate:cosine_per_round",
+}
 
 # What models compute in.
-PRECISIONS: Registry[torch.dtype] = Registry(
-    {"fp32": "torch:float32", "bf16": "torch:bfloat16", "fp16": "torch:float16"}
-)
+PRECISIONS = {"fp32": "torch:float32", "bf16": "torch:bfloat16", "fp16": "torch:float16"}
 DEVICES = ("auto", "cpu", "cuda", "mps")

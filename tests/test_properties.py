@@ -17,7 +17,7 @@ from flwr_decaf.config.comparison import runs_of
 from flwr_decaf.messages.checkpoint import Checkpoint, Letter, load_checkpoint, save_checkpoint
 from flwr_decaf.messages.inspection import read_posts
 from flwr_decaf.messages.packing import pack, packed
-from flwr_decaf.registries import ROBUST, RULES
+from flwr_decaf.rules import ROBUST, RULES
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.topology.graphs import TOPOLOGIES, build_graph
 from flwr_decaf.topology.mixing_matrix import WEIGHTS, mixing_matrix, without_nodes

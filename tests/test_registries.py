@@ -8,7 +8,11 @@ import pytest
 from flwr_decaf import registries
 from flwr_decaf.registries import Registry
 
-EVERY = {name: value for name, value in vars(registries).items() if isinstance(value, Registry)}
+EVERY = {
+    name: Registry(places)
+    for name, places in vars(registries).items()
+    if isinstance(places, dict) and name.isupper()
+}
 
 
 @pytest.mark.parametrize(

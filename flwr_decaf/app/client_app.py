@@ -24,9 +24,8 @@ from flwr_decaf.clients.training import train_locally
 from flwr_decaf.config import Config, parse_config
 from flwr_decaf.data.partitions import NodeData
 from flwr_decaf.matching import Matching
-from flwr_decaf.registries import STRATEGIES
 from flwr_decaf.seeds import derive_seed
-from flwr_decaf.strategies import FedAvg
+from flwr_decaf.strategies import STRATEGIES, FedAvg
 
 
 def matching(msg: Message, context: Context) -> Matching:

@@ -22,9 +22,8 @@ from flwr_decaf.config import Config, Data, Dimat, Lora, Model, Train
 from flwr_decaf.config.network import network_of
 from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.data.sources import load_rows, skipped_rows
-from flwr_decaf.registries import STRATEGIES
 from flwr_decaf.rules import ALIGNED, NEEDED
-from flwr_decaf.strategies import FedAvg
+from flwr_decaf.strategies import STRATEGIES, FedAvg
 from flwr_decaf.text import first_line
 from flwr_decaf.topology.mixing_matrix import graph_of
 from flwr_decaf.topology.network import Network

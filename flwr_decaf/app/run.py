@@ -20,11 +20,10 @@ from flwr_decaf.config import Config, Value
 from flwr_decaf.config.network import network_of, network_options
 from flwr_decaf.lora import State
 from flwr_decaf.messages.checkpoint import Checkpoint, save_checkpoint
-from flwr_decaf.registries import STRATEGIES
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.model_card import last_evaluations, model_card
 from flwr_decaf.runs.trackers import event_writer
-from flwr_decaf.strategies import DecentralizedStrategy, FedAvg, TADLoRA
+from flwr_decaf.strategies import STRATEGIES, DecentralizedStrategy, FedAvg, TADLoRA
 from flwr_decaf.strategies.relay.attendance import check_failures
 from flwr_decaf.strategies.relay.replies import cause_of
 from flwr_decaf.strategies.relay.schedules import is_due

@@ -14,14 +14,15 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from flwr_decaf.app import ASKED
 from flwr_decaf.app.preflight import check
 from flwr_decaf.app.run import run_once
-from flwr_decaf.cli.processes import ASKED
 from flwr_decaf.clients.loading import load_test
 from flwr_decaf.config import Config, flatten, parse_config
 from flwr_decaf.config.comparison import difference, folder_of, runs_of
-from flwr_decaf.runs.folder import DEAD_ACTOR, RunFolder
+from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.resume import check_resumable, go_on
+from flwr_decaf.strategies.relay.attendance import DEAD_ACTOR
 from flwr_decaf.strategies.relay.roll_call import roll_call
 
 _log = logging.getLogger("flwr")

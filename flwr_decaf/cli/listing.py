@@ -10,21 +10,22 @@ from rich.table import Table
 from flwr_decaf import registries
 from flwr_decaf.app.quick_imports import quick_imports
 from flwr_decaf.config.reference import declared_settings
+from flwr_decaf.registries import Registry
 from flwr_decaf.topology.graphs import TOPOLOGIES
 from flwr_decaf.topology.mixing_matrix import WEIGHTS
 from flwr_decaf.topology.time_varying import CHANGING
 
 NAMED: dict[str, Mapping[str, object]] = {
-    "strategies": registries.STRATEGIES,
+    "strategies": Registry(registries.STRATEGIES),
     "topologies": TOPOLOGIES,
     "time-varying-graphs": CHANGING,
     "weights": WEIGHTS,
-    "robust-methods": registries.ROBUST,
-    "tasks": registries.TASKS,
-    "data-sets": registries.DEMO_SETS,
-    "partitioners": registries.PARTITIONERS,
-    "augmentations": registries.AUGMENTATIONS,
-    "schedules": registries.LEARNING_RATES,
+    "robust-methods": Registry(registries.ROBUST),
+    "tasks": Registry(registries.TASKS),
+    "data-sets": Registry(registries.DEMO_SETS),
+    "partitioners": Registry(registries.PARTITIONERS),
+    "augmentations": Registry(registries.AUGMENTATIONS),
+    "schedules": Registry(registries.LEARNING_RATES),
 }
 SETTINGS = "settings"
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import psutil
 
+from flwr_decaf.app import ASKED
 from flwr_decaf.cli import watchdog
 
 _START_LIMIT = 60.0  # seconds for a SuperLink to answer
 _STOP_LIMIT = 10.0  # seconds for a process to go before it is killed
 
-ASKED = "FLWR_DECAF_ASKED"  # when the engine was asked for: seconds since the epoch
 
 ENVIRONMENT = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",

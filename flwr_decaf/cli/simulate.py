@@ -23,7 +23,7 @@ from flwr_decaf.cli.progress import shown_progress
 from flwr_decaf.config import Config, Value, parse_config
 from flwr_decaf.config.comparison import folder_of, runs_of
 from flwr_decaf.config.files import checked_settings, to_toml
-from flwr_decaf.runs.folder import DEAD_ACTOR, RunFolder, holds_runs
+from flwr_decaf.runs.folder import RunFolder, holds_runs
 
 
 def simulate(
@@ -128,6 +128,8 @@ def _close(folders: Iterable[RunFolder]) -> None:
 
 
 def _lost_an_actor(folders: Iterable[RunFolder]) -> bool:
+    from flwr_decaf.strategies.relay.attendance import DEAD_ACTOR  # heavy, and rarely needed
+
     return any(DEAD_ACTOR in str(folder.run.get("error")) for folder in folders)
 
 

@@ -9,10 +9,16 @@ round. Rounds count from 1.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler
 
+from flwr_decaf import registries
+from flwr_decaf.registries import Registry
+
+Scheduler = Callable[[Optimizer, int, int, int], LRScheduler]
+LEARNING_RATES: Registry[Scheduler] = Registry(registries.LEARNING_RATES)
 _LOWEST = 1e-6  # where the DeCAF authors' cosine ends
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from datasets import Dataset
 
+from flwr_decaf import registries
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.data.partitions import NodeData, node_data
 from flwr_decaf.data.sources import load_rows
-from flwr_decaf.registries import TASKS
+from flwr_decaf.registries import Registry
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Data, Lora, Model
+
+TASKS: Registry[Callable[[Model, Lora, Data], Task]] = Registry(registries.TASKS)
 
 
 def load_task(model: Model, lora: Lora, data: Data) -> Task:

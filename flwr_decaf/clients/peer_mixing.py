@@ -37,8 +37,7 @@ from flwr_decaf.messages.packing import (
     unpack_record,
 )
 from flwr_decaf.messages.shared_posts import is_gone
-from flwr_decaf.registries import ROBUST, RULES
-from flwr_decaf.rules import ALIGNED, NEEDED
+from flwr_decaf.rules import ALIGNED, NEEDED, ROBUST, RULES
 from flwr_decaf.rules.contract import check_alike
 
 _LEGACY = {"fitins.parameters", "evaluateins.parameters"}  # records that a client_fn needs

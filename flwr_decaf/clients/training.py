@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from flwr_decaf.clients.freezing import freeze_factors
+from flwr_decaf.clients.learning_rate import LEARNING_RATES
 from flwr_decaf.clients.models.hardware import (
     LossScaling,
     autocast,
@@ -23,7 +24,6 @@ from flwr_decaf.clients.models.hardware import (
 )
 from flwr_decaf.clients.tasks.contract import Batch, Task
 from flwr_decaf.clients.tasks.scores import Sums, add_up
-from flwr_decaf.registries import LEARNING_RATES
 from flwr_decaf.seeds import derive_seed
 
 if TYPE_CHECKING:

@@ -7,11 +7,16 @@ line in ``registries.AUGMENTATIONS``.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
+from flwr_decaf import registries
+from flwr_decaf.registries import Registry
+
+AUGMENTATIONS: Registry[Callable[[Tensor], Tensor]] = Registry(registries.AUGMENTATIONS)
 _AREA, _RATIO, _TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # torchvision's defaults
 
 

@@ -10,6 +10,8 @@ from datasets import Dataset
 
 from flwr_decaf.data.sources import fingerprint
 
+Row = dict[str, Any]
+
 
 def encoded(
     rows: Dataset, encode: Callable[[dict[str, list[Any]]], dict[str, Any]], *settings: object

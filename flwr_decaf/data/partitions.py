@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,13 +21,16 @@ from flwr_datasets.partitioner import (
     PathologicalPartitioner,
 )
 
+from flwr_decaf import registries
 from flwr_decaf.data.sources import load_rows, sample
-from flwr_decaf.registries import PARTITIONERS
+from flwr_decaf.registries import Registry
 from flwr_decaf.seeds import derive_seed
 
 if TYPE_CHECKING:
     from flwr_decaf import config
 
+Partition = Callable[[Dataset, int, "config.Data", int], Partitioner]
+PARTITIONERS: Registry[Partition] = Registry(registries.PARTITIONERS)
 _NODE = "node"  # column that says which node a row goes to
 
 

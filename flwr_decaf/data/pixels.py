@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor
 
-from flwr_decaf.clients.tasks.contract import Row
+from flwr_decaf.data.encoding import Row
 
 Shape = tuple[int, int, int]
 

@@ -8,7 +8,7 @@ model reads is its task's affair. Rows without a text or a label are left out.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
+from flwr_decaf import registries
 from flwr_decaf.data.files import READERS, by_split_column, read_file, reason
 from flwr_decaf.data.labels import class_names, few_shots, numbered_classes
-from flwr_decaf.registries import DEMO_SETS
+from flwr_decaf.registries import Registry
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.text import first_line, split_list
 
 if TYPE_CHECKING:
     from flwr_decaf import config
+
+DEMO_SETS: Registry[Callable[[], DatasetDict]] = Registry(registries.DEMO_SETS)
 
 
 def resolve_path(name: str) -> str:

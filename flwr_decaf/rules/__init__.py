@@ -6,11 +6,15 @@ tests/rules/test_conformance.py.
 
 from collections.abc import Callable
 
-from flwr_decaf.registries import ROBUST
+from flwr_decaf import registries
+from flwr_decaf.registries import Registry
 from flwr_decaf.rules.average import average
 from flwr_decaf.rules.contract import Rule
 from flwr_decaf.rules.factorize import factorize
 from flwr_decaf.rules.frozen import frozen
+
+RULES: Registry[Rule] = Registry(registries.RULES)
+ROBUST: Registry[Callable[[Rule, int], Rule]] = Registry(registries.ROBUST)
 
 # Rules for which a node aligns its neighbours' states to its own first.
 ALIGNED = {"matched"}
@@ -35,6 +39,8 @@ def check_robust(name: str, liars: int) -> None:
 __all__ = [
     "ALIGNED",
     "NEEDED",
+    "ROBUST",
+    "RULES",
     "Rule",
     "average",
     "check_robust",

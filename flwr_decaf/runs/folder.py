@@ -29,8 +29,6 @@ from flwr.app import MetricRecord, RecordDict
 
 from flwr_decaf.messages.metrics import mean_metrics, metrics_of
 
-DEAD_ACTOR = "a Ray actor died"  # in the error of a run that a fresh engine can go on with
-
 _PACKAGES = ("flwr-decaf", "flwr", "torch", "transformers", "peft", "datasets", "ray")
 
 

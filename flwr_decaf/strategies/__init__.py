@@ -4,6 +4,10 @@ Adding one: a file beside this one, a line in ``registries.STRATEGIES``, a row i
 tests/strategies/test_conformance.py.
 """
 
+from flwr.serverapp.strategy import Strategy
+
+from flwr_decaf import registries
+from flwr_decaf.registries import Registry
 from flwr_decaf.strategies.centralized import Centralized
 from flwr_decaf.strategies.dec_lora import DecLoRA
 from flwr_decaf.strategies.decaf import DeCAF
@@ -15,8 +19,11 @@ from flwr_decaf.strategies.fedavg import FedAvg
 from flwr_decaf.strategies.local_only import LocalOnly
 from flwr_decaf.strategies.tad_lora import TADLoRA
 
+STRATEGIES: Registry[type[Strategy]] = Registry(registries.STRATEGIES)
+
 __all__ = [
     "DIMAT",
+    "STRATEGIES",
     "Centralized",
     "DLoRA",
     "DLoRAFA",

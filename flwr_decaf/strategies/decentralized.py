@@ -36,8 +36,7 @@ from flwr_decaf.messages.inspection import read_posts
 from flwr_decaf.messages.mail import Mail
 from flwr_decaf.messages.metrics import mean_metrics
 from flwr_decaf.messages.packing import pack, packed_array, unpack
-from flwr_decaf.registries import RULES
-from flwr_decaf.rules import check_robust
+from flwr_decaf.rules import RULES, check_robust
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies.relay.arguments import check_minimum, take_over
 from flwr_decaf.strategies.relay.attacks import liars_among, sign_flipped

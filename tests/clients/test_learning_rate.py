@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flwr_decaf.registries import LEARNING_RATES
+from flwr_decaf.clients.learning_rate import LEARNING_RATES
 
 
 def rates(name, rounds, steps, rate=2e-4):

@@ -13,8 +13,8 @@ from flwr_decaf.clients import pretraining
 from flwr_decaf.clients.loading import load_node_data, load_task
 from flwr_decaf.clients.models.adapter import get_adapter, initialize_adapter, set_adapter
 from flwr_decaf.config import Train, flatten, parse_config
-from flwr_decaf.registries import STRATEGIES
 from flwr_decaf.runs.folder import RunFolder
+from flwr_decaf.strategies import STRATEGIES
 from tests.local_grid import LocalGrid
 
 SETTINGS = {

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flwr_decaf.data.augmentation import flip, random_resized_crop, shift
-from flwr_decaf.registries import AUGMENTATIONS
+from flwr_decaf.data.augmentation import AUGMENTATIONS, flip, random_resized_crop, shift
 
 
 def pictures(n=40, height=16, width=24):

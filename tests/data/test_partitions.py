@@ -9,8 +9,7 @@ import pytest
 from datasets import Dataset
 
 from flwr_decaf.config import Data
-from flwr_decaf.data.partitions import node_data, partition_rows
-from flwr_decaf.registries import PARTITIONERS
+from flwr_decaf.data.partitions import PARTITIONERS, node_data, partition_rows
 
 SKEW = [[0.9, 0.1, 0.5], [0.1, 0.9, 0.5], [0.5, 0.5, 1.0]]
 OPTIONS = {

@@ -8,7 +8,7 @@ from torch import nn
 from flwr_decaf.matching import Matching, find_groups, permuted
 from flwr_decaf.matching.activations import Moments, correlations
 from flwr_decaf.matching.assignment import assign
-from flwr_decaf.registries import RULES
+from flwr_decaf.rules import RULES
 from tests.matching.models import MODELS, Wrapped, build, draw, logits, pictures, state_of
 
 DATA = [pictures(seed=seed) for seed in (1, 2, 3)]

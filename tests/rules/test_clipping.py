@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from flwr_decaf.registries import RULES
+from flwr_decaf.rules import RULES
 from flwr_decaf.rules.clipping import clipped_weights, clipping
 from tests.states import dense_products, lora_state
 

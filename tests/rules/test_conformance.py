@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flwr_decaf.registries import ROBUST, RULES
+from flwr_decaf.rules import ROBUST, RULES
 from tests.states import dense_products, lora_state, mean_products, share_a
 
 # rule -> how its neighbourhood's states are related

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import trim_mean
 
-from flwr_decaf.registries import RULES
+from flwr_decaf.rules import RULES
 from flwr_decaf.rules.trimmed_mean import trimming
 from tests.states import dense_products, lora_state
 

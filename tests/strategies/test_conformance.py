@@ -10,8 +10,7 @@ from flwr.clientapp import ClientApp
 
 from flwr_decaf.clients import peer_mixing, peer_mixing_with
 from flwr_decaf.lora import factor_of
-from flwr_decaf.registries import STRATEGIES
-from flwr_decaf.strategies import DecentralizedStrategy
+from flwr_decaf.strategies import STRATEGIES, DecentralizedStrategy
 from flwr_decaf.topology.mixing_matrix import build_network
 from tests.local_grid import LocalGrid
 from tests.states import dense_products, lora_state

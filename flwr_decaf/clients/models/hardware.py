@@ -8,7 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from flwr_decaf.registries import PRECISIONS
+from flwr_decaf import registries
+from flwr_decaf.registries import Registry
+
+PRECISIONS: Registry[torch.dtype] = Registry(registries.PRECISIONS)  # what models compute in
 
 
 def choose_device(name: str) -> torch.device:

@@ -17,9 +17,9 @@ from transformers.utils import logging as transformers_logging
 from flwr_decaf import __version__
 from flwr_decaf.clients.models.adapter import train_in_single_precision
 from flwr_decaf.clients.models.adapter_checks import check_modules, check_rank, leaf_names
+from flwr_decaf.clients.models.hardware import PRECISIONS
 from flwr_decaf.data.sources import resolve_path
 from flwr_decaf.extras import require_extra
-from flwr_decaf.registries import PRECISIONS
 from flwr_decaf.text import first_line, split_list
 
 if TYPE_CHECKING:

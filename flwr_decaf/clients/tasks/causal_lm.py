@@ -18,10 +18,10 @@ from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq
 
 from flwr_decaf.clients.models.hardware import to_device
 from flwr_decaf.clients.models.pretrained import add_adapter, fingerprint, load_pretrained
-from flwr_decaf.clients.tasks.contract import Batch, Row, Task
+from flwr_decaf.clients.tasks.contract import Batch, Task
 from flwr_decaf.clients.tasks.scores import Sums, count_guesses, language_scores
 from flwr_decaf.data.dialogue import Dialogue, Tokens
-from flwr_decaf.data.encoding import encoded
+from flwr_decaf.data.encoding import Row, encoded
 from flwr_decaf.data.sources import load_rows
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from transformers import AutoModel, AutoTokenizer
 
 from flwr_decaf.clients.models.hardware import to_device
 from flwr_decaf.clients.models.pretrained import add_adapter, fingerprint, load_pretrained
-from flwr_decaf.clients.tasks.contract import Batch, Row, Task
+from flwr_decaf.clients.tasks.contract import Batch, Task
 from flwr_decaf.clients.tasks.pictures import Pictures, picture_labels
 from flwr_decaf.clients.tasks.scores import Sums, clip_scores, count_guesses
 from flwr_decaf.clients.tasks.texts import FixedTexts, text_features, unit_features
-from flwr_decaf.data.encoding import encoded
+from flwr_decaf.data.encoding import Row, encoded
 from flwr_decaf.data.pixels import image_processor
 from flwr_decaf.data.sources import load_rows, require_columns
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from datasets import Dataset
@@ -16,9 +15,9 @@ from peft import PeftModel
 from torch import Tensor
 
 from flwr_decaf.clients.tasks.scores import Sums
+from flwr_decaf.data.encoding import Row
 
 Batch = dict[str, Tensor]
-Row = dict[str, Any]
 
 
 def _own_loss(model: PeftModel, batch: Batch) -> Tensor:

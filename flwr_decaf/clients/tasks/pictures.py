@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from flwr_decaf.clients.models.hardware import to_device
-from flwr_decaf.clients.tasks.contract import Batch, Row, Task
+from flwr_decaf.clients.tasks.contract import Batch, Task
 from flwr_decaf.clients.tasks.scores import Sums, classification_scores, count_guesses
-from flwr_decaf.data.encoding import encoded
+from flwr_decaf.data.augmentation import AUGMENTATIONS
+from flwr_decaf.data.encoding import Row, encoded
 from flwr_decaf.data.labels import class_names
 from flwr_decaf.data.pixels import Pixels
 from flwr_decaf.data.sources import load_rows, require_columns
-from flwr_decaf.registries import AUGMENTATIONS
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Data

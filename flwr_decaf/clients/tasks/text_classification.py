@@ -15,9 +15,9 @@ from flwr_decaf.clients.models.pretrained import (
     head_options,
     load_pretrained,
 )
-from flwr_decaf.clients.tasks.contract import Row, Task
+from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.clients.tasks.scores import Sums, classification_scores, count_guesses
-from flwr_decaf.data.encoding import encoded
+from flwr_decaf.data.encoding import Row, encoded
 from flwr_decaf.data.labels import class_names
 from flwr_decaf.data.sources import load_rows, require_columns
 from flwr_decaf.text import split_list

@@ -30,8 +30,11 @@ def text_features(model: PeftModel, batch: Batch) -> Tensor:
 
 
 def unit_features(output: Any) -> Tensor:
-    """Take the features out of what CLIP's encoders return: (rows, width), of norm 1."""
-    return normalize(getattr(output, "pooler_output", output), dim=-1)
+    """Take the features out of what CLIP's encoders return: (rows, width), of norm 1.
+
+    In fp32, whatever the base's dtype: a logit scale of 100 makes much of their rounding.
+    """
+    return normalize(getattr(output, "pooler_output", output).float(), dim=-1)
 
 
 class FixedTexts:

@@ -11,11 +11,11 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from flwr_decaf.messages import records
-from flwr_decaf.runs.folder import DEAD_ACTOR
 from flwr_decaf.strategies.relay.mailbox import Mailbox
 from flwr_decaf.strategies.relay.replies import Replies, sort_replies
 
 _log = logging.getLogger("flwr")
+DEAD_ACTOR = "a Ray actor died"  # in the error of a run that a fresh engine can resume
 _DEATHS = ("ActorDiedError", "ActorUnavailableError", "ray.exceptions.OutOfMemoryError")
 
 OnFailure = Callable[[int, int, str], None]

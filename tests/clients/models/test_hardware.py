@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from flwr_decaf.clients.models.adapter import get_adapter, initialize_adapter
-from flwr_decaf.clients.models.hardware import choose_device
+from flwr_decaf.clients.models.hardware import PRECISIONS, choose_device
 from flwr_decaf.clients.training import evaluate_rows, train_locally
 from flwr_decaf.config import Train
-from flwr_decaf.registries import PRECISIONS
 
 
 def test_auto_is_the_gpu_if_there_is_one():

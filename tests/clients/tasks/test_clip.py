@@ -119,6 +119,20 @@ def gradients(task, rows):
 
 
 class TestLosses:
+    @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+    def test_half_precision_bases_train_and_score_nearly_as_single_precision(
+        self, folder, pictures, dtype
+    ):
+        losses = []
+        for chosen in ("fp32", dtype):
+            task = build(folder, pictures, model={"dtype": chosen})
+            rows = encoded(task, pictures)
+            before = evaluate_rows(task, rows, Train())["loss"]
+            train_locally(task, rows, Train(local_steps=6, batch_size=8), "AB", seed=0)
+            losses.append((before, evaluate_rows(task, rows, Train())["loss"]))
+        assert losses[1][0] == pytest.approx(losses[0][0], rel=0.01)
+        assert losses[1][1] < losses[1][0] / 2
+
     def test_classification_by_hand(self, folder, pictures):
         task = build(folder, pictures, data={"prompt": "a photo of {label} | {label} thing"})
         rows = encoded(task, pictures)
