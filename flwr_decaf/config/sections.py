@@ -230,6 +230,7 @@ class Config:
     max_failures: int = setting(-1, at_least(-1, "-1 lets half of the nodes fail"))
     round_timeout: float = setting(3600.0, above(0, "seconds to wait for the nodes in a round"))
     participation: str = setting("")
+    local_head: bool = setting(False)
     drop_probability: float = setting(0.0, share("0 lets every node take part in every round"))
     tensorboard: bool = setting(False)
     topology: Topology = field(default_factory=Topology)
