@@ -98,12 +98,12 @@ def select(state: Mapping[str, Tensor], factors: str, dense: bool = True) -> Sta
     State
         A new dict with the same tensors, in the same order.
     """
-    factor = {name: factor_of(name) for name in state}
-    return {
-        name: x
-        for name, x in state.items()
-        if (dense if factor[name] is None else factor[name] in factors)
-    }
+
+    def is_chosen(name: str) -> bool:
+        factor = factor_of(name)
+        return dense if factor is None else factor in factors
+
+    return {name: x for name, x in state.items() if is_chosen(name)}
 
 
 def product(state: Mapping[str, Tensor], pair: Pair) -> Tensor:
