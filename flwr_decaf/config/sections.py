@@ -209,6 +209,10 @@ class Config:
         "Nodes that take part in each round, a JSON list of lists or a file with one; empty "
         "takes all.",
     )
+    local_head: bool = setting(
+        False,
+        "Keep the heads that are trained beside the adapter at the nodes, instead of mixing them.",
+    )
     drop_probability: float = setting(
         0.0,
         "Probability that a node stays away from a round.",
