@@ -211,7 +211,8 @@ class Config:
     )
     local_head: bool = setting(
         False,
-        "Keep the heads that are trained beside the adapter at the nodes, instead of mixing them.",
+        "Keep what is trained beside the LoRA factors, such as a head, at its node instead of "
+        "mixing it (ConLoRA); it is posted nevertheless, for nodes that lose their state.",
     )
     drop_probability: float = setting(
         0.0,
