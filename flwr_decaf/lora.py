@@ -81,8 +81,8 @@ def pairs_present(names: Iterable[str]) -> list[Pair]:
     return pairs(known) if {factor_of(name) for name in known} >= {"A", "B"} else []
 
 
-def select(state: Mapping[str, Tensor], factors: str) -> State:
-    """Keep the dense tensors and the named factors of a state.
+def select(state: Mapping[str, Tensor], factors: str, dense: bool = True) -> State:
+    """Keep the named factors of a state, and its dense tensors.
 
     Parameters
     ----------
@@ -90,13 +90,20 @@ def select(state: Mapping[str, Tensor], factors: str) -> State:
         A whole adapter.
     factors : str
         "AB", "A" or "B".
+    dense : bool
+        Whether to keep what is no LoRA factor, by default yes.
 
     Returns
     -------
     State
         A new dict with the same tensors, in the same order.
     """
-    return {name: x for name, x in state.items() if (factor_of(name) or factors) in factors}
+
+    def is_chosen(name: str) -> bool:
+        factor = factor_of(name)
+        return dense if factor is None else factor in factors
+
+    return {name: x for name, x in state.items() if is_chosen(name)}
 
 
 def product(state: Mapping[str, Tensor], pair: Pair) -> Tensor:

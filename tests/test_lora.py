@@ -42,6 +42,12 @@ def test_select_keeps_dense_tensors_and_order():
     assert "model.classifier.weight" in select(state, "A")
 
 
+@pytest.mark.parametrize("factors", ["AB", "A", "B"])
+def test_select_can_leave_dense_tensors_out(factors):
+    found = select(lora_state(0), factors, dense=False)
+    assert found.keys() == select(lora_state(0, head=False), factors).keys()
+
+
 @pytest.mark.parametrize(("dtype", "width"), [(torch.float32, 4), (torch.bfloat16, 2)])
 def test_bytes_are_rank_times_both_sides(dtype, width):  # invariant 11
     state = lora_state(0, rank=3, dtype=dtype, head=False)

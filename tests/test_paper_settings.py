@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel, TaskType, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -29,6 +30,7 @@ from flwr_decaf.config.comparison import runs_of
 from flwr_decaf.config.files import checked_settings
 from flwr_decaf.config.network import network_of
 from flwr_decaf.lora import factor_of
+from flwr_decaf.registries import LEARNING_RATES
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.strategies import DecentralizedStrategy
 
@@ -122,6 +124,44 @@ def check_whole_model(config):
 def test_every_file_says_the_command_that_runs_it():
     for conf in CONF:
         assert f"flwr-decaf run conf/paper/{conf.name} --nodes 10" in conf.read_text()
+
+
+def test_every_file_lists_what_differs():
+    for conf in CONF:
+        header = conf.read_text().split("\nstrategy =")[0]
+        listed = header.split("# Differs from the ")[1].splitlines()[1:]
+        assert listed[0].startswith("# * ")
+
+
+@pytest.mark.parametrize("name", ["clip-flowers102", "clip-food101", "clip-ucf101"])
+def test_clip_is_trained_as_the_authors_code_trains_it(name):
+    conf = CLIP.with_name(f"{name}.toml")
+    config = next(iter(runs_of(parse_config(checked_settings(conf, [], n=10))).values()))
+    model = add_adapter(tiny_clip(), config.lora)
+    scalings = {
+        scaling
+        for module in model.modules()
+        if isinstance(module, LoraLayer)
+        for scaling in module.scaling.values()
+    }
+    assert scalings == {1 / 2**0.5}  # alpha / sqrt(rank)
+    assert config.data.augmentation == "random-resized-crop"
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.learning_rate)
+    scheduler = LEARNING_RATES[config.train.schedule](optimizer, 7, config.num_server_rounds, 100)
+    rates = [optimizer.param_groups[0]["lr"]]
+    for _ in range(100):
+        optimizer.step()
+        scheduler.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert (rates[0], rates[-1]) == pytest.approx((2e-4, 1e-6))
+
+
+def test_dimat_augments_splits_and_resets_as_the_authors_code_does():
+    conf = CLIP.with_name("dimat-resnet20-cifar100.toml")
+    runs = runs_of(parse_config(checked_settings(conf, [], n=10)))
+    assert {run.data.partitioner for run in runs.values()} == {"stratified", "pathological"}
+    assert {run.data.augmentation for run in runs.values()} == {"flip-shift"}
+    assert {run.dimat.reset_batch_norm for run in runs.values()} == {"before-and-after"}
 
 
 def test_clip_vit_b_16_has_720_kib_of_adapters():

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from flwr_decaf.config import Config, flatten
 from flwr_decaf.registries import STRATEGIES
 from flwr_decaf.topology.graphs import TOPOLOGIES
 from flwr_decaf.topology.mixing_matrix import WEIGHTS
@@ -21,11 +20,6 @@ def test_the_tree_lists_every_file():
     modules = (ROOT / "flwr_decaf").rglob("*.py")
     missing = [m.name for m in modules if m.name not in tree and m.name != "__init__.py"]
     assert missing == []
-
-
-def test_the_table_of_settings_is_complete():
-    table = README.split("## Settings")[1].split("## ")[0]
-    assert set(re.findall(r"`([a-z][a-z.-]+)`", table)) == set(flatten(Config()))
 
 
 @pytest.mark.parametrize("name", [*STRATEGIES, *TOPOLOGIES, *WEIGHTS])

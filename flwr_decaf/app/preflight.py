@@ -140,6 +140,11 @@ def _check_what_trains(task: Task, config: Config) -> None:
             f"start; got {config.train.pretrain_epochs} with model.task = {config.model.task}; "
             "leave it out, or set model.task to cnn"
         )
+    if config.local_head and not adapts:
+        raise ValueError(
+            f"local-head must be false with model.task = {config.model.task}, whose whole model "
+            "trains, so that nothing would be mixed; got true; leave it out"
+        )
     if getattr(strategy, "adapters_only", False) and not adapts:
         raise ValueError(
             f"strategy must be one for whole models with model.task = {config.model.task}; got "
@@ -177,6 +182,7 @@ def _refuse_on_a_server(config: Config) -> None:
     none = Config()
     for key, value, default in (
         ("drop-probability", config.drop_probability, none.drop_probability),
+        ("local-head", config.local_head, none.local_head),
         ("participation", config.participation, none.participation),
         ("robust.method", config.robust.method, none.robust.method),
         ("attack.sign-flipping", config.attack.sign_flipping, none.attack.sign_flipping),

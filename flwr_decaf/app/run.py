@@ -140,6 +140,7 @@ def build_strategy(
         "retries": config.retries,
         "participation": read_schedule(config.participation),
         "drop_probability": config.drop_probability,
+        "local_head": config.local_head,
         "robust": config.robust.method,
         "liars": config.robust.liars,
         "sign_flipping": config.attack.sign_flipping,

@@ -14,6 +14,7 @@ from rich.text import Text
 from flwr_decaf import __version__
 
 if TYPE_CHECKING:
+    from flwr_decaf.config import Value
     from flwr_decaf.runs.folder import RunFolder
 
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # two dozen before the first line
@@ -66,7 +67,8 @@ def run(  # noqa: PLR0913 - an argument an option
 ) -> None:
     """Run an experiment with 'flwr run', and exit with 1 if it fails.
 
-    The settings are checked before anything starts. Flower's log goes to log.txt in the run folder.
+    Settings and hardware are checked before anything starts, model and data while the engine
+    does. Flower's log goes to log.txt in the run folder.
     """
     from flwr_decaf.cli.engine import deployment, simulation
     from flwr_decaf.cli.simulate import simulate
@@ -121,26 +123,36 @@ def topology(  # noqa: PLR0913 - an argument an option
     names: Annotated[list[str], typer.Argument(help="Families, or JSON files with graphs.")],
     nodes: Annotated[int, typer.Option(help="Number of nodes.", min=1)] = 10,
     weights: Annotated[str, typer.Option(help="Weight rule.")] = "metropolis",
-    seed: Annotated[int, typer.Option(help="Decides the draw of random graphs.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Decides the draw of random graphs.")] = 0,
     edge_probability: Annotated[float, typer.Option(help="Of random graphs.")] = 0.5,
     degree: Annotated[int, typer.Option(help="Of random regular graphs and small worlds.")] = 4,
     dynamic: Annotated[str, typer.Option(help="How they change from round to round.")] = "static",
     activation_probability: Annotated[float, typer.Option(help="Of edge-activation.")] = 0.5,
-    adapter_mb: Annotated[float, typer.Option(help="Size of one post, in MB.")] = 1.0,
+    adapter_mb: Annotated[float, typer.Option(help="Size of one post, in MB.", min=0)] = 1.0,
     output: Annotated[Path, typer.Option(help="Picture to draw.")] = Path("topology.png"),
 ) -> None:
     """Draw graphs, and say how fast they agree and what they cost."""
+    from flwr_decaf.config import parse_config
+    from flwr_decaf.config.network import network_of
     from flwr_decaf.report.topology import save_topologies, topology_table
-    from flwr_decaf.topology.network import build_changing_network, phase_length, rho_in_words
+    from flwr_decaf.topology.network import phase_length, rho_in_words
 
-    options = {
-        "edge_probability": edge_probability,
-        "degree": degree,
-        "activation_probability": activation_probability,
+    settings: dict[str, Value] = {
+        "topology.weights": weights,
+        "topology.seed": seed,
+        "topology.edge-probability": edge_probability,
+        "topology.degree": degree,
+        "topology.dynamic": dynamic,
+        "topology.activation-probability": activation_probability,
     }
     try:
         networks = {
-            name: build_changing_network(name, nodes, weights, seed, options, dynamic)
+            name: network_of(
+                parse_config(
+                    settings | {f"topology.{'file' if name.endswith('.json') else 'name'}": name}
+                ),
+                nodes,
+            )
             for name in names
         }
         bases = {name: network.base for name, network in networks.items()}
@@ -157,6 +169,27 @@ def topology(  # noqa: PLR0913 - an argument an option
     for line in told:
         _console.print(line, soft_wrap=True)
     _console.print(f"Picture: {output}", soft_wrap=True)
+
+
+@app.command("list")
+def list_names(
+    kind: Annotated[
+        str | None, typer.Argument(help="strategies, topologies, settings, ...; all if left out.")
+    ] = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+) -> None:
+    """List what the settings can name, and the settings, with what they mean."""
+    from flwr_decaf.cli import listing
+
+    kinds = [*listing.NAMED, listing.SETTINGS]
+    if kind is None:
+        _console.print(listing.names())
+    elif kind not in kinds:
+        _fail(f"KIND must be one of {', '.join(kinds)}; got {kind!r}; take one of these", code=2)
+    elif as_markdown:
+        typer.echo(listing.markdown(kind), nl=False)
+    else:
+        _console.print(listing.meanings(kind))
 
 
 def _print_runs(folders: list[RunFolder]) -> None:

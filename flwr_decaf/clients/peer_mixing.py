@@ -184,7 +184,8 @@ def mix(
     weights = [max(1.0 - sum(weights), 0.0) if refused else mail.weights[0], *weights]
     # A factor that did not travel is not mixed, whatever the mail says.
     mixed = "".join(factor for factor in mail.mixes if factor in mail.travels)
-    states = [select(state, mixed) for state in (own, *posts.values())]
+    dense = not mail.local_head
+    states = [select(state, mixed, dense) for state in (own, *posts.values())]
     rule = ROBUST[mail.robust](RULES[mail.rule], mail.liars)
     matching = time.perf_counter()
     alignment = prepare() if mail.rule in ALIGNED else None

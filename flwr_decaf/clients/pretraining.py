@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import time
 from dataclasses import replace
 from functools import lru_cache
@@ -22,6 +20,7 @@ from huggingface_hub import cached_assets_path
 from safetensors import safe_open
 
 from flwr_decaf import __version__
+from flwr_decaf.atomic import replacing
 from flwr_decaf.clients.models.adapter import digest, get_adapter, initialize_adapter, set_adapter
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.clients.training import train_locally
@@ -105,9 +104,6 @@ def _draw(task: Task, seed: int) -> None:
 
 
 def _save(task: Task, file: Path, loss: float) -> None:
-    # Under another name until it is whole: another process may be looking for it.
     state = {name: x.detach().cpu().contiguous() for name, x in get_adapter(task.model).items()}
-    handle, unfinished = tempfile.mkstemp(dir=file.parent)
-    os.close(handle)
-    safetensors.torch.save_file(state, unfinished, metadata={"train-loss": json.dumps(loss)})
-    os.replace(unfinished, file)
+    with replacing(file) as unfinished:
+        safetensors.torch.save_file(state, unfinished, metadata={"train-loss": json.dumps(loss)})

@@ -4,16 +4,13 @@ from flwr_decaf.config.parsing import flatten, parse_config
 from flwr_decaf.config.sections import (
     Attack,
     Config,
-    Data,
     Dimat,
-    Lora,
-    Model,
     Robust,
     Tad,
     Topology,
-    Train,
-    Value,
 )
+from flwr_decaf.config.setting import Value
+from flwr_decaf.config.task import Data, Lora, Model, Train
 
 __all__ = [
     "Attack",

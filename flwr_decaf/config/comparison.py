@@ -12,7 +12,8 @@ from itertools import product
 from pathlib import Path
 
 from flwr_decaf.config.parsing import flatten, parse_config
-from flwr_decaf.config.sections import Config, Value
+from flwr_decaf.config.sections import Config
+from flwr_decaf.config.setting import Value
 from flwr_decaf.text import split_list, toml_value
 
 

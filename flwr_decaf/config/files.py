@@ -13,7 +13,7 @@ import tomli_w
 from flwr_decaf.config.comparison import runs_of
 from flwr_decaf.config.network import network_of
 from flwr_decaf.config.parsing import flatten, parse_config
-from flwr_decaf.config.sections import Value
+from flwr_decaf.config.setting import Value
 from flwr_decaf.text import toml_value
 from flwr_decaf.topology.participation import read_schedule
 

@@ -9,8 +9,12 @@ from dataclasses import asdict, fields, is_dataclass
 from typing import Any, cast
 
 from flwr_decaf.checks import Check
-from flwr_decaf.config.sections import _ANYTHING, _IN_WORDS, Config, Given, T, Value
+from flwr_decaf.config.sections import Config
+from flwr_decaf.config.setting import Given, T, Value
 from flwr_decaf.topology.participation import read_schedule
+
+_ANYTHING = Check("be anything", lambda value: True, "")
+IN_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def parse_config(run_config: Mapping[str, Given]) -> Config:
@@ -79,19 +83,25 @@ def checked(key: str, value: Given, default: Value, metadata: Mapping[str, Any])
         value = str(value)
     if type(value) is not wanted:
         raise ValueError(
-            f"{key} must be {_IN_WORDS[wanted]}; got {_spelled(value)}; "
-            f"write e.g. {key}={_spelled(default)}"
+            f"{key} must be {IN_WORDS[wanted]}; got {spelled(value)}; "
+            f"write e.g. {key}={spelled(default)}"
         )
     check: Check = metadata["check"] or _ANYTHING
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{key} must be finite; got {value}; write e.g. {key}={default}")
     if not check.holds(value):
-        raise ValueError(f"{key} must {check.rule}; got {_spelled(value)}; {check.remedy}")
+        raise ValueError(f"{key} must {check.rule}; got {spelled(value)}; {check.remedy}")
     return value
 
 
-def _spelled(value: Given) -> str:
-    """Spell a value as TOML does."""
+def spelled(value: Given) -> str:
+    """Spell a value as TOML does.
+
+    Examples
+    --------
+    >>> spelled(True), spelled("ring"), spelled(1e-4)
+    ('true', "'ring'", '0.0001')
+    """
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 

@@ -17,7 +17,6 @@ import hashlib
 import json
 import logging
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ import numpy as np
 import safetensors.numpy
 from flwr.app import Array
 
+from flwr_decaf.atomic import replacing
 from flwr_decaf.messages.packing import packed
 from flwr_decaf.messages.shared_posts import data_of
 
@@ -89,16 +89,13 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         },
     }
     tensors = {key: np.frombuffer(data, dtype=np.uint8) for key, data in blobs.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
-        filled = Path(temporary) / "filled"
+    target = folder / f"round-{checkpoint.server_round:05d}"
+    with replacing(target) as filled:
         filled.mkdir()
         safetensors.numpy.save_file(tensors, filled / "posts.safetensors")
         (filled / "mail.json").write_text(json.dumps(content), encoding="utf8")
         (filled / "digest").write_text(_digest_of(filled), encoding="utf8")
-        target = folder / f"round-{checkpoint.server_round:05d}"
-        shutil.rmtree(target, ignore_errors=True)  # a damaged one of a run that went on from before
-        filled.rename(target)
+        shutil.rmtree(target, ignore_errors=True)  # a damaged one, of a run that was resumed
     before = sorted(place for place in folder.glob("round-*") if place < target)[-1:]
     for other in folder.glob("round-*"):  # older ones, and damaged ones of rounds to come
         if other not in (target, *before):

@@ -35,6 +35,8 @@ class Mail:
         Key of ``registries.ROBUST``.
     liars : int
         Neighbours that may lie.
+    local_head : bool
+        Whether tensors outside LoRA pairs are left out of the mix.
     measured : bool
         Whether the node is to measure what mixing loses, which takes longer than mixing.
     base : str
@@ -54,6 +56,7 @@ class Mail:
     mixes: str = "AB"
     robust: str = "none"
     liars: int = 1
+    local_head: bool = False
     measured: bool = True
     base: str = ""
     version: str = ""
@@ -71,6 +74,7 @@ def put_mail(content: RecordDict, mail: Mail) -> None:
             "mixes": mail.mixes,
             "robust": mail.robust,
             "liars": mail.liars,
+            "local-head": mail.local_head,
             "arrays-key": mail.arrays_key,
             "repeated": mail.repeated,
             "measured": mail.measured,
@@ -97,6 +101,7 @@ def take_mail(content: RecordDict) -> Mail | None:
         mixes=str(head["mixes"]),
         robust=str(head["robust"]),
         liars=cast(int, head["liars"]),
+        local_head=bool(head["local-head"]),
         arrays_key=str(head["arrays-key"]),
         repeated=bool(head["repeated"]),
         measured=bool(head["measured"]),

@@ -14,13 +14,14 @@ import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
+from flwr_decaf.atomic import write_atomically
 from flwr_decaf.config import Config, flatten, parse_config
 from flwr_decaf.config.comparison import runs_of
 from flwr_decaf.config.files import flat, to_toml
 from flwr_decaf.report.plots import PLOTS, draw
 from flwr_decaf.report.runs import evaluated, labels_of, summarize
 from flwr_decaf.report.table import comparison_cells, headings
-from flwr_decaf.runs.folder import RunFolder, write_atomically
+from flwr_decaf.runs.folder import RunFolder
 
 _LISTED = ("strategy", "seed")  # settings that become lists where runs differ in them
 _OWN = ("run-name", "output-dir", "seeds", "sweep", "resume-from")

@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from typing import Any, cast
 
 from flwr.app import MetricRecord, RecordDict
 
+from flwr_decaf.atomic import replacing, write_atomically
 from flwr_decaf.messages.metrics import mean_metrics, metrics_of
 
 _PACKAGES = ("flwr-decaf", "flwr", "torch", "transformers", "peft", "datasets", "ray")
@@ -155,13 +155,9 @@ class RunFolder:
 
     def save(self, name: str, write: Callable[[Path], object]) -> None:
         """Let ``write`` fill a folder ``adapters/<name>`` that appears only when it is complete."""
-        target = self.path / "adapters" / name
-        target.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.path, prefix=".saving-") as temporary:
-            filled = Path(temporary) / name
+        with replacing(self.path / "adapters" / name) as filled:
             filled.mkdir()
             write(filled)
-            filled.rename(target)
 
 
 def holds_runs(root: Path) -> bool:
@@ -183,13 +179,6 @@ def _object_in(file: Path, text: str) -> dict[str, Any]:
             "folder out"
         )
     return content
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf8")
-    os.replace(temporary, file)
 
 
 def _environment() -> dict[str, Any]:

@@ -30,7 +30,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from flwr_decaf.config.arguments import check_argument, check_topology_options
 from flwr_decaf.distances import distances_to_mean
-from flwr_decaf.lora import State, select, size_in_bytes
+from flwr_decaf.lora import State, factor_of, select, size_in_bytes
 from flwr_decaf.messages import records
 from flwr_decaf.messages.checkpoint import Checkpoint
 from flwr_decaf.messages.inspection import read_posts
@@ -101,6 +101,10 @@ class DecentralizedStrategy(Strategy):
         How the rule withstands neighbours that lie, a key of ``flwr_decaf.registries.ROBUST``.
     liars : int
         How many of a node's neighbours may lie.
+    local_head : bool
+        Whether a node keeps tensors outside LoRA pairs, as a classification head, to itself: they
+        train and are not mixed. They are posted nevertheless, so that a node that lost its state
+        can be given its own. By default they are averaged, under every method.
     sign_flipping : int
         Nodes that do lie, for studies: their neighbours get the opposite of their model, and they
         are not evaluated.
@@ -139,6 +143,7 @@ evaluate_metrics_aggr_fn
         drop_probability: float = 0.0,
         robust: str = "none",
         liars: int = 1,
+        local_head: bool = False,
         sign_flipping: int = 0,
         on_failure: OnFailure = lambda server_round, node, cause: None,
         weighted_by_key: str = "num-examples",
@@ -170,6 +175,7 @@ evaluate_metrics_aggr_fn
         self.participation = read_schedule(participation) if participation else ()
         self.robust = check_argument("robust", robust, "robust.method")
         self.liars = check_argument("liars", liars, "robust.liars")
+        self.local_head = local_head
         self.sign_flipping = check_argument("sign_flipping", sign_flipping, "attack.sign-flipping")
         self._network: Network | None = None
         check_argument("retries", retries, "retries")
@@ -254,6 +260,11 @@ evaluate_metrics_aggr_fn
         self._lying = liars_among(n, self.sign_flipping, self.seed)
         self._initial: State = dict(initial_arrays.to_torch_state_dict())
         RULES[self.rule]([self._initial], [1.0])  # refuse here what every node would refuse
+        if self.local_head and not any(map(factor_of, self._initial)):
+            raise ValueError(
+                "local_head must be False for arrays without LoRA factors, of which nothing would "
+                "be mixed; got True; leave it out, or train adapters"
+            )
         blank = Mail(
             self.rule,
             trains="AB",
@@ -261,6 +272,7 @@ evaluate_metrics_aggr_fn
             arrays_key=self.arrayrecord_key,
             robust=self.robust,
             liars=self.liars,
+            local_head=self.local_head,
             measured=self.evaluate_every > 0,
         )
         self._mailbox = Mailbox(n, self._initial, blank)

@@ -192,7 +192,7 @@ def _read(file: str | Path, parse: Callable[[Any], T]) -> T:
         raise ValueError(
             'topology.file must be a JSON file with {"edges": [[0, 1], ...]}, '
             '{"matrix": [[...], ...]}, or several of these under "rounds"; '
-            f"got {str(file)!r} ({type(error).__name__}: {error}); mend the file"
+            f"got {str(file)!r} ({type(error).__name__}: {error}); fix the file"
         ) from error
 
 

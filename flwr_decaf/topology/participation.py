@@ -72,7 +72,7 @@ def present(
     due = sorted(set(schedule[(server_round - 1) % len(schedule)])) if schedule else list(range(n))
     if due[-1] >= n:
         raise ValueError(
-            f"participation must name nodes 0 to {n - 1}; got {due[-1]}; mend the schedule, or "
+            f"participation must name nodes 0 to {n - 1}; got {due[-1]}; fix the schedule, or "
             "take more nodes"
         )
     generator = random.Random(seed)

@@ -118,3 +118,19 @@ def test_the_trial_takes_a_fraction_of_a_second_on_the_default_model():
     started = time.perf_counter()
     check(config, 3)
     assert time.perf_counter() - started < 10  # about 0.5 s; a guard against more than one step
+
+
+def test_rows_without_a_text_are_warned_of_once_for_all_runs(small_base, tmp_path, caplog):
+    file = tmp_path / "rows.csv"
+    file.write_text("text,label\n" + "one,a\ntwo,b\n" * 10 + ",a\nthree,\n")
+    settings = SETTINGS | {"model.name": small_base, "data.name": str(file)}
+    for strategy in ("dlora", "decaf"):
+        check(parse_config(settings | {"strategy": strategy, "data.partitioner": "iid"}), 2)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told == ["data.name: 2 rows without a text or a label are left out"]
+
+
+@pytest.mark.parametrize("strategy", ["dlora", "fedavg"])
+def test_a_local_head_is_for_adapters_on_a_graph(strategy):
+    with pytest.raises(ValueError, match=r"local-head must be .*alse with "):
+        check(parse_config(NETWORK | {"strategy": strategy, "local-head": True}), 3)

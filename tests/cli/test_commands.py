@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -167,3 +168,24 @@ def test_a_topology_that_changes_tells_rho_and_the_phase_length(tmp_path):
     result = call("topology", "complete", *options)
     assert "if every round took all edges" in result.stdout
     assert "complete, one-peer-exponential: rho = 0.0000, T of TAD-LoRA = 1" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["erdos-renyi", "--edge-probability", "2"],
+            r"topology.edge-probability must be in \[0, 1",
+        ),
+        (["small-world", "--degree", "0"], "topology.degree must be >= 1; got 0"),
+        (["ring", "--dynamic", "edge-activation", "--activation-probability", "-1"], "must be in"),
+        (["ring", "--seed", "-1"], "topology.seed must be >= 0; got -1"),
+        (["rnig"], "topology.name must be one of complete"),
+        (["ring", "--weights", "equal"], "topology.weights must be one of auto"),
+    ],
+)
+def test_a_topology_is_checked_as_the_settings_are(arguments, line):
+    result = call("topology", *arguments)
+    assert result.exit_code == 2
+    assert re.search(line, result.stderr)
+    assert result.stderr.count("\n") == 1

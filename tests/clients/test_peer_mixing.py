@@ -11,7 +11,7 @@ from flwr_decaf.clients.peer_mixing import mix
 from flwr_decaf.lora import select
 from flwr_decaf.matching import Matching, find_groups, permuted
 from flwr_decaf.messages import records
-from flwr_decaf.messages.mail import Mail, put_mail
+from flwr_decaf.messages.mail import Mail, put_mail, take_mail
 from flwr_decaf.messages.packing import pack, pack_record, unpack_record
 from tests.matching.models import build, draw, logits, pictures, state_of
 from tests.states import lora_state
@@ -266,3 +266,16 @@ class TestAligning:
     def test_a_mod_that_cannot_align_says_so(self):
         with pytest.raises(ValueError, match=r"mods=\[peer_mixing_with"):
             peer_mixing(message(mail(rule="matched")), context(OWN), returning())
+
+
+@pytest.mark.parametrize("rule", ["average", "factorize"])
+def test_a_local_head_is_left_out_of_the_mix(rule):
+    local, _, _ = mix(OWN, mail(rule=rule, local_head=True))
+    mixed, _, _ = mix(OWN, mail(rule=rule))
+    for name, x in local.items():
+        expected = OWN if name == "model.classifier.weight" else mixed
+        assert torch.equal(x, expected[name])
+    assert not torch.equal(mixed["model.classifier.weight"], OWN["model.classifier.weight"])
+    content = RecordDict()
+    put_mail(content, mail(local_head=True))
+    assert take_mail(content).local_head

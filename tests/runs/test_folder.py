@@ -5,7 +5,7 @@ import json
 import pytest
 from flwr.app import MetricRecord, RecordDict
 
-from flwr_decaf.runs.folder import RunFolder, write_atomically
+from flwr_decaf.runs.folder import RunFolder
 
 
 @pytest.fixture
@@ -78,19 +78,6 @@ def test_an_adapter_appears_only_when_it_is_complete(folder):
         folder.save("node-1", fail)
     assert [p.name for p in (folder.path / "adapters").iterdir()] == ["node-0"]
     assert not list(folder.path.glob(".saving-*"))
-
-
-def test_writes_are_atomic(tmp_path, monkeypatch):
-    file = tmp_path / "x.json"
-    write_atomically(file, "old")
-
-    def fail(*_):
-        raise OSError("power cut")
-
-    monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="power cut"):
-        write_atomically(file, "new")
-    assert file.read_text() == "old"
 
 
 @pytest.mark.parametrize("name", ["run.json", "metrics.jsonl"])

@@ -25,8 +25,9 @@ CASES = {
     "dimat": ({"topology": "ring"}, "AB"),
     "local-only": ({}, ""),
     "rolora": ({"topology": "ring", "phase_length": 1, "mixes": "active"}, "AB"),
+    "conlora": ({"topology": "ring", "local_head": True}, "B"),
 }
-KINDS = {**STRATEGIES} | {"rolora": STRATEGIES["tad-lora"]}
+KINDS = {**STRATEGIES} | {"rolora": STRATEGIES["tad-lora"], "conlora": STRATEGIES["dlora-fa"]}
 
 
 class InOrder:
@@ -220,6 +221,25 @@ def test_rolora_mixes_the_factor_that_trained_and_leaves_the_other():
                 xs = torch.tensordot(w, xs + torch.stack(moves), dims=1)
         for node in range(4):
             torch.testing.assert_close(held[node][name], xs[node])
+
+
+def test_a_local_head_trains_as_if_alone_and_the_factors_as_ever():
+    _, held, _ = run("conlora")
+    _, mixed, _ = run("dlora-fa")
+    _, alone, _ = run("local-only")
+    for node, state in held.items():
+        for name, x in state.items():
+            assert torch.equal(x, (mixed if factor_of(name) else alone)[node][name])
+        assert not equal(state, mixed[node])
+
+
+@pytest.mark.parametrize("name", ["dlora", "dimat"])
+def test_a_local_head_is_refused_where_there_are_no_factors(name):
+    app = ClientApp(mods=[MODS.get(name, peer_mixing)])
+    app.train()(train)
+    strategy = KINDS[name]("ring", local_head=True)
+    with pytest.raises(ValueError, match="local_head must be False for arrays without LoRA"):
+        strategy.start(LocalGrid(app, 3), ArrayRecord({"w": torch.zeros(2)}))
 
 
 def test_dec_lora_weighs_by_the_laplacian():  # invariant 13

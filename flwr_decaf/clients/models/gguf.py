@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import torch
 from huggingface_hub import cached_assets_path
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from flwr_decaf.atomic import replacing
 from flwr_decaf.extras import require_extra
 
 
@@ -42,16 +40,13 @@ def converted(file: Path) -> Path:
         digest = hashlib.file_digest(content, "sha256").hexdigest()[:16]
     folder = cached_assets_path("flwr-decaf", namespace="gguf") / f"{file.stem}-{digest}"
     if not folder.exists():
-        # Under another name until it is whole: another process may be looking for it.
-        unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
         try:
-            _convert(file, unfinished)
-            os.replace(unfinished, folder)
+            with replacing(folder) as unfinished:
+                unfinished.mkdir()
+                _convert(file, unfinished)
         except OSError:
             if not folder.exists():  # else another process was first
                 raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 

@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from flwr_decaf import __version__
 from flwr_decaf.clients.models.adapter import train_in_single_precision
+from flwr_decaf.clients.models.adapter_checks import check_modules, check_rank, leaf_names
 from flwr_decaf.clients.models.hardware import PRECISIONS
 from flwr_decaf.data.sources import resolve_path
 from flwr_decaf.extras import require_extra
@@ -163,35 +164,34 @@ def add_adapter(
     Raises
     ------
     ValueError
-        If no layer of the base is called one of ``lora.target-modules``, or it has no encoder of
-        the kind ``lora.encoder``.
+        If no layer of the base is called one of ``lora.target-modules``, it has no encoder of the
+        kind ``lora.encoder``, or ``lora.rank`` is above a side of a layer.
     """
     targets = split_list(lora.target_modules)
     layers = [int(number) for number in split_list(lora.layers_to_transform)]
     heads = [*split_list(lora.modules_to_save), *([head] if head else [])]
-    _check_modules(base, lora)
+    check_modules(base, lora)
+    config = LoraConfig(
+        task_type=task_type,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        use_rslora=lora.use_rslora,
+        lora_dropout=lora.dropout,
+        target_modules=targets or None,
+        layers_to_transform=layers or None,
+        exclude_modules=_OTHER_ENCODER[lora.encoder],
+        modules_to_save=heads or None,
+    )
+    check_rank(base, config)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT still asks for a renamed property
-            adapted = get_peft_model(
-                base,
-                LoraConfig(
-                    task_type=task_type,
-                    r=lora.rank,
-                    lora_alpha=lora.alpha,
-                    use_rslora=lora.use_rslora,
-                    lora_dropout=lora.dropout,
-                    target_modules=targets or None,
-                    layers_to_transform=layers or None,
-                    exclude_modules=_OTHER_ENCODER[lora.encoder],
-                    modules_to_save=heads or None,
-                ),
-            )
+            adapted = get_peft_model(base, config)
     except ValueError as error:
         raise ValueError(
             f"lora.target-modules must name layers of the model; got {lora.target_modules!r} "
             f"and lora.layers-to-transform {lora.layers_to_transform!r}; take some of "
-            f"its linear layers: {', '.join(_leaves(base, torch.nn.Linear))}"
+            f"its linear layers: {', '.join(leaf_names(base, torch.nn.Linear))}"
         ) from error
     train_in_single_precision(adapted)
     return adapted
@@ -199,24 +199,3 @@ def add_adapter(
 
 # The encoder that is left out, as a pattern of PEFT's.
 _OTHER_ENCODER = {"both": None, "vision": r".*text_model\..*", "text": r".*vision_model\..*"}
-
-
-def _check_modules(base: torch.nn.Module, lora: Lora) -> None:
-    if lora.encoder != "both" and not hasattr(base, f"{lora.encoder}_model"):
-        raise ValueError(
-            f"lora.encoder must be both for a model that has but one encoder; got {lora.encoder!r} "
-            f"for {type(base).__name__}; it is for CLIP and the like"
-        )
-    for name in split_list(lora.modules_to_save):
-        if name not in (leaves := _leaves(base, torch.nn.Module)):
-            raise ValueError(
-                f"lora.modules-to-save must name modules of the model; got {name!r}; it has "
-                f"{', '.join(leaves)}"
-            )
-
-
-def _leaves(base: torch.nn.Module, kind: type[torch.nn.Module]) -> list[str]:
-    """List the last parts of the names of a model's modules of a kind."""
-    named = base.named_modules()
-    found = {name.rsplit(".", 1)[-1] for name, module in named if isinstance(module, kind)}
-    return sorted(name for name in found if name and not name.isdecimal())

@@ -84,6 +84,14 @@ def test_no_targets_leaves_the_choice_to_peft():
         ({"model": Model(name="package:datasets/io")}, "model.name must be "),
         ({"model": Model(name="package:no_such/model")}, "run 'make setup'"),
         ({"lora": Lora(target_modules="qery")}, "must name layers.*'qery'.*classifier, dense, key"),
+        (
+            {"lora": Lora(rank=9_999_999)},
+            r"lora.rank must be at most .*got 9999999, and .*attention.self.query has \d+;",
+        ),
+        (
+            {"lora": Lora(rank=9_999_999, target_modules="")},
+            r"lora.rank must be at most .*got 9999999, and .* has \d+;",
+        ),
         ({"data": Data(name="no such set")}, "data.name must be "),
         ({"data": Data(text_column="body")}, "data.text-column must name .*'body'; it has label"),
         ({"data": Data(label_column="")}, "data.label-column must name the classes"),

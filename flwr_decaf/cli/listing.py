@@ -1,0 +1,89 @@
+"""What goes by a name in the settings, and the settings themselves, read off the code."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from flwr_decaf import registries
+from flwr_decaf.app.quick_imports import quick_imports
+from flwr_decaf.config.reference import declared_settings
+from flwr_decaf.registries import Registry
+from flwr_decaf.topology.graphs import TOPOLOGIES
+from flwr_decaf.topology.mixing_matrix import WEIGHTS
+from flwr_decaf.topology.time_varying import CHANGING
+
+NAMED: dict[str, Mapping[str, object]] = {
+    "strategies": Registry(registries.STRATEGIES),
+    "topologies": TOPOLOGIES,
+    "time-varying-graphs": CHANGING,
+    "weights": WEIGHTS,
+    "robust-methods": Registry(registries.ROBUST),
+    "tasks": Registry(registries.TASKS),
+    "data-sets": Registry(registries.DEMO_SETS),
+    "partitioners": Registry(registries.PARTITIONERS),
+    "augmentations": Registry(registries.AUGMENTATIONS),
+    "schedules": Registry(registries.LEARNING_RATES),
+}
+SETTINGS = "settings"
+
+_INTRODUCTION = """# Settings
+
+Keys of `[tool.flwr.app.config]`, as `flwr-decaf list settings --markdown` writes them. A settings
+file holds those that differ from the defaults, `--set KEY=VALUE` overrides one of them, and a list
+may be written as a TOML list or as text with commas.
+
+What is wrong is reported in one line, with the key, the rule, the value and the remedy:
+
+- names, types, ranges, the graph on the given number of nodes, and whether this machine has the
+  GPUs, the packages and the connection that are asked for: before anything starts;
+- what only the model and the data can tell, such as columns, layers to adapt and partitions, and
+  one training step: while the engine starts, before the first round;
+- under plain `flwr run`, all of this in the ServerApp, after the engine has started.
+"""
+
+
+def names() -> Table:
+    """Tabulate all that can be listed, without importing what is behind the names."""
+    rows = [(kind, ", ".join(named)) for kind, named in NAMED.items()]
+    count = sum(1 for _ in declared_settings())
+    return _table(("kind", "names"), [*rows, (SETTINGS, f"all {count} of them")])
+
+
+def meanings(kind: str) -> Table:
+    """Tabulate the names of a kind, or the settings, with what they mean."""
+    return _table(*_rows(kind))
+
+
+def markdown(kind: str) -> str:
+    """Write the same as Markdown; of the settings, the whole page docs/settings.md."""
+    headings, rows = _rows(kind)
+    lines = [headings, ["---"] * len(headings), *([_escaped(cell) for cell in row] for row in rows)]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"{_INTRODUCTION}\n{table}" if kind == SETTINGS else table
+
+
+def _rows(kind: str) -> tuple[Sequence[str], list[Sequence[str]]]:
+    if kind == SETTINGS:
+        return ("key", "type", "default", "meaning", "a value must"), list(declared_settings())
+    with quick_imports():
+        return ("name", "meaning"), [(name, _summary(x)) for name, x in NAMED[kind].items()]
+
+
+def _summary(named: object) -> str:
+    return (inspect.getdoc(named) or "").partition("\n")[0].replace("``", "")
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for place, heading in enumerate(headings):
+        table.add_column(heading, no_wrap=not place, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")

