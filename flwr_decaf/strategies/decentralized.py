@@ -56,8 +56,13 @@ from flwr_decaf.strategies.relay.schedules import Schedule, both, is_due
 from flwr_decaf.topology.given import Given, as_topology
 from flwr_decaf.topology.mixing_matrix import check_weights, graph_of, without_nodes
 from flwr_decaf.topology.network import Network, build_changing_network, describe
-from flwr_decaf.topology.participation import Schedule as Participation
-from flwr_decaf.topology.participation import check_fraction, evaluated, present, read_schedule
+from flwr_decaf.topology.participation import (
+    Participation,
+    check_fraction,
+    draw_evaluated,
+    present,
+    read_schedule,
+)
 
 _log = logging.getLogger("flwr")
 _TIMEOUT = 3600.0  # seconds; Flower's own default
@@ -391,7 +396,7 @@ evaluate_metrics_aggr_fn
             return []
         honest = [node for node in self._all if node not in self._lying]
         share, last = self.evaluate_fraction, self._num_rounds
-        chosen = evaluated(server_round, honest, share, last, self.seed)
+        chosen = draw_evaluated(server_round, honest, share, last, self.seed)
         return self._ask(grid, chosen, MessageType.EVALUATE, server_round, config)
 
     @counting_on
