@@ -108,7 +108,8 @@ CHANGING: dict[str, Change] = {
 
 def period_of(name: str, n: int) -> int | None:
     """Count the rounds after which the graphs of a family repeat; None if they never do."""
-    return {"static": 1, "one-peer-exponential": _bits(n)}.get(name)
+    # At least 2 of one-peer-exponential: a period of 1 stands for the base itself.
+    return {"static": 1, "one-peer-exponential": max(_bits(n), 2)}.get(name)
 
 
 def check_dynamic(name: str) -> None:
