@@ -44,7 +44,7 @@ def train(msg: Message, context: Context) -> Message:
     """Train the adapter that the message brings on this node's rows, and send it back."""
     config, node, server_round, task, data = _prepare(msg, context)
     sent = cast(ConfigRecord, msg.content["config"])
-    if pretraining.is_due(task, config.train, config.seed):
+    if pretraining.needs_pretraining(task, config.train, config.seed):
         # FedAvg's nodes need a common start, as its server's model is one; others have their own.
         if not issubclass(STRATEGIES[config.strategy], FedAvg):
             pretraining.draw_own_start(task, config.seed, node)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from flwr_decaf.config import Train
 
 
-def is_due(task: Task, train: Train, seed: int) -> bool:
+def needs_pretraining(task: Task, train: Train, seed: int) -> bool:
     """Tell whether a node is still where the run began, and has to be trained alone first.
 
     Parameters

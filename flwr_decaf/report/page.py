@@ -19,7 +19,8 @@ from flwr_decaf.config import Config, flatten, parse_config
 from flwr_decaf.config.comparison import runs_of
 from flwr_decaf.config.files import flat, to_toml
 from flwr_decaf.report.plots import PLOTS, draw
-from flwr_decaf.report.runs import evaluated, labels_of, summarize
+from flwr_decaf.report.runs import labels_of, scored
+from flwr_decaf.report.summary import summarize
 from flwr_decaf.report.table import comparison_cells, headings
 from flwr_decaf.runs.folder import RunFolder
 
@@ -47,7 +48,7 @@ def write_report(folders: Sequence[RunFolder], target: Path) -> Path:
     ValueError
         If no run has been evaluated yet.
     """
-    folders = evaluated(folders)
+    folders = scored(folders)
     summary = summarize(folders)
     figures = {name: figure for name in PLOTS if (figure := draw(name, folders))}
     html = _html(folders, summary, figures)

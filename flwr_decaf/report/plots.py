@@ -16,14 +16,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from flwr_decaf.report.runs import (
-    consensus_distance,
-    labels_of,
-    over_rounds,
-    read_metrics,
-    score_in,
-)
+from flwr_decaf.report.runs import labels_of
 from flwr_decaf.report.style import PART_COLOURS, Look, looks
+from flwr_decaf.report.summary import consensus_distance, over_rounds, read_metrics, score_in
 from flwr_decaf.report.swept import score_over_setting
 from flwr_decaf.report.timing import seconds_spent
 from flwr_decaf.runs.folder import RunFolder

@@ -8,15 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flwr_decaf.report.runs import (
-    methods_of,
-    over_rounds,
-    own_settings,
-    read_metrics,
-    score_in,
-    varied,
-)
+from flwr_decaf.report.runs import methods_of, own_settings, varied
 from flwr_decaf.report.style import looks
+from flwr_decaf.report.summary import over_rounds, read_metrics, score_in
 from flwr_decaf.runs.folder import RunFolder
 
 _SIZE = (7.2, 3.6)  # inches

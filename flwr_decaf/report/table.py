@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
-from flwr_decaf.report.runs import evaluated, summarize
+from flwr_decaf.report.runs import scored
+from flwr_decaf.report.summary import summarize
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.score import SCORES, score_of
 
@@ -47,7 +48,7 @@ def run_table(folder: RunFolder) -> Table:
     ValueError
         If the run has not been evaluated yet.
     """
-    score = score_of(evaluated([folder])[0].metrics) or SCORES[0]
+    score = score_of(scored([folder])[0].metrics) or SCORES[0]
     scores = [line for line in folder.metrics if line["phase"] == "evaluate"]
     rounds = {line["round"] for line in scores}
     last = max(rounds)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from flwr_decaf.report.runs import read_metrics
+from flwr_decaf.report.summary import read_metrics
 from flwr_decaf.runs.folder import RunFolder
 
 _PARTS = {

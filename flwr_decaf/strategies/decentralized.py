@@ -55,8 +55,13 @@ from flwr_decaf.strategies.relay.schedules import Schedule, both, is_due
 from flwr_decaf.topology.graphs import Matrix, check_name
 from flwr_decaf.topology.mixing_matrix import graph_of, without_nodes
 from flwr_decaf.topology.network import build_changing_network, describe
-from flwr_decaf.topology.participation import Schedule as Participation
-from flwr_decaf.topology.participation import check_fraction, evaluated, present, read_schedule
+from flwr_decaf.topology.participation import (
+    Participation,
+    check_fraction,
+    draw_evaluated,
+    present,
+    read_schedule,
+)
 from flwr_decaf.topology.time_varying import check_dynamic
 
 _log = logging.getLogger("flwr")
@@ -375,7 +380,7 @@ evaluate_metrics_aggr_fn
             return []
         honest = [node for node in self._all if node not in self._lying]
         share, last = self.evaluate_fraction, self._num_rounds
-        chosen = evaluated(server_round, honest, share, last, self.seed)
+        chosen = draw_evaluated(server_round, honest, share, last, self.seed)
         return self._ask(grid, chosen, MessageType.EVALUATE, server_round, config)
 
     @counting_on

@@ -15,7 +15,7 @@ from flwr_decaf.strategies.relay.attendance import FailureLog, OnFailure, check_
 from flwr_decaf.strategies.relay.replies import cause_of
 from flwr_decaf.strategies.relay.resuming import Keep, Score, counting_on, forget, scoring_on
 from flwr_decaf.strategies.relay.schedules import is_due
-from flwr_decaf.topology.participation import check_fraction, evaluated
+from flwr_decaf.topology.participation import check_fraction, draw_evaluated
 
 _GLOBAL = 0  # whose post the global model is, in a checkpoint
 
@@ -126,7 +126,7 @@ class FedAvg(flwr_strategy.FedAvg):
         known, share = sorted(self._place.values()), self.evaluate_fraction
         if share == 1 or len(asked) == 1:
             return asked
-        chosen = evaluated(server_round, known, share, self.num_rounds, self.seed)
+        chosen = draw_evaluated(server_round, known, share, self.num_rounds, self.seed)
         return [message for message in asked if self._place.get(_receiver(message)) in chosen]
 
     @counting_on

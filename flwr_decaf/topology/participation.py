@@ -9,10 +9,10 @@ from pathlib import Path
 
 from flwr_decaf.seeds import derive_seed
 
-Schedule = Sequence[Sequence[int]]
+Participation = Sequence[Sequence[int]]
 
 
-def read_schedule(given: str | Schedule) -> Schedule:
+def read_schedule(given: str | Participation) -> Participation:
     """Read a participation schedule: lists, JSON, or a file with JSON.
 
     Returns
@@ -42,7 +42,7 @@ def read_schedule(given: str | Schedule) -> Schedule:
 
 
 def present(
-    server_round: int, n: int, schedule: Schedule, drop_probability: float, seed: int
+    server_round: int, n: int, schedule: Participation, drop_probability: float, seed: int
 ) -> list[int]:
     """List which of n nodes take part in a round; somebody always does.
 
@@ -97,7 +97,7 @@ def check_fraction(fraction: float, name: str = "evaluate_fraction") -> float:
     return fraction
 
 
-def evaluated(
+def draw_evaluated(
     server_round: int, nodes: Sequence[int], fraction: float, last: int, seed: int
 ) -> list[int]:
     """Draw which nodes are evaluated in a round: all in the last one, which reports compare.
@@ -115,9 +115,9 @@ def evaluated(
 
     Examples
     --------
-    >>> len(evaluated(1, range(10), 0.3, last=2, seed=0))
+    >>> len(draw_evaluated(1, range(10), 0.3, last=2, seed=0))
     3
-    >>> len(evaluated(2, range(10), 0.3, last=2, seed=0))
+    >>> len(draw_evaluated(2, range(10), 0.3, last=2, seed=0))
     10
     """
     if server_round == last or fraction == 1:

@@ -78,13 +78,13 @@ def test_another_training_is_not_taken_for_it(what, cache):
 def test_it_is_due_at_the_start_alone():
     config, task, _ = loaded()
     initialize_adapter(task.model, config.seed)
-    assert pretraining.is_due(task, config.train, config.seed)
-    assert not pretraining.is_due(task, Train(), config.seed)
+    assert pretraining.needs_pretraining(task, config.train, config.seed)
+    assert not pretraining.needs_pretraining(task, Train(), config.seed)
     kept = held(task)
     pretraining.draw_own_start(task, config.seed, node=1)
-    assert not pretraining.is_due(task, config.train, config.seed)
+    assert not pretraining.needs_pretraining(task, config.train, config.seed)
     set_adapter(task.model, kept)
-    assert pretraining.is_due(task, config.train, config.seed)
+    assert pretraining.needs_pretraining(task, config.train, config.seed)
 
 
 def run(strategy, tmp_path, rounds=2, **changes):

@@ -2,14 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from flwr_decaf.report.runs import (
-    consensus_distance,
-    find_runs,
-    labels_of,
-    over_rounds,
-    read_metrics,
-    summarize,
-)
+from flwr_decaf.report.runs import find_runs, labels_of
+from flwr_decaf.report.summary import consensus_distance, over_rounds, read_metrics, summarize
 from flwr_decaf.runs.folder import RunFolder
 from tests.report.conftest import write_run
 
