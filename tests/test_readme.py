@@ -96,7 +96,8 @@ def test_every_command_exists(page):
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
     consoles = "\n".join(re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL))
     in_text = re.findall(r"`flwr-decaf ([a-z]+)", text)
-    assert {*in_text, *re.findall(r"\bflwr-decaf ([a-z]+) ", consoles)} <= commands
+    in_consoles = re.findall(r"^flwr-decaf ([a-z]+)", consoles, flags=re.MULTILINE)
+    assert {*in_text, *in_consoles} <= commands
 
 
 @every_page
