@@ -135,6 +135,7 @@ def topology(  # noqa: PLR0913 - an argument an option
     from flwr_decaf.config import parse_config
     from flwr_decaf.config.network import network_of
     from flwr_decaf.report.topology import save_topologies, topology_table
+    from flwr_decaf.topology.mixing_matrix import lambda2
     from flwr_decaf.topology.network import phase_length, rho_in_words
 
     settings: dict[str, Value] = {
@@ -145,27 +146,27 @@ def topology(  # noqa: PLR0913 - an argument an option
         "topology.dynamic": dynamic,
         "topology.activation-probability": activation_probability,
     }
+    keys = {name: "topology.file" if name.endswith(".json") else "topology.name" for name in names}
     try:
-        networks = {
-            name: network_of(
-                parse_config(
-                    settings | {f"topology.{'file' if name.endswith('.json') else 'name'}": name}
-                ),
-                nodes,
-            )
-            for name in names
-        }
-        bases = {name: network.base for name, network in networks.items()}
-        save_topologies(bases, output)
-        told = [
-            f"{name}, {dynamic}: rho = {rho_in_words(network.rho)}, "
-            f"T of TAD-LoRA = {phase_length(network)}"
-            for name, network in networks.items()
-            if network.changes
-        ]
+        # Shown on a terminal alone: eigenvalues of thousands of nodes take a while.
+        with _errors.status(f"Computing the eigenvalues of {nodes} x {nodes} matrices"):
+            networks = {
+                name: network_of(parse_config(settings | {key: name}), nodes)
+                for name, key in keys.items()
+            }
+            bases = {name: network.base for name, network in networks.items()}
+            rates = {name: lambda2(w) for name, w in bases.items()}
+            told = [
+                f"{name}, {dynamic}: rho = {rho_in_words(network.rho)}, "
+                f"T of TAD-LoRA = {phase_length(network)}"
+                for name, network in networks.items()
+                if network.changes
+            ]
+        with _errors.status("Drawing"):
+            save_topologies(bases, rates, output)
     except ValueError as error:
         _fail(str(error), code=2)
-    _console.print(topology_table(bases, adapter_mb * 1e6, changing=bool(told)))
+    _console.print(topology_table(bases, rates, adapter_mb * 1e6, changing=bool(told)))
     for line in told:
         _console.print(line, soft_wrap=True)
     _console.print(f"Picture: {output}", soft_wrap=True)

@@ -13,11 +13,14 @@ from rich.table import Table
 
 from flwr_decaf.report.plots import draw_graph
 from flwr_decaf.topology.graphs import Matrix
-from flwr_decaf.topology.mixing_matrix import graph_of, lambda2, rounds_to_shrink
+from flwr_decaf.topology.mixing_matrix import graph_of, rounds_to_shrink
 
 
 def topology_table(
-    networks: Mapping[str, Matrix], adapter_bytes: float, changing: bool = False
+    networks: Mapping[str, Matrix],
+    rates: Mapping[str, float],
+    adapter_bytes: float,
+    changing: bool = False,
 ) -> Table:
     """Tabulate networks by their mixing matrices.
 
@@ -27,6 +30,8 @@ def topology_table(
     ----------
     networks : mapping of str to ndarray
         Name -> W, of shape (n, n).
+    rates : mapping of str to float
+        Name -> ``lambda2(W)``, which takes long for thousands of nodes.
     adapter_bytes : float
         Size of what a node posts in a round, in bytes.
     changing : bool
@@ -42,11 +47,11 @@ def topology_table(
     ):  # fmt: skip
         table.add_column(heading, justify="right")
     for name, w in networks.items():
-        table.add_row(name, *_row(w, adapter_bytes / 1e6))
+        table.add_row(name, *_row(w, rates[name], adapter_bytes / 1e6))
     return table
 
 
-def topology_figure(networks: Mapping[str, Matrix]) -> Figure:
+def topology_figure(networks: Mapping[str, Matrix], rates: Mapping[str, float]) -> Figure:
     """Draw networks side by side."""
     columns = min(len(networks), 4)
     rows = -(-len(networks) // columns)
@@ -58,27 +63,27 @@ def topology_figure(networks: Mapping[str, Matrix]) -> Figure:
         axes.axis("off")
     for axes, (name, w) in zip(grid, networks.items(), strict=False):
         draw_graph(axes, graph_of(w))
-        axes.set_title(f"{name}\nlambda2 = {lambda2(w):.3f}", fontsize=10)
+        axes.set_title(f"{name}\nlambda2 = {rates[name]:.3f}", fontsize=10)
     return figure
 
 
-def save_topologies(networks: Mapping[str, Matrix], file: Path) -> None:
+def save_topologies(networks: Mapping[str, Matrix], rates: Mapping[str, float], file: Path) -> None:
     """Draw networks into a file; its ending (.png, .svg, .pdf) decides the format."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    topology_figure(networks).savefig(file, dpi=150)
+    topology_figure(networks, rates).savefig(file, dpi=150)
 
 
-def _row(w: Matrix, megabytes: float) -> list[str]:
+def _row(w: Matrix, rate: float, megabytes: float) -> list[str]:
     graph = graph_of(w)
     degrees = [degree for _, degree in graph.degree]
-    rounds = rounds_to_shrink(w)
+    rounds = rounds_to_shrink(rate)
     span = sorted({min(degrees), max(degrees)})
     return [
         f"{len(graph)}",
         f"{len(graph.edges)}",
         " to ".join(map(str, span)),
-        f"{lambda2(w):.4f}",
-        f"{1 - lambda2(w):.4f}",
+        f"{rate:.4f}",
+        f"{1 - rate:.4f}",
         "never" if math.isinf(rounds) else f"{rounds:.0f}",
         f"{max(degrees) * megabytes:.2f}",
         f"{sum(degrees) * megabytes:.2f}",

@@ -227,12 +227,11 @@ def lambda2(w: Matrix) -> float:
     return float(min(magnitudes[1], 1.0)) if len(magnitudes) > 1 else 0.0
 
 
-def rounds_to_shrink(w: Matrix, factor: float = 1000.0) -> float:
+def rounds_to_shrink(rate: float, factor: float = 1000.0) -> float:
     """Rounds of pure mixing until the spread has shrunk by ``factor``; infinite if it never does.
 
-    The smallest t with ``lambda2**t <= 1 / factor``.
+    The smallest t with ``rate**t <= 1 / factor``, where ``rate`` is ``lambda2(W)``.
     """
-    rate = lambda2(w)
     if rate >= 1 - _ROUNDING:
         return math.inf
     return 1.0 if rate < 1 / factor else float(math.ceil(math.log(factor) / -math.log(rate)))

@@ -6,7 +6,7 @@ import pytest
 from flwr_decaf.report.plots import PLOTS, draw
 from flwr_decaf.report.style import looks
 from flwr_decaf.report.topology import save_topologies, topology_table
-from flwr_decaf.topology.mixing_matrix import build_network
+from flwr_decaf.topology.mixing_matrix import build_network, lambda2
 from tests.report.conftest import write_run
 
 
@@ -69,12 +69,13 @@ def test_a_method_keeps_its_colour():
 
 def test_graphs_side_by_side(tmp_path):
     networks = {name: build_network(name, 10) for name in ("ring", "star")}
-    table = topology_table(networks, adapter_bytes=2e6)
+    rates = {name: lambda2(w) for name, w in networks.items()}
+    table = topology_table(networks, rates, adapter_bytes=2e6)
     columns = {str(column.header): list(column.cells) for column in table.columns}
     assert columns["lambda2"] == ["0.8727", "0.9000"]
     assert columns["degree"] == ["2", "1 to 9"]
     assert columns["MB/round\nbusiest"] == ["4.00", "18.00"]
     assert columns["MB/round\nall"] == ["40.00", "36.00"]
     assert columns["rounds to\nshrink 1000x"] == ["51", "66"]
-    save_topologies(networks, tmp_path / "t.png")
+    save_topologies(networks, rates, tmp_path / "t.png")
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")

@@ -89,10 +89,10 @@ def test_lambda2_of_the_ring_is_known_in_closed_form(n):  # invariant 10
 
 def test_rounds_to_shrink_is_the_first_round_that_does():
     w = build_network("ring", 10)
-    rounds = rounds_to_shrink(w, factor=1000)
+    rounds = rounds_to_shrink(lambda2(w), factor=1000)
     assert lambda2(w) ** rounds <= 1e-3 < lambda2(w) ** (rounds - 1)
-    assert rounds_to_shrink(build_network("complete", 5)) == 1
-    assert rounds_to_shrink(np.eye(3)) == math.inf
+    assert rounds_to_shrink(lambda2(build_network("complete", 5))) == 1
+    assert rounds_to_shrink(lambda2(np.eye(3))) == math.inf
 
 
 @settings(max_examples=50, deadline=None)
