@@ -1,5 +1,6 @@
 # make run    sets up and runs the main job: 10 nodes on a ring, DeCAF, real text
-# make test   sets up and runs the tests
+# make test   sets up and runs the tests: all fast ones, and an engine run of each kind
+# make test-fast                        without those that start an engine; make test-all: all
 # make benchmark                        speed against other ways, in minutes; BENCHMARK=--large takes longer
 #
 # Set-up happens once, in .venv, and again only when what it installs has changed.
@@ -10,7 +11,7 @@ NODES ?= 10
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup run test check test-all benchmark clean
+.PHONY: setup run test test-fast check test-all benchmark clean
 
 setup: $(READY)
 
@@ -32,6 +33,9 @@ run: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -m "not slow and not engine"
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m ""

@@ -14,7 +14,7 @@ from flwr_decaf.cli.processes import end
 from flwr_decaf.runs.folder import RunFolder
 from tests.engine.test_flwr_run import adapters, flwr_decaf_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 
 

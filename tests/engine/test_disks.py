@@ -12,9 +12,12 @@ from flwr_decaf.runs.folder import RunFolder
 from tests.engine.test_flwr_run import adapters
 from tests.engine.test_killed_runs import start
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting takes root"
-)
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(
+        os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting takes root"
+    ),
+]
 
 
 @pytest.fixture

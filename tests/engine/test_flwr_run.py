@@ -27,6 +27,8 @@ from flwr_decaf.config.files import to_toml
 from flwr_decaf.data.sources import resolve_path
 from flwr_decaf.runs.folder import RunFolder
 
+pytestmark = pytest.mark.engine
+
 ROOT = Path(__file__).parents[2]
 NODES = 4
 SETTINGS = {

@@ -9,6 +9,8 @@ from flwr_decaf.config.files import checked_settings, to_toml
 from flwr_decaf.runs.folder import RunFolder
 from tests.engine.test_flwr_run import ROOT, SETTINGS
 
+pytestmark = pytest.mark.engine
+
 
 @pytest.mark.slow
 def test_as_many_actors_work_as_shares_of_a_gpu_fit(tmp_path):

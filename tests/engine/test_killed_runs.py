@@ -16,7 +16,7 @@ from flwr_decaf.cli.watchdog import processes_of
 from flwr_decaf.runs.folder import RunFolder
 from tests.engine.test_flwr_run import ROOT, SETTINGS, adapters, family
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
 SMALL = {**SETTINGS, "num-server-rounds": 4, "train.local-steps": 1, "data.max-train-samples": 120}
 KILLS = int(os.environ.get("KILLS", "20"))
 NODES = 3

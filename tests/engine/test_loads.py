@@ -14,7 +14,7 @@ import pytest
 from flwr_decaf.topology.mixing_matrix import build_network
 from tests.apps.loads import start
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 LIMIT = 24e9  # bytes
 

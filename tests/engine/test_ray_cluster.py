@@ -17,7 +17,7 @@ from flwr_decaf.cli.processes import environment, free_port, running, script
 from flwr_decaf.runs.folder import RunFolder
 from tests.engine.test_flwr_run import NODES, ROOT, SETTINGS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
 @contextmanager

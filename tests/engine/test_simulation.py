@@ -13,6 +13,8 @@ import pytest
 from flwr_decaf.topology.mixing_matrix import build_network
 from tests.apps.pure_mixing import start_value
 
+pytestmark = pytest.mark.engine
+
 ROOT = Path(__file__).parents[2]
 
 # A process of its own: Ray and Flower keep state for the whole process.

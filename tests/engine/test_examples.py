@@ -18,7 +18,9 @@ from flwr_decaf.strategies import DeCAF
 from tests.apps.pure_mixing import make_app
 from tests.local_grid import LocalGrid
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+pytestmark = pytest.mark.engine
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def run(example, tmp_path):
