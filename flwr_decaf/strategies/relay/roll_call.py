@@ -21,6 +21,7 @@ from flwr_decaf.strategies.relay.replies import cause_of
 _log = logging.getLogger("flwr")
 _PATIENCE = 120.0  # seconds without a new node before the roll call gives up
 _PAUSE = 0.2  # seconds between two looks at who has registered
+_LEGACY = "fitins.parameters"  # the record that a client_fn does not find in a message
 _NO_EVALUATE = "No evaluate function registered"  # as ClientApp says it
 
 Answers = dict[int, ConfigRecord]
@@ -126,6 +127,12 @@ def _ask(grid: Grid, node_ids: list[int]) -> Answers:
 def _check_answered(reply: Message, function: str) -> None:
     if reply.has_error() or records.CALL not in reply.content:
         reason = cause_of(reply) if reply.has_error() else f"it ran its {function} function"
+        if _LEGACY in reason:
+            raise RuntimeError(
+                "the ClientApp has a client_fn (NumPyClient or Client) of Flower's legacy API; "
+                "register functions with @app.train() and @app.evaluate() instead, and write "
+                "ClientApp(mods=[peer_mixing])"
+            )
         raise RuntimeError(
             "a node did not answer the roll call; its ClientApp probably lacks the mod, or has "
             "another before it: write ClientApp(mods=[peer_mixing, ...]) with "
@@ -158,6 +165,6 @@ def _in_order(answers: Mapping[int, ConfigRecord]) -> list[int]:
     if sorted(map(str, places.values())) != sorted(map(str, range(len(places)))):
         raise RuntimeError(
             f"partition-ids must be 0 to {len(places) - 1}, each once; got "
-            f"{sorted(map(str, places.values()))}; mend --node-config of the SuperNodes"
+            f"{sorted(map(str, places.values()))}; fix --node-config of the SuperNodes"
         )
     return sorted(places, key=lambda node_id: cast(int, places[node_id]))
