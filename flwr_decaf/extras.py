@@ -1,10 +1,38 @@
-"""Packages that only some settings need: the extras of this package."""
+"""Packages that the app, or only some settings, need: the extras of this package."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
+from importlib.metadata import PackageNotFoundError, requires, version
 
 _PACKAGES = {"gguf": "gguf", "quantization": "bitsandbytes", "tensorboard": "tensorboard"}
+_OF_APP = re.compile(r"""([\w.-]+).*;.*extra == ['"](?:app|dimat)['"]""")
+
+
+def require_app() -> None:
+    """Require what the app needs beyond the plug-in: the extra ``app``.
+
+    Raises
+    ------
+    RuntimeError
+        If a package of it is not installed.
+    """
+    matches = map(_OF_APP.match, requires("flwr-decaf") or [])
+    missing = [match[1] for match in matches if match and not _is_installed(match[1])]
+    if missing:
+        raise RuntimeError(
+            f"the app needs packages that are not installed ({', '.join(missing)}); run pip "
+            "install 'flwr-decaf[app]'"
+        )
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def require_extra(extra: str, setting: str) -> None:

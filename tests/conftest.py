@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -9,10 +10,12 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-from flwr.supercore.task_identity import TaskIdentity
 
 torch.set_num_threads(1)
 
 # A message can only be made by a process that Flower started as part of a run; tests/local_grid.py
-# plays that part in this process. No public way to say so.
-TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 0
+# plays that part in this process. No public way to say so; older versions ask for none.
+with contextlib.suppress(ImportError):
+    from flwr.supercore.task_identity import TaskIdentity
+
+    TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 0

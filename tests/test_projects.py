@@ -150,10 +150,10 @@ def test_an_evaluate_function_without_the_mod_is_refused():
         DLoRA().start(LocalGrid(app, 2), ArrayRecord(projects.FIRST), num_rounds=1)
 
 
-def test_a_client_fn_of_the_legacy_api_is_refused_by_name():
-    strategy = DLoRA(evaluate_every=0)
+@pytest.mark.parametrize("app", [projects.legacy_app, projects.legacy_app_with_the_mod])
+def test_a_client_fn_of_the_legacy_api_is_refused_by_name(app):
     with pytest.raises(RuntimeError, match=r"client_fn \(NumPyClient or Client\).*@app.train\(\)"):
-        strategy.start(LocalGrid(projects.legacy_app, 2), ArrayRecord(projects.FIRST))
+        DLoRA().start(LocalGrid(app, 2), ArrayRecord(projects.FIRST))
 
 
 def test_a_server_fn_of_the_legacy_api_is_refused_by_name():

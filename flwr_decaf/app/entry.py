@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from flwr_decaf.app.quick_imports import quick_imports
+from flwr_decaf.extras import require_app
 
 server_app = ServerApp()
 client_app = ClientApp()
@@ -21,6 +22,7 @@ client_app = ClientApp()
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
     """Hand the run to ``server_app.app``."""
+    require_app()
     with quick_imports():
         from flwr_decaf.app.server_app import app as real
 

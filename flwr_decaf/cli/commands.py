@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flwr_decaf import __version__
+from flwr_decaf.extras import require_app
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Value
@@ -41,6 +42,10 @@ def main(
     ] = False,
 ) -> None:
     """Peer-to-peer LoRA fine-tuning on Flower."""
+    try:
+        require_app()
+    except RuntimeError as error:
+        _fail(str(error))
 
 
 class Kind(StrEnum):

@@ -21,7 +21,6 @@ from typing import cast
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from flwr_decaf.clients.alignment import Alignment, Prepare, check_aligns
 from flwr_decaf.distances import interference
@@ -40,10 +39,13 @@ from flwr_decaf.messages.shared_posts import is_gone
 from flwr_decaf.rules import ALIGNED, NEEDED, ROBUST, RULES
 from flwr_decaf.rules.contract import check_alike
 
+Answer = Callable[[Message, Context], Message]  # Flower names these types where old ones have none
+Mod = Callable[[Message, Context, Answer], Message]
+
 _LEGACY = {"fitins.parameters", "evaluateins.parameters"}  # records that a client_fn needs
 
 
-def peer_mixing(msg: Message, context: Context, call_next: ClientAppCallable) -> Message:
+def peer_mixing(msg: Message, context: Context, call_next: Answer) -> Message:
     """Mix the mail of a message into the node's own model, then let the user's function run.
 
     Parameters
@@ -90,14 +92,14 @@ def peer_mixing_with(prepare: Prepare) -> Mod:
         As ``peer_mixing``; the metrics also tell ``matching-seconds``.
     """
 
-    def mod(msg: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    def mod(msg: Message, context: Context, call_next: Answer) -> Message:
         return _mix_and_call(msg, context, call_next, prepare)
 
     return mod
 
 
 def _mix_and_call(
-    msg: Message, context: Context, call_next: ClientAppCallable, prepare: Prepare | None
+    msg: Message, context: Context, call_next: Answer, prepare: Prepare | None
 ) -> Message:
     call = cast(ConfigRecord, msg.content.get(records.CALL, ConfigRecord()))
     if call.get("ask") == records.ROLL_CALL:
@@ -131,7 +133,7 @@ def _mix_and_call(
     return reply
 
 
-def _call(call_next: ClientAppCallable, msg: Message, context: Context) -> Message:
+def _call(call_next: Answer, msg: Message, context: Context) -> Message:
     try:
         return call_next(msg, context)
     except KeyError as error:

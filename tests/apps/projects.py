@@ -187,4 +187,5 @@ class CountsBytes(DeCAF):  # was: FedAvg
 
 
 # Of Flower's legacy API, which DeCAF refuses.
-legacy_app = ClientApp(client_fn=lambda context: NumPyClient().to_client(), mods=[peer_mixing])
+legacy_app = ClientApp(client_fn=lambda context: NumPyClient().to_client())
+legacy_app_with_the_mod = ClientApp(lambda context: NumPyClient().to_client(), [peer_mixing])

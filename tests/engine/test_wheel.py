@@ -11,6 +11,7 @@ import pytest
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
+OF_THE_PROJECT = ("flwr[simulation]", "psutil", "scikit-learn")  # psutil: this test's own engine
 
 # A project that lists flwr-decaf: its bundle is run, with the package from the environment.
 RUN_A_PROJECT = """
@@ -42,7 +43,8 @@ def python(wheel, tmp_path_factory):
     home = tmp_path_factory.mktemp("empty")
     call(sys.executable, "-m", "venv", home)
     pip = (home / "bin" / "python", "-m", "pip", "install", "--quiet")
-    call(*pip, "--constraint", ROOT / "constraints.txt", wheel, "scikit-learn")
+    # The digits project on the plug-in alone: Flower's simulation is the project's dependency.
+    call(*pip, "--constraint", ROOT / "constraints.txt", wheel, *OF_THE_PROJECT)
     return home / "bin" / "python"
 
 
@@ -57,7 +59,12 @@ def test_the_wheel_holds_every_module_its_type_marker_and_the_page(wheel):
 def test_it_imports_and_its_command_works(python, tmp_path):
     public = "from flwr_decaf.strategies import *; from flwr_decaf.clients import *; print(DeCAF)"
     assert "DeCAF" in call(python, "-c", public, cwd=tmp_path)
-    assert "topology" in call(python.parent / "flwr-decaf", "--help", cwd=tmp_path)
+    command = python.parent / "flwr-decaf"
+    assert "topology" in call(command, "--help", cwd=tmp_path)
+    asked = [command, "topology", "ring"]
+    refused = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "pip install 'flwr-decaf[app]'" in refused.stderr
 
 
 def test_a_project_that_lists_it_runs(python, tmp_path):

@@ -97,8 +97,9 @@ def exception_line(text: str) -> str:
     text = _COLOUR.sub("", text)
     wrapped = _WRAPPED.fullmatch(text)
     name, text = wrapped.groups() if wrapped else ("", text)
-    told = [_FRAME.split(link)[-1] for link in _CHAINED.split(text) if _FRAME.search(link)]
-    told = [line for line in told if _OF_FLOWER not in line.partition(":")[0]] or told
-    if not told:
-        told = [f"{name}: {text}" if name else text]
-    return textwrap.shorten(told[-1], _LENGTH)
+    whole = f"{name}: {text}" if name else text
+    if name.startswith("ray.") and "RayTaskError" not in name:  # an actor's end, not a client's
+        return textwrap.shorten(whole, _LENGTH)
+    raised = [_FRAME.split(link)[-1] for link in _CHAINED.split(text) if _FRAME.search(link)]
+    of_the_client = [line for line in raised if _OF_FLOWER not in line.partition(":")[0]]
+    return textwrap.shorten([whole, *raised, *of_the_client][-1], _LENGTH)

@@ -22,6 +22,7 @@ _log = logging.getLogger("flwr")
 _PATIENCE = 120.0  # seconds without a new node before the roll call gives up
 _REPORT = 10.0  # seconds between two reports of who is still missing
 _PAUSE = 0.2  # seconds between two looks at who has registered
+_LEGACY = "fitins.parameters"  # the record that a client_fn does not find in a message
 _NO_EVALUATE = "No evaluate function registered"  # as ClientApp says it
 
 Answers = dict[int, ConfigRecord]
@@ -134,6 +135,12 @@ def _ask(grid: Grid, node_ids: list[int]) -> Answers:
 def _check_answered(reply: Message, function: str) -> None:
     if reply.has_error() or records.CALL not in reply.content:
         reason = cause_of(reply) if reply.has_error() else f"it ran its {function} function"
+        if _LEGACY in reason:
+            raise RuntimeError(
+                "the ClientApp has a client_fn (NumPyClient or Client) of Flower's legacy API; "
+                "register functions with @app.train() and @app.evaluate() instead, and write "
+                "ClientApp(mods=[peer_mixing])"
+            )
         raise RuntimeError(
             "a node did not answer the roll call; its ClientApp probably lacks the mod, or has "
             "another before it: write ClientApp(mods=[peer_mixing, ...]) with "

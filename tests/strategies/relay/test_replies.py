@@ -49,6 +49,12 @@ def chained():
             "ray.exceptions.ActorDiedError: The actor died. pid: 7",
         ),
         (
+            "<class 'ray.exceptions.ActorDiedError'>:<'The actor died in its creation task,\n"
+            '  File "a.py", line 1, in __init__\n    f()\nImportError: no module\'>',
+            "ray.exceptions.ActorDiedError: The actor died in its creation task, "
+            'File "a.py", line 1, in __init__ f() ImportError: no module',
+        ),
+        (
             'RuntimeError: Caught it in worker 0.\nTraceback:\n  File "a.py", line 1, in f\n'
             "    g()\nOSError: gone\n",
             "OSError: gone",

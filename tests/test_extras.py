@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import importlib.metadata
+
+import pytest
+from typer.testing import CliRunner
+
+from flwr_decaf import extras
+from flwr_decaf.cli.commands import app
+
+
+@pytest.fixture
+def a_package_of_the_app_is_missing(monkeypatch):
+    declared = [
+        "flwr<2,>=1.21", "no-such-optimizer>=1",  # the plug-in's own are pip's to check
+        "flwr[simulation]>=1.41; extra == 'app'", 'no-such-plots>=3.8; extra == "app"',
+        'no-such-solver>=1.12; extra == "dimat"', 'no-such-linter>=8; extra == "dev"',
+    ]  # fmt: skip
+    monkeypatch.setattr(extras, "requires", lambda name: declared)
+
+
+def test_what_is_installed_is_enough():
+    extras.require_app()
+    assert importlib.metadata.requires("flwr-decaf")
+
+
+@pytest.mark.usefixtures("a_package_of_the_app_is_missing")
+def test_the_command_says_in_one_line_what_to_install():
+    result = CliRunner().invoke(app, ["topology", "ring"])
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "not installed (no-such-plots, no-such-solver)" in result.stderr
+    assert "pip install 'flwr-decaf[app]'" in result.stderr
+    assert CliRunner().invoke(app, ["--version"]).exit_code == 0
