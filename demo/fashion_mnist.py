@@ -27,7 +27,7 @@ _FILES = "./usr/share/datasets/fashion-mnist/"
 
 def write(folder: Path) -> None:
     """Write train.parquet and test.parquet with columns image and label."""
-    package = _members(download(URL, SHA256))
+    package = members(download(URL, SHA256))
     data = next(content for name, content in package.items() if name.startswith("data.tar"))
     features = Features(image=Image(), label=ClassLabel(names=CLASSES))
     with tarfile.open(fileobj=io.BytesIO(data)) as packed:
@@ -39,15 +39,15 @@ def write(folder: Path) -> None:
             rows.to_parquet(folder / f"{split}.parquet")
 
 
-def _members(archive: bytes) -> dict[str, bytes]:
+def members(archive: bytes) -> dict[str, bytes]:
     """Unpack a .deb, an ar archive: headers of 60 bytes, contents at even offsets."""
-    members, at = {}, len(b"!<arch>\n")
+    contents, at = {}, len(b"!<arch>\n")
     while at < len(archive):
         header = archive[at : at + 60]
         size = int(header[48:58])
-        members[header[:16].decode().strip().rstrip("/")] = archive[at + 60 : at + 60 + size]
+        contents[header[:16].decode().strip().rstrip("/")] = archive[at + 60 : at + 60 + size]
         at += 60 + size + size % 2
-    return members
+    return contents
 
 
 def _numbers(packed: tarfile.TarFile, name: str, header: int) -> np.ndarray:

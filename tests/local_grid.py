@@ -23,7 +23,7 @@ class LocalGrid(Grid):
         arrivals: Sequence[int] = (),
     ) -> None:
         self.app = app
-        self._ids = [7919 * (n - place) + 13 for place in range(n)]  # not in the partitions' order
+        self.ids = [7919 * (n - place) + 13 for place in range(n)]  # not in the partitions' order
         self._arrivals = list(arrivals)  # how many nodes the first looks see
         self.sent: list[Message] = []
         self.broken: set[int] = set()  # partitions whose next calls fail
@@ -36,12 +36,12 @@ class LocalGrid(Grid):
         configure = node_config or (lambda place: {"partition-id": place, "num-partitions": n})
         self.contexts = {
             node_id: Context(0, node_id, configure(place), RecordDict(), {})
-            for place, node_id in enumerate(self._ids)
+            for place, node_id in enumerate(self.ids)
         }
 
     def get_node_ids(self) -> Iterable[int]:
-        seen = self._arrivals.pop(0) if self._arrivals else len(self._ids)
-        return set(self._ids[:seen])
+        seen = self._arrivals.pop(0) if self._arrivals else len(self.ids)
+        return set(self.ids[:seen])
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -66,7 +66,7 @@ class LocalGrid(Grid):
             reply = Message(Error(code=3, reason="node unavailable"), reply_to=message)
             reply.metadata.__dict__["_src_node_id"] = 1  # as Flower's LinkState does
             return reply
-        late = self.late.pop(self._ids.index(node_id), None)
+        late = self.late.pop(self.ids.index(node_id), None)
         if late is None:
             self.contexts[node_id] = context
         self._end_late_calls(node_id)
@@ -83,10 +83,10 @@ class LocalGrid(Grid):
         self._at_work[node_id] = [call for call in waiting if call[0] > 0]
 
     def place_of(self, message: Message) -> int:
-        return self._ids.index(message.metadata.dst_node_id)
+        return self.ids.index(message.metadata.dst_node_id)
 
     def mail_to(self, place: int) -> list[RecordDict]:
-        return [m.content for m in self.sent if m.metadata.dst_node_id == self._ids[place]]
+        return [m.content for m in self.sent if m.metadata.dst_node_id == self.ids[place]]
 
     def set_run(self, *args: object, **kwargs: object) -> None: ...
 

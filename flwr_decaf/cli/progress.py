@@ -102,7 +102,7 @@ def shown_progress(
         To be called every now and then; it looks at the folders and shows what is new.
     """
     if not console.is_terminal:
-        yield _plain_lines(console, paths, rounds)
+        yield plain_lines(console, paths, rounds)
         return
     columns = (
         TextColumn("{task.description}", markup=False), BarColumn(),
@@ -119,9 +119,10 @@ def shown_progress(
         look()
 
 
-def _plain_lines(
+def plain_lines(
     console: Console, paths: Mapping[str, Path], rounds: Mapping[str, int]
 ) -> Callable[[], None]:
+    """Make a function that prints a line when the runs have advanced, for logs and pipes."""
     started, said, done = time.monotonic(), "", standing(paths, rounds).share
 
     def look() -> None:

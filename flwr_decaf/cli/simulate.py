@@ -99,7 +99,7 @@ def simulate(
         while _lost_an_actor(folders.values()) and _progress(folders.values()) > came:
             came = _progress(folders.values())
             run_engine(values | {"resume-from": str(root)})
-    return [_finished(folder, root) for folder in folders.values()]
+    return [finished(folder, root) for folder in folders.values()]
 
 
 @contextmanager
@@ -117,11 +117,11 @@ def _left_in_order(root: Path, folders: Collection[RunFolder]) -> Iterator[None]
         how = f"go on with the same command and --set resume-from={root}"
         raise KeyboardInterrupt(f"interrupted; {how if begun else 'no run was begun'}") from error
     finally:
-        _close(folders)
+        close(folders)
 
 
-def _close(folders: Iterable[RunFolder]) -> None:
-    """Say of runs that nobody is at any more that they are not running."""
+def close(folders: Iterable[RunFolder]) -> None:
+    """Mark runs as interrupted that no process works on any longer."""
     for folder in folders:
         if folder.run.get("status") == "running":
             folder.finish("interrupted")
@@ -182,12 +182,20 @@ def _check(runs: Iterable[Config], nodes: int) -> None:
     forget_task()  # what the nodes load, this process need not keep
 
 
-def _finished(folder: RunFolder, root: Path) -> RunFolder:
-    # Flower exits 0 whatever happened: the run folder knows.
+def finished(folder: RunFolder, root: Path) -> RunFolder:
+    """Return a run's folder if the run has finished.
+
+    Flower exits with status 0 whatever happened, so the run folder decides.
+
+    Raises
+    ------
+    RuntimeError
+        If the run has not finished, with its cause.
+    """
     if folder.run.get("status") != "finished":
         log = root / "log.txt"
         silent = (
-            "it stopped without a word (killed, or out of memory or disk); go on with resume-from"
+            "it stopped without a word (killed, or out of memory or disk); resume with resume-from"
         )
         silent = silent if folder.run else "no start"
         cause = folder.run.get("error", silent)

@@ -37,7 +37,7 @@ def score_over_setting(folders: Sequence[RunFolder]) -> Figure | None:
     for panel, y, title in zip(
         axes, (score, "worst"), ("mean of the nodes", "worst node"), strict=True
     ):
-        _draw(panel, rows, y, list(dict.fromkeys(values)))
+        draw_panel(panel, rows, y, list(dict.fromkeys(values)))
         panel.set(xlabel=shared[0], title=title)
     axes[0].set(ylabel=f"{score}, common test")
     handles, labels = axes[0].get_legend_handles_labels()
@@ -46,7 +46,8 @@ def score_over_setting(folders: Sequence[RunFolder]) -> Figure | None:
     return figure
 
 
-def _draw(axes: Axes, rows: pd.DataFrame, y: str, order: list[object]) -> None:
+def draw_panel(axes: Axes, rows: pd.DataFrame, y: str, order: list[object]) -> None:
+    """Draw one score of every method over the swept values, evenly spaced in ``order``."""
     # Places, not values: 1, 2, 4, 8, 16 and path, ring, complete are both read best evenly spaced.
     for method, look in looks(rows["method"]).items():
         bands = rows[rows["method"] == method].groupby("value")[y].agg(["mean", "min", "max"])

@@ -24,7 +24,7 @@ N = 3
 
 def run(config, folder, grid=None, checkpoint=None):
     grid = grid or LocalGrid(client_app.app, N)
-    nodes = [grid._ids[place] for place in range(N)]
+    nodes = [grid.ids[place] for place in range(N)]
     run_once(grid, nodes, config, flatten(config), folder, checkpoint)
     return [line for line in folder.metrics if line["phase"] == "train"]
 

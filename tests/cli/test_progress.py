@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from flwr_decaf.cli.progress import _plain_lines, shown_progress, standing
+from flwr_decaf.cli.progress import plain_lines, shown_progress, standing
 from flwr_decaf.runs.folder import RunFolder
 
 ROUNDS = {"decaf": 2, "dlora": 2}
@@ -69,7 +69,7 @@ def test_what_a_resumed_run_had_done_before_is_not_taken_for_quick(paths, monkey
     first.update(status="running")
     train(first, 1)
     file = io.StringIO()
-    look = _plain_lines(Console(file=file, width=200), {"decaf": paths["decaf"]}, {"decaf": 4})
+    look = plain_lines(Console(file=file, width=200), {"decaf": paths["decaf"]}, {"decaf": 4})
     look()
     train(first, 2)
     now[0] = 600.0

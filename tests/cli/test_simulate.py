@@ -6,7 +6,7 @@ import pytest
 
 from flwr_decaf.cli import simulate
 from flwr_decaf.cli.engine import simulation
-from flwr_decaf.cli.simulate import _close
+from flwr_decaf.cli.simulate import close
 from flwr_decaf.config import Config, flatten
 from flwr_decaf.runs.folder import RunFolder
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_run_that_nobody_is_at_is_not_running(tmp_path):
     begun, done = (RunFolder.create(tmp_path / name, {}) for name in ("begun", "done"))
     done.finish("finished")
-    _close([begun, done, RunFolder(tmp_path / "never begun")])
+    close([begun, done, RunFolder(tmp_path / "never begun")])
     assert (begun.run["status"], done.run["status"]) == ("interrupted", "finished")
     assert not (tmp_path / "never begun").exists()
 

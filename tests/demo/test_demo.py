@@ -8,7 +8,7 @@ from datasets import load_dataset
 from transformers import AutoModel
 
 from demo.dual_encoder import canonical_correlation
-from demo.fashion_mnist import _members
+from demo.fashion_mnist import members
 from flwr_decaf.data.sources import resolve_path
 
 
@@ -53,7 +53,7 @@ def test_a_deb_is_an_archive_of_members_at_even_offsets():
     packed = (
         b"!<arch>\n" + member("debian-binary", b"2.0\n") + member("odd/", b"abc") + member("z", b"")
     )
-    assert _members(packed) == {"debian-binary": b"2.0\n", "odd": b"abc", "z": b""}
+    assert members(packed) == {"debian-binary": b"2.0\n", "odd": b"abc", "z": b""}
 
 
 def test_canonical_correlation_finds_what_two_views_share():

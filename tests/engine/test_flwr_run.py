@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from flwr_decaf.cli.engine import flwr_run, simulation
-from flwr_decaf.cli.simulate import _finished
+from flwr_decaf.cli.simulate import finished
 from flwr_decaf.clients.loading import load_node_data, load_task
 from flwr_decaf.clients.training import evaluate_rows
 from flwr_decaf.config import parse_config
@@ -230,7 +230,7 @@ def test_a_run_that_fails_ends_with_its_cause_and_status_1(output):
     assert folder.run["error"].startswith("ValueError: lora.target-modules must name layers")
     assert folder.metrics == []  # refused before any training
     with pytest.raises(RuntimeError, match=r"run fails failed: ValueError: lora.target-"):
-        _finished(folder, output)
+        finished(folder, output)
 
 
 @pytest.mark.slow

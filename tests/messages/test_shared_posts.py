@@ -112,10 +112,10 @@ def run(strategy, on_round=lambda grid, reached: None):
 def test_a_node_whose_own_was_swept_away_gets_its_last_post_again(folder):
     def take_away(grid, reached):
         if reached.server_round == 3:  # not evaluated: all hold what they posted
-            own = grid.contexts[grid._ids[1]].state["decaf.own"]["safetensors"]
+            own = grid.contexts[grid.ids[1]].state["decaf.own"]["safetensors"]
             assert not is_gone(own)
             nowhere = Array(own.dtype, own.shape, own.stype, data=b"0" * 32)
-            grid.contexts[grid._ids[1]].state["decaf.own"] = ArrayRecord({"safetensors": nowhere})
+            grid.contexts[grid.ids[1]].state["decaf.own"] = ArrayRecord({"safetensors": nowhere})
 
     disturbed, plain = run(DeCAF, take_away), run(DeCAF)
     assert disturbed.keys() == plain.keys()

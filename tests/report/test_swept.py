@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from flwr_decaf.report.runs import varied
-from flwr_decaf.report.swept import _draw, score_over_setting
+from flwr_decaf.report.swept import draw_panel, score_over_setting
 from tests.report.conftest import write_run
 
 
@@ -55,5 +55,5 @@ def test_seeds_that_agree_can_be_drawn():
     # (.1 + .1 + .1) / 3 is more than .1
     rows = pd.DataFrame({"method": "decaf", "value": 2, "y": [0.1, 0.1, 0.1]})
     axes = Figure().subplots()
-    _draw(axes, rows, "y", [2])
+    draw_panel(axes, rows, "y", [2])
     assert axes.containers[0].lines[0].get_ydata().tolist() == pytest.approx([0.1])

@@ -203,7 +203,7 @@ def test_distances_and_interference_are_not_measured_where_nothing_is_evaluated(
 
 def forget(grid, place):
     """What the restart of a SuperNode does: its Context is new."""
-    grid.contexts[grid._ids[place]].state.clear()
+    grid.contexts[grid.ids[place]].state.clear()
 
 
 @pytest.mark.parametrize("kind", ["same id", "new id"])
@@ -218,8 +218,8 @@ def test_a_restarted_node_gets_back_what_it_had_posted(kind, every, retries):
         if server_round == 3:
             forget(grid, 2)
             if kind == "new id":
-                old = grid._ids[2]
-                grid._ids[2] = 4711
+                old = grid.ids[2]
+                grid.ids[2] = 4711
                 grid.contexts[4711] = grid.contexts.pop(old)
         return configure(server_round, *rest)
 

@@ -9,7 +9,7 @@ from tests.local_grid import LocalGrid
 
 def test_nodes_stand_in_the_order_of_their_partitions():
     grid = LocalGrid(app, 4)
-    assert roll_call(grid) == [grid._ids[place] for place in range(4)]
+    assert roll_call(grid) == [grid.ids[place] for place in range(4)]
 
 
 def test_nobody_starts_before_all_have_registered():  # known defect 7
@@ -33,7 +33,7 @@ def test_a_client_app_without_the_mod_is_found_out():
 
 def test_without_partition_ids_nodes_stand_in_the_order_of_their_ids():
     grid = LocalGrid(app, 3, node_config=lambda k: {})
-    assert roll_call(grid, num_nodes=3) == sorted(grid._ids)
+    assert roll_call(grid, num_nodes=3) == sorted(grid.ids)
 
 
 @pytest.mark.parametrize(
