@@ -1,10 +1,10 @@
-"""All that goes by a name in the settings, and where it is.
+"""Everything that settings refer to by name, and the module that implements it.
 
-Adding a strategy, a rule, a task ...: one file, one line here, one row in its conformance tests.
-The tables below hold names and places alone, and import nothing: settings are checked against
-them in no time, since torch, transformers and PEFT take seconds to import. The room that looks
-names up makes the ``Registry`` with the type of its objects, e.g. ``rules.RULES``. (Graphs and
-weights import quickly; their tables are ``TOPOLOGIES``, ``WEIGHTS`` and ``CHANGING`` in topology/.)
+To add a strategy, rule or task, write one file, one line here, and one row in its conformance
+tests. The tables below map names to import paths and import nothing: torch, transformers and PEFT
+take seconds to import, and checking settings must not wait for them. The package that looks names
+up creates the ``Registry`` with the type of its objects, e.g. ``rules.RULES``. (Graphs and weights
+import quickly; their tables are ``TOPOLOGIES``, ``WEIGHTS`` and ``TIME_VARYING`` in topology/.)
 """
 
 from __future__ import annotations
@@ -17,52 +17,52 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T]):
-    """Names, and the objects they stand for.
+    """A mapping from names to objects, which are imported on first use.
 
     Parameters
     ----------
-    places : mapping of str to str
+    paths : mapping of str to str
         Name -> ``"module:attribute"``, imported when the name is looked up.
     """
 
-    def __init__(self, places: Mapping[str, str]) -> None:
-        self._places = dict(places)
+    def __init__(self, paths: Mapping[str, str]) -> None:
+        self._paths = dict(paths)
 
     def __getitem__(self, name: str) -> T:
-        """Import what the name stands for."""
-        module, _, attribute = self._places[name].partition(":")
+        """Import and return the object of a name."""
+        module, _, attribute = self._paths[name].partition(":")
         return cast(T, getattr(import_module(module), attribute))
 
     def __iter__(self) -> Iterator[str]:
-        """Go through the names, in the order in which users are told them."""
-        return iter(self._places)
+        """Iterate over the names, in the order in which help and errors list them."""
+        return iter(self._paths)
 
     def __contains__(self, name: object) -> bool:
-        """Look for a name, without an import."""
-        return name in self._places
+        """Look for a name without importing anything."""
+        return name in self._paths
 
     def __len__(self) -> int:
         """Count the names."""
-        return len(self._places)
+        return len(self._paths)
 
 
-# What a node makes of its neighbours' states and its row of W: tests/rules/test_conformance.py.
+# How a node mixes its neighbours' states by its row of W: tests/rules/test_conformance.py.
 RULES = {
     "average": "flwr_decaf.rules.average:average",  # DLoRA
     "factorize": "flwr_decaf.rules.factorize:factorize",  # DeCAF
     "frozen": "flwr_decaf.rules.frozen:frozen",  # DLoRA-FA
-    # DIMAT, of states that the client's part has aligned: see matching/
+    # DIMAT, of states that the client has aligned: see matching/
     "matched": "flwr_decaf.rules.average:average",
 }
 
-# What makes a rule withstand neighbours that lie: (rule, number of liars) -> rule.
+# How a rule is protected: (rule, number of Byzantine neighbours) -> rule.
 ROBUST = {
-    "none": "flwr_decaf.rules.contract:trusting",
+    "none": "flwr_decaf.rules.contract:unprotected",
     "clipping": "flwr_decaf.rules.clipping:clipping",
     "trimmed-mean": "flwr_decaf.rules.trimmed_mean:trimming",
 }
 
-# A rule, a schedule and the weights they go with: tests/strategies/test_conformance.py.
+# A rule, a schedule and default weights: tests/strategies/test_conformance.py.
 STRATEGIES = {
     "decaf": "flwr_decaf.strategies:DeCAF",
     "dlora": "flwr_decaf.strategies:DLoRA",
@@ -75,7 +75,7 @@ STRATEGIES = {
     "centralized": "flwr_decaf.strategies:Centralized",
 }
 
-# From the settings to a model, its batches and its scores.
+# Settings -> a model, its batches and its scores.
 TASKS = {
     "text-classification": "flwr_decaf.clients.tasks.text_classification:build",
     "causal-lm": "flwr_decaf.clients.tasks.causal_lm:build",
@@ -84,10 +84,10 @@ TASKS = {
     "cnn": "flwr_decaf.clients.tasks.cnn:build",
 }
 
-# Data sets that need no network: tests/data/test_sources.py.
+# Data sets that are loaded without a network connection: tests/data/test_sources.py.
 DEMO_SETS = {"20newsgroups": "flwr_decaf.data.sources:newsgroups"}
 
-# How rows are split over n nodes: tests/data/test_partitions.py.
+# How rows are partitioned over n nodes: tests/data/test_partitions.py.
 PARTITIONERS = {
     "iid": "flwr_decaf.data.partitions:iid",
     "stratified": "flwr_decaf.data.partitions:stratified",
@@ -96,7 +96,7 @@ PARTITIONERS = {
     "label-skew": "flwr_decaf.data.partitions:label_skew",
 }
 
-# How a batch of pictures is changed in training.
+# How a batch of images is augmented in training.
 AUGMENTATIONS = {
     "none": "flwr_decaf.data.augmentation:unchanged",
     "flip": "flwr_decaf.data.augmentation:flip",
@@ -112,6 +112,6 @@ LEARNING_RATES = {
     "cosine-per-round": "flwr_decaf.clients.learning_rate:cosine_per_round",
 }
 
-# What models compute in.
+# The dtypes that models compute in.
 PRECISIONS = {"fp32": "torch:float32", "bf16": "torch:bfloat16", "fp16": "torch:float16"}
 DEVICES = ("auto", "cpu", "cuda", "mps")

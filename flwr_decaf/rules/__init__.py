@@ -1,6 +1,6 @@
-"""Mixing rules: pure functions from a neighbourhood's states to the node's new one.
+"""Mixing rules: pure functions from the states of a neighbourhood to the node's new state.
 
-Adding one: a file beside this one, a line in ``registries.RULES``, a row in
+To add a rule, write a file in this folder, a line in ``registries.RULES`` and a row in
 tests/rules/test_conformance.py.
 """
 
@@ -16,14 +16,14 @@ from flwr_decaf.rules.frozen import frozen
 RULES: Registry[Rule] = Registry(registries.RULES)
 ROBUST: Registry[Callable[[Rule, int], Rule]] = Registry(registries.ROBUST)
 
-# Rules for which a node aligns its neighbours' states to its own first.
+# Rules for which a node first aligns its neighbours' states to its own.
 ALIGNED = {"matched"}
 
-# Neighbours that a node must have to mix at all, by the number that may lie.
+# Number of Byzantine neighbours -> number of neighbours that a node needs to mix at all.
 NEEDED: dict[str, Callable[[int], int]] = {
-    "none": lambda liars: 0,
-    "clipping": lambda liars: liars + 1 if liars else 0,
-    "trimmed-mean": lambda liars: 2 * liars,
+    "none": lambda byzantine: 0,
+    "clipping": lambda byzantine: byzantine + 1 if byzantine else 0,
+    "trimmed-mean": lambda byzantine: 2 * byzantine,
 }
 
 

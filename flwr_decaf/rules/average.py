@@ -1,9 +1,9 @@
-"""DLoRA: every tensor is averaged on its own (arXiv 2505.21382, the baseline of DeCAF).
+"""DLoRA averages every tensor on its own (arXiv 2505.21382, the baseline of DeCAF).
 
     A~ = sum_j w_j A_j,   B~ = sum_j w_j B_j
 
-The product then carries cross terms: ``B~ A~`` differs from ``sum_j w_j B_j A_j`` by the
-interference ``sum_j w_j (B_j - B~)(A_j - A~)``. On a dense state (no LoRA) this is the mixing
+The product then contains cross terms: ``B~ A~`` differs from ``sum_j w_j B_j A_j`` by the
+interference ``sum_j w_j (B_j - B~)(A_j - A~)``. On a dense state (without LoRA) this is the mixing
 step of decentralized parallel SGD.
 """
 
@@ -23,15 +23,15 @@ def average(states: Sequence[State], weights: Sequence[float]) -> State:
     Parameters
     ----------
     states : sequence of State
-        The node's own first; same names, shapes and dtypes.
+        The node's own state first; all have the same names, shapes and dtypes.
     weights : sequence of float
-        Row of the mixing matrix, summing to 1.
+        The node's row of the mixing matrix, which sums to 1.
 
     Returns
     -------
     State
-        Names, order, shapes and dtypes of the own state. Integer tensors (batch-norm
-        counters) are not averaged: the node keeps its own.
+        Has the names, order, shapes and dtypes of the node's own state. Integer tensors
+        (batch-norm counters) are not averaged: the node keeps its own.
 
     Raises
     ------
@@ -49,7 +49,10 @@ def average(states: Sequence[State], weights: Sequence[float]) -> State:
 
 
 def weighted_mean(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Form ``sum_j weights[j] * tensors[j]`` in at least fp32, cast back to the own dtype."""
+    """Compute ``sum_j weights[j] * tensors[j]`` in at least fp32, in the dtype of the first.
+
+    Integer tensors are not averaged: the result is a copy of the first.
+    """
     own = tensors[0]
     if not own.dtype.is_floating_point:
         return own.clone()

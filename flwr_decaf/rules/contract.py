@@ -1,9 +1,9 @@
-"""What every mixing rule is: its signature, and the checks on what it is given.
+"""The signature of a mixing rule, and the checks on its arguments.
 
-``rule(states, weights) -> state``: ``states[0]`` is the node's own, the others are its
-neighbours'; ``weights`` is its row of the mixing matrix in the same order. The result is a
-new dict with the own state's names, order, shapes and dtypes. A rule knows nothing of
-Flower, files or logs, and leaves its arguments untouched.
+``rule(states, weights) -> state``: ``states[0]`` is the node's own state, the others are those of
+its neighbours; ``weights`` is its row of the mixing matrix in the same order. The result is a new
+dict with the names, order, shapes and dtypes of the node's own state. A rule is a pure function: it
+does not use Flower, files or logs, and does not modify its arguments.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ Rule = Callable[[Sequence[State], Sequence[float]], State]
 
 
 def check_arguments(states: Sequence[State], weights: Sequence[float]) -> None:
-    """Refuse states that do not match one another, or weights that do not sum to 1.
+    """Reject states that do not match one another, or weights that do not sum to 1.
 
     Raises
     ------
     ValueError
-        With the first tensor or weight that breaks the contract.
+        If the arguments violate the contract; the message names the first violation.
     """
     if not states or len(states) != len(weights):
         raise ValueError(
-            f"a rule takes one weight for each state, the own first; got {len(states)} states "
-            f"and {len(weights)} weights"
+            f"a rule takes one weight for each state, the node's own first; got {len(states)} "
+            f"states and {len(weights)} weights"
         )
     if min(weights) < 0 or not math.isclose(sum(weights), 1.0, abs_tol=1e-6):
         raise ValueError(f"mixing weights must be >= 0 and sum to 1; got {list(weights)}")
@@ -35,23 +35,33 @@ def check_arguments(states: Sequence[State], weights: Sequence[float]) -> None:
         check_alike(states[0], state, who=f"state {position}")
 
 
-def trusting(rule: Rule, liars: int) -> Rule:
-    """Leave a rule as it is: no neighbour lies."""
+def unprotected(rule: Rule, byzantine: int) -> Rule:
+    """Return a rule unchanged: every neighbour is trusted."""
     return rule
 
 
 def check_alike(own: State, other: State, who: str) -> None:
-    """Refuse a state whose names, shapes or dtypes are not those of ``own``.
+    """Reject a state whose names, shapes or dtypes differ from those of ``own``.
+
+    Parameters
+    ----------
+    own : State
+        The node's own state.
+    other : State
+        The state to check.
+    who : str
+        What the error calls ``other``.
 
     Raises
     ------
     ValueError
-        Naming ``who`` and the tensor.
+        If they differ; the message names ``who`` and the first tensor that does.
     """
     if other.keys() != own.keys():
-        odd = min(other.keys() ^ own.keys())
+        unmatched = min(other.keys() ^ own.keys())
         raise ValueError(
-            f"{who} must hold the same tensors as the node's own; {odd} is in one only"
+            f"{who} must have the same tensors as the node's own; {unmatched} is in only one of "
+            "them"
         )
     for name, tensor in other.items():
         expected = own[name]

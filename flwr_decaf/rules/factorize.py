@@ -1,15 +1,15 @@
-"""DeCAF: the products are averaged, and factorized again at rank r (arXiv 2505.21382, Fig. 1).
+"""DeCAF averages the products and factorizes the mean at rank r (arXiv 2505.21382, Fig. 1).
 
     P = sum_j w_j B_j A_j,   P ~ U_r S_r V_r^T,   B~ = U_r S_r^(1/2),   A~ = S_r^(1/2) V_r^T
 
-The split is the symmetric one of the authors' code. Only factors travel, and no matrix of
-shape (d_out, d_in) is ever formed: with ``left = [w_1 B_1, ..., w_m B_m]`` and
-``right = [A_1; ...; A_m]``, ``P = left @ right`` is handed to the truncated SVD in factors.
+The symmetric split is that of the authors' code. Only factors are exchanged, and the matrix of
+shape (d_out, d_in) is never formed: with ``left = [w_1 B_1, ..., w_m B_m]`` and
+``right = [A_1; ...; A_m]``, the truncated SVD takes ``P = left @ right`` as two factors.
 
-Departure: a component with singular value zero would get a zero column in B~ *and* a zero row
-in A~, a saddle that no gradient leaves. At the start (B = 0) that is the whole adapter. Such a
-component keeps the corresponding row of the node's own A beside its zero column of B~, which
-leaves the product as it is and the component trainable.
+Deviation from the paper: a component whose singular value is zero would get a zero column in B~
+*and* a zero row in A~, a saddle point at which both gradients vanish. At the start (B = 0) this
+holds for the whole adapter. Such a component therefore keeps the corresponding row of the node's
+own A next to its zero column of B~: the product is unchanged, and the component stays trainable.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ def factorize(states: Sequence[State], weights: Sequence[float]) -> State:
     Parameters
     ----------
     states : sequence of State
-        The node's own first; same names, shapes and dtypes.
+        The node's own state first; all have the same names, shapes and dtypes.
     weights : sequence of float
-        Row of the mixing matrix, summing to 1.
+        The node's row of the mixing matrix, which sums to 1.
 
     Returns
     -------
     State
-        Names, order, shapes and dtypes of the own state. Dense tensors are averaged.
+        Has the names, order, shapes and dtypes of the node's own state. Dense tensors are averaged.
         Half-precision factors are computed in fp32 and cast back.
 
     Raises
     ------
     ValueError
-        If the states do not match, or hold no LoRA pair at all.
+        If the states do not match, the weights do not sum to 1, or there is no LoRA pair.
     """
     check_arguments(states, weights)
     own = states[0]
     adapted = pairs(own)
     if not adapted:
         raise ValueError(
-            "DeCAF mixes the products of LoRA factors; the state holds no lora_A, lora_B pair; "
+            "DeCAF mixes the products of LoRA factors; the state has no lora_A, lora_B pair; "
             "use DLoRA (plain averaging) for whole models"
         )
     mixed: State = {}
-    for layers in _of_one_shape(own, adapted):
+    for layers in _by_shape(own, adapted):
         mixed |= _factorize_layers(states, weights, layers)
     return {
         name: mixed[name] if name in mixed else weighted_mean([s[name] for s in states], weights)
@@ -64,8 +64,8 @@ def factorize(states: Sequence[State], weights: Sequence[float]) -> State:
     }
 
 
-def _of_one_shape(own: State, adapted: list[Pair]) -> list[list[Pair]]:
-    # One batched call to torch.linalg serves all layers of a shape: 12 or 24 in a transformer.
+def _by_shape(own: State, adapted: list[Pair]) -> list[list[Pair]]:
+    # One batched call to torch.linalg handles all layers of a shape: 12 or 24 in a transformer.
     groups: dict[tuple[torch.Size, torch.Size, torch.dtype], list[Pair]] = defaultdict(list)
     for pair in adapted:
         groups[own[pair.a].shape, own[pair.b].shape, own[pair.a].dtype].append(pair)
@@ -89,7 +89,10 @@ def _factorize_layers(
 
 
 def balanced(u: Tensor, s: Tensor, vh: Tensor, own_a: Tensor) -> tuple[Tensor, Tensor]:
-    """Split a truncated SVD evenly into A~ and B~; components of zero keep the own A's rows."""
+    """Split a truncated SVD evenly into A~ and B~.
+
+    Components whose singular value is zero keep the rows of ``own_a``.
+    """
     root = s.sqrt()
     a_mixed = torch.where(s.unsqueeze(-1) > 0, root.unsqueeze(-1) * vh, own_a)
     return a_mixed, u * root.unsqueeze(-2)

@@ -1,8 +1,8 @@
-"""DLoRA-FA: A is frozen and the same everywhere, so averaging B is exact (arXiv 2505.21382).
+"""DLoRA-FA freezes one A on all nodes, so that averaging B is exact (arXiv 2505.21382).
 
     B~ = sum_j w_j B_j,   A~ = A0,   hence   B~ A0 = sum_j w_j B_j A0
 
-Elsewhere: ConLoRA, decentralized FFA-LoRA.
+Also known as ConLoRA, and as decentralized FFA-LoRA.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from flwr_decaf.rules.average import average
 
 
 def frozen(states: Sequence[State], weights: Sequence[float]) -> State:
-    """Average everything but A, which stays as it is.
+    """Average all tensors except A, which is left unchanged.
 
     Parameters
     ----------
     states : sequence of State
-        The node's own first. A may be left out of all of them, since it need not travel; where
-        it is present it must be the same on all.
+        The node's own state first. A may be omitted from all of them, since it need not be
+        exchanged; where it is present, it must be the same in all.
     weights : sequence of float
-        Row of the mixing matrix, summing to 1.
+        The node's row of the mixing matrix, which sums to 1.
 
     Returns
     -------
     State
-        Names, order, shapes and dtypes of the own state.
+        Has the names, order, shapes and dtypes of the node's own state.
 
     Raises
     ------
     ValueError
-        If two nodes hold different A: then the products do not mix exactly, and something
-        (a seed per node, a train function that moves A) has broken the method.
+        If the states do not match, the weights do not sum to 1, or two nodes have different A:
+        averaging B is then not exact. A different seed on each node, or a train function that
+        updates A, causes this.
     """
     mixed = average(states, weights)
     for name in mixed:
@@ -44,6 +45,6 @@ def frozen(states: Sequence[State], weights: Sequence[float]) -> State:
             if any(not torch.equal(state[name], mixed[name]) for state in states[1:]):
                 raise ValueError(
                     f"DLoRA-FA needs one frozen A on all nodes; {name} differs between "
-                    "neighbours; start all from the same arrays and do not train A"
+                    "neighbours; start all nodes from the same arrays and do not train A"
                 )
     return mixed

@@ -1,10 +1,11 @@
-"""Trimmed mean against nodes that lie (Yin et al., arXiv 1803.01498), over a neighbourhood.
+"""Trimmed mean of a neighbourhood against Byzantine nodes (Yin et al., arXiv 1803.01498).
 
-For every coordinate on its own the ``liars`` largest and smallest values are left out, and the mean
-of the others is taken: on LoRA the coordinates of the products ``B @ A``, which are then factorized
-at rank r as DeCAF does. All states count alike: the mixing matrix says who is a neighbour, no more.
+For each coordinate, the ``byzantine`` largest and smallest values are discarded and the others are
+averaged. With LoRA, these are the coordinates of the products ``B @ A``; their trimmed mean is
+factorized at rank r as DeCAF does. All states have equal weight: of the mixing matrix, only the
+neighbourhoods matter.
 
-The products are multiplied out here, d_out x d_in each, and their SVD is the dense one.
+Unlike the other rules, this one forms the products, of shape (d_out, d_in), and uses a dense SVD.
 """
 
 from __future__ import annotations
@@ -20,50 +21,55 @@ from flwr_decaf.rules.factorize import balanced
 from flwr_decaf.rules.truncated_svd import truncated_svd
 
 
-def trimming(rule: Rule, liars: int) -> Rule:
+def trimming(rule: Rule, byzantine: int) -> Rule:
     """Replace a rule by the trimmed mean.
 
     Parameters
     ----------
     rule : Rule
-        What an honest neighbourhood would mix by; with ``liars = 0`` it still does.
-    liars : int
-        Nodes of a neighbourhood that may lie. A neighbourhood of 2 liars or fewer has no value
-        left to trust: the node keeps its own.
+        The rule for ``byzantine = 0``.
+    byzantine : int
+        Number of neighbours that may be Byzantine. A neighbourhood of ``2 * byzantine`` states or
+        fewer has no values left after trimming; the node then keeps its own state.
+
+    Returns
+    -------
+    Rule
+        The robust rule.
     """
 
     def trimmed(states: Sequence[State], weights: Sequence[float]) -> State:
         check_arguments(states, weights)
-        if liars == 0:
+        if byzantine == 0:
             return rule(states, weights)
-        if len(states) <= 2 * liars:
+        if len(states) <= 2 * byzantine:
             return {name: tensor.clone() for name, tensor in states[0].items()}
-        return _trimmed_mean(states, liars)
+        return _trimmed_mean(states, byzantine)
 
     return trimmed
 
 
-def _trimmed_mean(states: Sequence[State], liars: int) -> State:
+def _trimmed_mean(states: Sequence[State], byzantine: int) -> State:
     own = states[0]
     mixed: State = {}
     for a, b in pairs_present(own):
-        exact = compute_dtype(own[a].dtype)
-        products = [s[b].flatten(1).to(exact) @ s[a].flatten(1).to(exact) for s in states]
-        mean = _trim(products, liars)
-        eye = torch.eye(mean.shape[1], dtype=exact, device=mean.device)
+        dtype = compute_dtype(own[a].dtype)
+        products = [s[b].flatten(1).to(dtype) @ s[a].flatten(1).to(dtype) for s in states]
+        mean = _trim(products, byzantine)
+        eye = torch.eye(mean.shape[1], dtype=dtype, device=mean.device)
         rank = own[a].shape[0]
         svd = truncated_svd(mean.unsqueeze(0), eye.unsqueeze(0), rank)
-        factors = balanced(*svd, own[a].flatten(1).to(exact).unsqueeze(0))
+        factors = balanced(*svd, own[a].flatten(1).to(dtype).unsqueeze(0))
         for name, factor in zip((a, b), factors, strict=True):
             mixed[name] = factor.reshape(own[name].shape).to(own[name].dtype)
     dense = (name for name in own if name not in mixed)
-    mixed |= {name: _trim([s[name] for s in states], liars) for name in dense}
+    mixed |= {name: _trim([s[name] for s in states], byzantine) for name in dense}
     return {name: mixed[name] for name in own}
 
 
-def _trim(tensors: Sequence[Tensor], liars: int) -> Tensor:
+def _trim(tensors: Sequence[Tensor], byzantine: int) -> Tensor:
     own = tensors[0]
     if not own.dtype.is_floating_point:
         return own.clone()
     ordered = torch.stack([x.to(compute_dtype(own.dtype)) for x in tensors]).sort(dim=0).values
-    return ordered[liars : len(tensors) - liars].mean(dim=0).to(own.dtype)
+    return ordered[byzantine : len(tensors) - byzantine].mean(dim=0).to(own.dtype)

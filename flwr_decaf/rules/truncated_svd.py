@@ -1,9 +1,9 @@
-"""The best rank-r factors of ``left @ right`` without forming that matrix.
+"""The best rank-r factors of ``left @ right``, without forming that matrix.
 
-With ``left = Q1 R1`` and ``right.T = Q2 R2`` the product is ``Q1 (R1 R2.T) Q2.T``; an SVD of
-the small core ``R1 R2.T`` gives that of the whole, exactly. On two CPU cores a 768 x 768 layer
-with three neighbours at rank 4 takes 0.3 ms this way and 85 ms densely. Where the inner
-dimension exceeds the outer ones the dense way is the cheaper one and is taken.
+With ``left = Q1 R1`` and ``right.T = Q2 R2``, the product is ``Q1 (R1 R2.T) Q2.T``; an SVD of the
+small core ``R1 R2.T`` yields the SVD of the product exactly. On two CPU cores, a 768 x 768 layer
+with three neighbours at rank 4 takes 0.3 ms this way and 85 ms with a dense SVD. Where the inner
+dimension exceeds an outer one, the dense SVD is cheaper and is used instead.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ def truncated_svd(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tenso
     right : Tensor
         Shape (layers, k, d_in).
     rank : int
-        How many triplets to return; where the product has fewer, zeros fill up.
+        Number of triplets to return. If the product has fewer, the result is padded with zeros.
 
     Returns
     -------
     u, s, vh : Tensor
         Shapes (layers, d_out, rank), (layers, rank), (layers, rank, d_in), with
         ``u @ diag(s) @ vh`` the best approximation of that rank (Eckart-Young). Singular
-        values below rounding are exactly zero. Signs are fixed (the entry of largest
-        magnitude in a row of vh is positive), so that nodes that mix the same products in
-        another order obtain the same factors up to rounding, provided that the leading
-        singular values are distinct. Singular vectors of equal values are unique only up to
-        a rotation among themselves, and so are the factors; the product is the same.
+        values below the rounding error are exactly zero. Signs are fixed (the entry of largest
+        magnitude in each row of vh is positive), so that nodes that mix the same products in a
+        different order obtain the same factors up to rounding, provided that the leading
+        singular values are distinct. Singular vectors of equal values, and hence the factors,
+        are unique only up to a rotation among themselves; the product is the same.
     """
     d_out, inner, d_in = left.shape[-2], left.shape[-1], right.shape[-1]
     factor = _dense_svd if inner > min(d_out, d_in) else _compact_svd
@@ -58,7 +58,7 @@ def _compact_svd(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _drop_rounding(s: Tensor, inner: int) -> Tensor:
-    # A singular value of the size of the rounding errors belongs to a direction of pure noise.
+    # A singular value as small as the rounding errors belongs to a direction of pure noise.
     smallest = s[..., :1] * torch.finfo(s.dtype).eps * max(inner, s.shape[-1])
     return torch.where(s > smallest, s, torch.zeros_like(s))
 

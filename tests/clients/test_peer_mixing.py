@@ -137,7 +137,7 @@ def test_a_node_that_lost_its_model_says_so_instead_of_training():
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda state: {k: x for k, x in state.items() if "classifier" not in k}, "is in one only"),
+        (lambda state: {k: x for k, x in state.items() if "classifier" not in k}, "only one of"),
         (lambda state: {k: x.float() for k, x in state.items()}, r"must be \(3, 9\) torch.float64"),
         (lambda state: {k: x.T.contiguous() for k, x in state.items()}, r"got \(9, 3\)"),
     ],

@@ -26,7 +26,7 @@ def test_a_round_over_a_doubly_stochastic_w_keeps_the_mean_of_a_and_of_b():  # i
     assert (before - after).norm() > 0.1 * before.norm()  # the mean product is not kept
 
 
-def test_what_the_product_loses_is_the_interference():  # invariant 3
+def test_the_product_is_off_by_the_interference():  # invariant 3
     weights = [0.2, 0.3, 0.5]
     states = [lora_state(seed) for seed in range(3)]
     mixed = average(states, weights)
@@ -38,20 +38,20 @@ def test_what_the_product_loses_is_the_interference():  # invariant 3
     torch.testing.assert_close(lost, cross)
 
 
-def test_the_node_itself_has_its_share():  # known defect 4: replacement by the one neighbour
+def test_the_node_itself_is_in_the_mix():  # known defect 4: replacement by the one neighbour
     own, other = lora_state(0), lora_state(1)
     key = "model.classifier.weight"
     assert torch.equal(average([own, other], [1.0, 0.0])[key], own[key])
 
 
-def test_tensors_are_matched_by_name_not_by_place():  # known defect 6
+def test_tensors_are_matched_by_name_not_by_position():  # known defect 6
     own, other = lora_state(0), lora_state(1)
     shuffled = dict(reversed(other.items()))
     expected, mixed = average([own, other], [0.5, 0.5]), average([own, shuffled], [0.5, 0.5])
     assert all(torch.equal(mixed[key], expected[key]) for key in expected)
 
 
-def test_other_basis_other_product():  # invariant 8: this is what DeCAF repairs
+def test_the_product_depends_on_the_basis_of_the_factors():  # invariant 8: what DeCAF avoids
     states = [lora_state(0), lora_state(1)]
     turned = dict(states[1])
     r = torch.diag(torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""What every mixing rule must fulfil. A new rule joins with one row in CASES."""
+"""What every mixing rule must satisfy. A new rule needs one row in CASES."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class TestEveryRuleRefuses:
     def test_other_names(self, name):
         states = neighbourhood(name, 2)
         states[1] = {**states[1], "extra": torch.zeros(1)}
-        with pytest.raises(ValueError, match="extra is in one only"):
+        with pytest.raises(ValueError, match="extra is in only one of them"):
             EVERY[name][0](states, [0.5, 0.5])
 
     def test_other_shapes(self, name):

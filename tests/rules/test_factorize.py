@@ -12,7 +12,7 @@ WEIGHTS = [0.2, 0.3, 0.5]
 
 
 def best_error(p: torch.Tensor, rank: int) -> float:
-    """Frobenius distance of a matrix to the nearest one of a rank, by Eckart and Young."""
+    """Frobenius distance of a matrix to its best approximation of a rank (Eckart-Young)."""
     return float(torch.linalg.svdvals(p)[rank:].square().sum().sqrt())
 
 
@@ -58,7 +58,7 @@ def test_exact_when_nodes_share_the_row_space():  # invariant 5
 
 
 @pytest.mark.parametrize("rank", [5, 7, 30])
-def test_exact_when_the_rank_is_the_layers_own(rank):  # invariant 5; r may exceed both sides
+def test_exact_when_the_rank_is_that_of_the_layer(rank):  # invariant 5; r may exceed both sides
     states = [lora_state(seed, rank=rank, shapes={"q": (5, 9)}) for seed in range(3)]
     mixed = factorize(states, WEIGHTS)
     expected = mean_products(states, WEIGHTS)["model.q"]
@@ -80,7 +80,7 @@ def test_a_zero_product_stays_trainable(dtype):  # LoRA's start: B = 0
             assert not mixed[key].any()
 
 
-def test_a_component_without_weight_keeps_the_own_row_of_a():
+def test_a_component_of_zero_keeps_the_nodes_own_row_of_a():
     # rank(P) = 1 at r = 3: two components would be zero in A and in B, and never train again.
     states = [lora_state(0)]
     for key in states[0]:
@@ -109,7 +109,7 @@ def test_the_basis_of_the_factors_does_not_matter():  # invariant 8
         torch.testing.assert_close(product, other[layer])
 
 
-def test_on_a_complete_graph_all_nodes_come_out_equal():  # invariant 6
+def test_on_a_complete_graph_all_nodes_agree_after_one_round():  # invariant 6
     states = [lora_state(seed) for seed in range(4)]
     mixed = [factorize([states[i], *states[:i], *states[i + 1 :]], [0.25] * 4) for i in range(4)]
     for other in mixed[1:]:
@@ -152,7 +152,7 @@ def test_a_model_without_lora_is_refused():
     neighbours=st.integers(0, 4),
     seed=st.integers(0, 2**20),
 )
-def test_never_worse_than_the_best_whatever_the_shapes(d_out, d_in, rank, neighbours, seed):
+def test_the_error_is_the_smallest_possible_for_all_shapes(d_out, d_in, rank, neighbours, seed):
     shapes = {"x": (d_out, d_in)}
     states = [lora_state(seed + k, rank, shapes, head=False) for k in range(neighbours + 1)]
     weights = [1 / len(states)] * len(states)

@@ -13,7 +13,7 @@ def test_products_mix_exactly():  # invariant 7
         assert (mixed[layer] - p).norm() < 1e-12
 
 
-def test_b_alone_may_travel():
+def test_b_may_be_exchanged_alone():
     states = [
         {key: x for key, x in lora_state(seed).items() if "lora_A" not in key} for seed in range(2)
     ]
@@ -22,6 +22,6 @@ def test_b_alone_may_travel():
     assert (mixed[key] - (states[0][key] + states[1][key]) / 2).abs().max() < 1e-15
 
 
-def test_another_a_on_a_neighbour_is_refused():  # known defect 5
+def test_a_neighbour_with_a_different_a_is_refused():  # known defect 5
     with pytest.raises(ValueError, match=r"one frozen A on all nodes; model.q.lora_A"):
         frozen([lora_state(0), lora_state(1)], [0.5, 0.5])

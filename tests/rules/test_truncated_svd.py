@@ -23,7 +23,7 @@ def test_compact_and_dense_agree_with_torch(d_out, inner, d_in):
     torch.testing.assert_close(u.mT @ p, s.unsqueeze(-1) * vh)
 
 
-def test_too_few_components_are_filled_up_with_zeros():
+def test_missing_components_are_padded_with_zeros():
     left, right = draw(1, 3, 2, 4)
     u, s, vh = truncated_svd(left, right, rank=5)
     assert u.shape == (1, 3, 5)
@@ -40,8 +40,8 @@ def test_signs_do_not_depend_on_the_order_of_the_sum():
         torch.testing.assert_close(x, y)
 
 
-def test_with_equal_singular_values_the_product_is_what_nodes_have_in_common():
-    """Each order of the sum may give other factors then, but never another product."""
+def test_with_equal_singular_values_nodes_agree_on_the_product():
+    """The factors may then depend on the order of the sum; the product does not."""
     left = torch.eye(4, dtype=torch.float64)[:, :3].unsqueeze(0)
     right = torch.linalg.qr(draw(1, 5, 3, 3)[0])[0].mT  # three orthonormal rows: s = 1, 1, 1
     order = [2, 0, 1]
