@@ -171,7 +171,7 @@ def topology(  # noqa: PLR0913 - an argument an option
             save_topologies(bases, rates, output)
     except ValueError as error:
         _fail(str(error), code=2)
-    _console.print(topology_table(bases, rates, adapter_mb * 1e6, changing=bool(told)))
+    _console.print(topology_table(bases, rates, adapter_mb * 1e6, time_varying=bool(told)))
     for line in told:
         _console.print(line, soft_wrap=True)
     _console.print(f"Picture: {output}", soft_wrap=True)
@@ -200,10 +200,10 @@ def list_names(
 
 def _print_runs(folders: list[RunFolder]) -> None:
     from flwr_decaf.report.table import comparison_table, run_table
-    from flwr_decaf.report.timing import shares_told
+    from flwr_decaf.report.timing import describe_shares
 
     _console.print(run_table(folders[0]) if len(folders) == 1 else comparison_table(folders))
-    if len(folders) == 1 and (told := shares_told(folders[0])):
+    if len(folders) == 1 and (told := describe_shares(folders[0])):
         _console.print(told, soft_wrap=True)
     path = folders[0].path if len(folders) == 1 else folders[0].path.parent
     odd = sorted({str(folder.run.get("status")) for folder in folders} - {"finished"})

@@ -1,1 +1,1 @@
-"""Run folders made readable: tables for the terminal."""
+"""Reports on run folders: tables for the terminal, plots and an HTML page."""

@@ -1,4 +1,4 @@
-"""One self-contained HTML page, with its plots and tables as files beside it."""
+"""A self-contained HTML page; its plots and tables are also written as separate files."""
 
 from __future__ import annotations
 
@@ -34,19 +34,20 @@ def write_report(folders: Sequence[RunFolder], target: Path) -> Path:
     Parameters
     ----------
     folders : sequence of RunFolder
-        Finished or half-finished runs; those that have no evaluation yet are left out.
+        Finished or unfinished runs; those without an evaluation are left out.
     target : Path
-        Folder to write to; made if need be, files of an earlier report are replaced.
+        Folder to write to. It is created if it does not exist; files of an earlier report are
+        overwritten.
 
     Returns
     -------
     Path
-        Of report.html.
+        Path of report.html.
 
     Raises
     ------
     ValueError
-        If no run has been evaluated yet.
+        If no run has been evaluated yet, or if the runs have different scores.
     """
     folders = scored(folders)
     summary = summarize(folders)
@@ -64,7 +65,7 @@ def write_report(folders: Sequence[RunFolder], target: Path) -> Path:
 
 
 def markdown_table(summary: pd.DataFrame) -> str:
-    """Write a summary (see ``runs.summarize``) as a Markdown table."""
+    """Format a summary (see ``summary.summarize``) as a Markdown table."""
     columns = headings(summary)
     lines = [["method", *columns.values()], ["---", *["---:"] * len(columns)]]
     lines += [[str(label), *comparison_cells(row, columns)] for label, row in summary.iterrows()]
@@ -72,26 +73,26 @@ def markdown_table(summary: pd.DataFrame) -> str:
 
 
 def commands(folders: Sequence[RunFolder]) -> list[tuple[int, str]]:
-    """List what repeats these runs: numbers of nodes, and settings files as TOML text.
+    """List what reproduces these runs: numbers of nodes, and settings files as TOML text.
 
-    One entry if they are all combinations of some values, as ``comparison.runs_of`` makes them;
-    else one for each run.
+    There is one entry if the runs are all combinations of some values, as
+    ``comparison.runs_of`` makes them, and otherwise one for each run.
     """
     nodes = [folder.run.get("network", {}).get("nodes", 0) for folder in folders]
-    together = settings_to_repeat(folders)
+    combined = settings_to_reproduce(folders)
     try:
-        asked = len(runs_of(parse_config(flat(tomllib.loads(together)))))
+        requested = len(runs_of(parse_config(flat(tomllib.loads(combined)))))
     except ValueError:  # values with commas of their own cannot be swept
-        asked = 0
-    if asked == len(folders) and len(set(nodes)) == 1:
-        return [(nodes[0], together)]
-    return [(n, settings_to_repeat([one])) for n, one in zip(nodes, folders, strict=True)]
+        requested = 0
+    if requested == len(folders) and len(set(nodes)) == 1:
+        return [(nodes[0], combined)]
+    return [(n, settings_to_reproduce([one])) for n, one in zip(nodes, folders, strict=True)]
 
 
-def settings_to_repeat(folders: Sequence[RunFolder]) -> str:
-    """Write the settings file that asks for all combinations of these runs' settings.
+def settings_to_reproduce(folders: Sequence[RunFolder]) -> str:
+    """Write a settings file that requests all combinations of these runs' settings.
 
-    TOML, with defaults left out.
+    It is TOML text without the settings that have their default.
     """
     runs = [folder.run["settings"] for folder in folders]
     values: dict[str, list[Any]] = {
@@ -142,7 +143,7 @@ def _html(folders: Sequence[RunFolder], summary: pd.DataFrame, figures: dict[str
 
 def _render(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
-    # Without a date the same runs give the same file.
+    # Without a date, the same runs produce the same file.
     metadata = {"Date": None} if kind == "svg" else None
     figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Plots of runs, each a function from the tables of ``runs`` to a matplotlib figure."""
+"""Plots of runs, each a function from run folders to a matplotlib figure."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from flwr_decaf.runs.score import score_of
 from flwr_decaf.topology.mixing_matrix import graph_of
 
 _SIZE = (7.2, 3.6)  # inches
-_ROUNDING = 1e-5  # fp32 factors: less than this is no interference
+_ROUNDING = 1e-5  # interference below this is rounding of fp32 factors
 _RC: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.3,
     "font.size": 10,
-    "svg.fonttype": "none",  # text stays text: it can be searched, and scales
-    "svg.hashsalt": "flwr-decaf",  # the same runs give the same file
+    "svg.fonttype": "none",  # keep text as text: it can be searched, and it scales
+    "svg.hashsalt": "flwr-decaf",  # the same runs produce the same file
 }
 
 
 def draw(name: str, folders: Sequence[RunFolder]) -> Figure | None:
-    """Draw one of ``PLOTS`` in the report's style; None if the runs have nothing to show in it."""
+    """Draw one of ``PLOTS`` in the report's style; None if the runs have no data for it."""
     with mpl.rc_context(_RC):
         return PLOTS[name][1](folders)
 
 
 def score_over_rounds(folders: Sequence[RunFolder]) -> Figure:
-    """Draw mean and worst node over the rounds; the band is the range over seeds.
+    """Draw the mean and the worst score over the rounds; the band is the range over the seeds.
 
-    A run alone shows its nodes as thin lines.
+    If there is only one run, each of its nodes is drawn as a thin line.
     """
     figure = _mean_and_worst(folders, "round", "round")
     if len(folders) == 1:
@@ -59,25 +59,25 @@ def score_over_rounds(folders: Sequence[RunFolder]) -> Figure:
 
 
 def score_over_bytes(folders: Sequence[RunFolder]) -> Figure | None:
-    """Draw the same over what a node has sent; None if nothing was sent at all."""
+    """Draw the mean and the worst score over the megabytes sent per node; None if none were."""
     rows = over_rounds(read_metrics(folders))
     rows = rows[rows.groupby("run")["megabytes"].transform("max") > 0]
     return _mean_and_worst(folders, "megabytes", "MB sent per node", rows) if len(rows) else None
 
 
-def spread_over_nodes(folders: Sequence[RunFolder]) -> Figure:
+def deviation_over_nodes(folders: Sequence[RunFolder]) -> Figure:
     """Draw the standard deviation of the score over the nodes."""
     metrics = read_metrics(folders)
     rows = over_rounds(metrics)
     figure, axes = _figure(1)
-    _lines(axes[0], rows, "round", "spread")
+    _lines(axes[0], rows, "round", "node-std")
     axes[0].set(xlabel="round", ylabel=f"std of {score_in(metrics).name} over nodes")
     _legend(figure, axes[0])
     return figure
 
 
 def consensus_and_interference(folders: Sequence[RunFolder]) -> Figure | None:
-    """Draw how far the nodes are apart, and what mixing lost, on logarithmic scales."""
+    """Draw the consensus distance and the interference of mixing, on logarithmic scales."""
     metrics = read_metrics(folders)
     distance = consensus_distance(metrics)
     if distance.empty or "mixing-interference" not in metrics:
@@ -86,11 +86,11 @@ def consensus_and_interference(folders: Sequence[RunFolder]) -> Figure | None:
     _lines(axes[0], distance, "round", "distance")
     axes[0].set(xlabel="round", ylabel="consensus distance", yscale="log")
     lost = metrics[metrics["mixing-neighbours"] > 0]
-    # Mail of round t that comes with the next train message is mixed in round t + 1.
+    # Posts of round t that arrive with the next train message are mixed in round t + 1.
     lost = lost.assign(round=lost["round"] - (lost["phase"] == "train"))
     by = ["run", "label", "strategy", "round"]
     lost = lost.groupby(by, sort=False)["mixing-interference"].mean().reset_index()
-    # What an exact rule loses is rounding: it would stretch the scale over ten decades.
+    # Exact rules have only rounding errors, which would stretch the scale over ten decades.
     _lines(axes[1], lost[lost["mixing-interference"] > _ROUNDING], "round", "mixing-interference")
     axes[1].set(xlabel="round", ylabel="interference", yscale="log")
     _legend(figure, axes[0])
@@ -98,7 +98,7 @@ def consensus_and_interference(folders: Sequence[RunFolder]) -> Figure | None:
 
 
 def graph_by_score(folders: Sequence[RunFolder]) -> Figure | None:
-    """Draw each method's graph with its nodes coloured by their last score (first seed)."""
+    """Draw each method's graph with its nodes coloured by their last score (of the first seed)."""
     labels = labels_of(folders)
     firsts = dict(reversed(list(zip(labels, folders, strict=True))))
     drawn = {
@@ -157,9 +157,10 @@ def draw_graph(axes: Axes, graph: nx.Graph, colours: object = "#0072B2") -> None
 
 
 def time_split(folders: Sequence[RunFolder]) -> Figure | None:
-    """Draw what a node's time in a round went to: training, mixing, evaluation, relay and waiting.
+    """Draw how a node's time in a round splits into training, mixing, evaluation, and the rest.
 
-    The last is what is left of the wall time of a round times the processes that worked in it.
+    The rest, "relay, waiting", is the wall time of a round times the number of processes that
+    worked in it, minus the other parts.
     """
     parts = seconds_spent(folders)
     if parts is None:
@@ -179,13 +180,13 @@ def time_split(folders: Sequence[RunFolder]) -> Figure | None:
 
 
 PLOTS: dict[str, tuple[str, Callable[[Sequence[RunFolder]], Figure | None]]] = {
-    "over-setting": ("What the setting does", score_over_setting),
-    "over-rounds": ("Over the rounds", score_over_rounds),
-    "over-bytes": ("Over the traffic", score_over_bytes),
+    "over-setting": ("Score by setting", score_over_setting),
+    "over-rounds": ("Score over rounds", score_over_rounds),
+    "over-bytes": ("Score over traffic", score_over_bytes),
     "consensus": ("Consensus distance and interference", consensus_and_interference),
-    "spread": ("Spread over the nodes", spread_over_nodes),
-    "graph": ("The graph, and how well each node does", graph_by_score),
-    "time": ("Where the time went", time_split),
+    "deviation": ("Standard deviation over the nodes", deviation_over_nodes),
+    "graph": ("Score of each node in the graph", graph_by_score),
+    "time": ("Time per node and round", time_split),
 }
 
 
@@ -206,7 +207,7 @@ def _mean_and_worst(
 
 
 def _lines(axes: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
-    """Draw a line a label, the mean over its runs, in a band from the lowest to the highest."""
+    """Draw one line per label, the mean over its runs, with a band from lowest to highest."""
     look_of: dict[str, Look] = looks(rows["label"])
     for label, look in look_of.items():
         mine = rows[rows["label"] == label]
@@ -230,14 +231,14 @@ def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     longest = max(map(len, labels), default=1)
     columns = max(min(len(labels), 4, 80 // longest), 1)
-    # A long legend must not take the height that the lines need.
+    # A long legend must not take height from the lines.
     rows = -(-len(labels) // columns)
     figure.set_size_inches(_SIZE[0], _SIZE[1] + 0.25 * max(rows - 2, 0))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _last_scores(folder: RunFolder) -> tuple[str, dict[int, float]]:
-    """Get the score's name, and every node's in the last evaluation."""
+    """Get the name of the score, and every node's score in the last evaluation."""
     score = score_of(folder.metrics)
     name = score.name if score else ""
     scored = [line for line in folder.metrics if name in line]

@@ -1,4 +1,4 @@
-"""Run folders found, told apart and named for a report."""
+"""Finding the run folders of a report, and naming each by what distinguishes it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.score import score_of
 
-# Settings in which runs differ without being different methods.
+# Runs that differ only in these settings belong to the same method.
 _NOT_IN_LABELS = {
     "strategy", "seed", "run-name", "output-dir", "seeds", "sweep", "resume-from",
     "checkpoint-every", "tensorboard",
@@ -17,12 +17,14 @@ _NOT_IN_LABELS = {
 
 
 def find_runs(paths: Iterable[Path]) -> list[RunFolder]:
-    """Find the run folders among folders and in them, each folder's in the order of their start.
+    """Find run folders among the given folders and directly below them.
+
+    The runs of each given folder come in the order in which they started.
 
     Raises
     ------
     ValueError
-        If a folder neither is one nor holds one.
+        If a folder is not a run folder and contains none.
     """
     found: list[RunFolder] = []
     for path in paths:
@@ -31,19 +33,20 @@ def find_runs(paths: Iterable[Path]) -> list[RunFolder]:
         ]
         if not here:
             raise ValueError(
-                f"FOLDERS must be run folders or hold some; {path} does not; see output-dir"
+                f"FOLDERS must be run folders or contain some; got {path}; see output-dir"
             )
         found += sorted((RunFolder(run) for run in here), key=lambda run: str(run.run["started"]))
     return found
 
 
 def varied(folders: Sequence[RunFolder]) -> dict[str, list[Any]]:
-    """List the settings in which runs differ, seeds and strategies aside.
+    """List the settings in which runs differ, other than seed and strategy.
 
     Returns
     -------
     dict of str to list
-        Short name of the setting -> its value in each run, "nodes" among them.
+        Short name of the setting -> its value in each run. The number of nodes counts as a
+        setting, "nodes".
     """
     settings = [folder.run["settings"] for folder in folders]
     values = {key: [one.get(key) for one in settings] for key in settings[0]}
@@ -57,9 +60,10 @@ def varied(folders: Sequence[RunFolder]) -> dict[str, list[Any]]:
 
 
 def own_settings(folders: Sequence[RunFolder]) -> dict[str, str]:
-    """List the settings in which the runs of one of several strategies alone differ, and which.
+    """Map each setting in which only one strategy's runs differ to that strategy.
 
-    Such as TAD-LoRA's phase length: they name that strategy's methods, and no other's.
+    An example is TAD-LoRA's phase length. Such settings appear in the labels of that strategy
+    only.
     """
     strategies = strategies_of(folders)
     owners: dict[str, str] = {}
@@ -72,12 +76,12 @@ def own_settings(folders: Sequence[RunFolder]) -> dict[str, str]:
 
 
 def labels_of(folders: Sequence[RunFolder]) -> list[str]:
-    """Name each run by its strategy and by the settings in which the runs differ, seeds aside."""
+    """Label each run with its strategy and the settings in which the runs differ, except seeds."""
     return methods_of(folders, varied(folders))
 
 
 def methods_of(folders: Sequence[RunFolder], named: Iterable[str]) -> list[str]:
-    """Name each run by its strategy and by some of the settings in which the runs differ."""
+    """Label each run with its strategy and the named settings among those that differ."""
     differences, owners = varied(folders), own_settings(folders)
     return [
         ", ".join(
@@ -100,12 +104,12 @@ def strategies_of(folders: Sequence[RunFolder]) -> list[str]:
 
 
 def scored(folders: Sequence[RunFolder]) -> list[RunFolder]:
-    """Keep the runs that have been evaluated at least once: the others have nothing to show.
+    """Select the runs that have been evaluated at least once.
 
     Raises
     ------
     ValueError
-        If none has, or if they are scored in different ways.
+        If none has been, or if their scores differ in kind (accuracy and perplexity).
     """
     scores = {folder.path: score_of(folder.metrics) for folder in folders}
     kept = [folder for folder in folders if scores[folder.path]]
@@ -113,18 +117,18 @@ def scored(folders: Sequence[RunFolder]) -> list[RunFolder]:
     if len(first_of) > 1:
         ways = ", ".join(f"{path} by {score.name}" for score, path in first_of.items() if score)
         raise ValueError(
-            f"FOLDERS must hold runs scored in one way; got {ways}; report them one by one"
+            f"FOLDERS must hold runs with the same score; got {ways}; report them separately"
         )
     if not kept:
         status = folders[0].run.get("status")
         raise ValueError(
-            f"FOLDERS must hold an evaluation; {folders[0].path} holds none (status {status}); "
-            "wait for the first one, or see its log.txt"
+            f"FOLDERS must hold an evaluated run; {folders[0].path} has none (status "
+            f"{status}); wait for the first one, or see its log.txt"
         )
     return kept
 
 
 def _short(key: str) -> str:
-    # "model.name" says more as "model" than as "name"; "lora.rank" more as "rank".
+    # "model" is clearer than "name" for model.name; "rank" is clear for lora.rank.
     section, _, name = key.rpartition(".")
     return section if name in ("name", "file") else name

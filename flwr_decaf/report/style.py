@@ -1,7 +1,7 @@
-"""How methods look: a method keeps its colour in all plots, and the colour-blind can tell them.
+"""Styles of the methods: a method has the same colour in all plots.
 
-The palette is Okabe and Ito's. Where runs of one method differ in another setting, they share its
-colour and differ in dashes and markers.
+The palette is Okabe and Ito's, which colour-blind readers can distinguish. Runs of one strategy
+that differ in another setting share its colour and differ in dashes and markers.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Look(NamedTuple):
 
 
 def looks(labels: Iterable[str]) -> dict[str, Look]:
-    """Give each label its look; a label begins with the name of its strategy.
+    """Choose a style for each label; a label begins with the name of its strategy.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""Run folders as tables of numbers: all that tables, plots and the page are made from.
+"""Run folders as data frames, from which the tables, the plots and the page are made.
 
-Unfinished runs count as far as they have come.
+Unfinished runs count with the rounds they have completed.
 """
 
 from __future__ import annotations
@@ -11,10 +11,7 @@ from typing import cast
 
 import pandas as pd
 
-from flwr_decaf.report.runs import (
-    labels_of,
-    scored,
-)
+from flwr_decaf.report.runs import labels_of, scored
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.score import Score, score_of
 
@@ -25,8 +22,8 @@ def read_metrics(folders: Sequence[RunFolder]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row for each run, round, node and phase; beside the metrics the columns ``run`` (place
-        in ``folders``), ``label``, ``strategy`` and ``seed``.
+        One row for each run, round, node and phase. The columns are the metrics and ``run``
+        (position in ``folders``), ``label``, ``strategy`` and ``seed``.
     """
     tables = []
     for place, (folder, label) in enumerate(zip(folders, labels_of(folders), strict=True)):
@@ -40,14 +37,14 @@ def read_metrics(folders: Sequence[RunFolder]) -> pd.DataFrame:
 
 
 def over_rounds(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Condense each evaluated round of each run to one row.
+    """Aggregate each evaluated round of each run into one row.
 
     Returns
     -------
     DataFrame
         ``run``, ``label``, ``strategy``, ``seed``, ``round``; over the nodes the mean ``accuracy``
-        (or ``perplexity``), the ``worst``, the ``spread`` (standard deviation), the mean
-        ``local-accuracy``; and ``megabytes``, sent per node from the start on.
+        (or ``perplexity``), the ``worst`` one, its standard deviation ``node-std`` and the mean
+        ``local-accuracy``; and ``megabytes``, sent per node since the start.
 
     Raises
     ------
@@ -64,7 +61,7 @@ def over_rounds(metrics: pd.DataFrame) -> pd.DataFrame:
     columns = {
         name: grouped[name].mean(),
         "worst": grouped[name].agg(score.worst),
-        "spread": grouped[name].std(ddof=0),
+        "node-std": grouped[name].std(ddof=0),
         local: grouped[local].mean(),
     }
     rows = pd.DataFrame(columns).reset_index()
@@ -77,16 +74,16 @@ def over_rounds(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarize(folders: Sequence[RunFolder]) -> pd.DataFrame:
-    """Condense each method to one row: where its runs stand in their last evaluation.
+    """Aggregate each method into one row, from the last evaluation of each of its runs.
 
     Returns
     -------
     DataFrame
         Indexed by label, in the order of the runs: ``seeds`` (number of runs), mean over the seeds
-        of ``accuracy`` (or ``perplexity``), ``worst``, ``f1``, ``spread``, ``local-accuracy``,
+        of ``accuracy`` (or ``perplexity``), ``worst``, ``f1``, ``node-std``, ``local-accuracy``,
         ``megabytes`` per node, ``average-accuracy`` (of the average model, where it was scored),
-        ``consensus-distance``, ``minutes``; and ``accuracy-sd``, its standard deviation over the
-        seeds.
+        ``consensus-distance``, ``minutes``; and ``accuracy-std``, the standard deviation of
+        ``accuracy`` over the seeds.
 
     Raises
     ------
@@ -103,15 +100,15 @@ def summarize(folders: Sequence[RunFolder]) -> pd.DataFrame:
     last[f"average-{name}"] = _average_model(metrics, f"average-{name}")
     last["minutes"] = pd.Series({i: _minutes(folder) for i, folder in enumerate(folders)})
     grouped = last.sort_index().groupby("label", sort=False)
-    wanted = [name, "worst", "spread", f"local-{name}", "megabytes"]
+    wanted = [name, "worst", "node-std", f"local-{name}", "megabytes"]
     table = grouped[[*wanted, f"average-{name}", "f1", "consensus-distance", "minutes"]].mean()
     table.insert(0, "seeds", grouped.size())
-    table[f"{name}-sd"] = grouped[name].std(ddof=1)
+    table[f"{name}-std"] = grouped[name].std(ddof=1)
     return table
 
 
 def consensus_distance(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Root mean square over the nodes of their distance to the mean, per run and round."""
+    """Compute the root mean square of the nodes' distances to their mean, per run and round."""
     if "distance-to-mean" not in metrics:
         return pd.DataFrame({"run": [], "label": [], "strategy": [], "round": [], "distance": []})
     known = metrics.dropna(subset=["distance-to-mean"])
@@ -122,12 +119,12 @@ def consensus_distance(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def score_in(metrics: pd.DataFrame) -> Score:
-    """Find the score that a table of metrics has.
+    """Find the score in a table of metrics.
 
     Raises
     ------
     ValueError
-        If there is no evaluation in it.
+        If the table contains no evaluation.
     """
     score = score_of([dict.fromkeys(metrics.columns)])
     if score is None:
@@ -136,7 +133,7 @@ def score_in(metrics: pd.DataFrame) -> Score:
 
 
 def _average_model(metrics: pd.DataFrame, name: str) -> pd.Series[float]:
-    """Last score of the average over the nodes' models, by run; empty if it was never scored."""
+    """Last score of the average of the nodes' models, by run; empty if it was never scored."""
     if name not in metrics:
         return pd.Series(dtype=float)
     known = metrics.dropna(subset=[name])
@@ -153,7 +150,7 @@ def _last_f1(metrics: pd.DataFrame) -> pd.Series[float]:
 
 
 def _megabytes_until(metrics: pd.DataFrame) -> dict[tuple[int, int], float]:
-    """Add up what a node sent on average, by run and round."""
+    """Accumulate the megabytes that a node sent on average, by run and round."""
     if "bytes-sent" not in metrics:
         return {}
     by_round = metrics.dropna(subset=["bytes-sent"]).groupby(["run", "round"])["bytes-sent"].mean()
@@ -165,7 +162,7 @@ def _minutes(folder: RunFolder) -> float:
     run = folder.run
     if "ended" not in run:
         return float("nan")
-    if "resumed" in run:  # the time between its parts is not the run's
+    if "resumed" in run:  # without the pause before it was resumed
         return max((line.get("elapsed", 0.0) for line in folder.metrics), default=0.0) / 60
     begun, ended = (datetime.fromisoformat(run[key]) for key in ("started", "ended"))
     return (ended - begun).total_seconds() / 60

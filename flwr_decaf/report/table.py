@@ -1,4 +1,4 @@
-"""The tables that end a run: every node before and after, or every method of a comparison."""
+"""Result tables: one run with a row per node, or a comparison with a row per method."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADINGS = {
     **{score.name: score.name for score in SCORES},
     "worst": "worst node",
     "f1": "F1",
-    "spread": "spread",
+    "node-std": "std over nodes",
     **{f"local-{score.name}": "local test" for score in SCORES},
     **{f"average-{score.name}": "average model" for score in SCORES},
     "consensus-distance": "consensus distance",
@@ -36,12 +36,13 @@ def run_table(folder: RunFolder) -> Table:
     Parameters
     ----------
     folder : RunFolder
-        Of a finished or half-finished run.
+        Folder of a finished or unfinished run.
 
     Returns
     -------
     rich.table.Table
-        One row a node, then mean, worst and spread (standard deviation over the nodes).
+        One row per node, then the mean, the worst value and the standard deviation over the
+        nodes.
 
     Raises
     ------
@@ -52,12 +53,12 @@ def run_table(folder: RunFolder) -> Table:
     scores = [line for line in folder.metrics if line["phase"] == "evaluate"]
     rounds = {line["round"] for line in scores}
     last = max(rounds)
-    # With evaluate-every = 0, or stopped early, a run has nothing after training.
+    # With evaluate-every = 0, or if it stopped early, a run has no evaluation after training.
     when = {"before": min(rounds), **({"after": last} if last else {})}
     sent = _mean_bytes(folder.metrics)
     tests = {"common test": score.name, "local test": f"local-{score.name}"}
-    # Data that comes partitioned, or too little of it, leaves nodes no test of their own.
-    tests = {told: key for told, key in tests.items() if any(key in line for line in scores)}
+    # Nodes have no test set of their own if the data is already partitioned, or too small.
+    tests = {heading: key for heading, key in tests.items() if any(key in line for line in scores)}
     table = _headings(folder, score.name, last, tests, when)
     rows = {
         node: [*_scores(node, scores, tests.values(), when.values()), sent.get(node)]
@@ -70,9 +71,9 @@ def run_table(folder: RunFolder) -> Table:
     for name, summary in (
         ("mean", statistics.fmean),
         ("worst", score.worst),
-        ("spread", statistics.pstdev),
+        ("std", statistics.pstdev),
     ):
-        # The bytes have a mean, but no worst and no spread that would say anything.
+        # For the bytes, only the mean is of interest.
         summarised = columns if name == "mean" else columns[:-1]
         table.add_row(name, *_cells([_apply(summary, column) for column in summarised]))
     return table
@@ -82,13 +83,14 @@ def _headings(
     folder: RunFolder, score: str, last: int, tests: Iterable[str], when: Iterable[str]
 ) -> Table:
     settings = folder.run["settings"]
-    told = f"after round {last}" if last else "before training (not evaluated since)"
-    table = Table(title=f"{settings['strategy']} · {settings['topology.name']} · {score} {told}")
+    when_last = f"after round {last}" if last else "before training (not evaluated since)"
+    title = f"{settings['strategy']} · {settings['topology.name']} · {score} {when_last}"
+    table = Table(title=title)
     table.add_column("node", justify="right")
     for heading in tests:
         for place, name in enumerate(when):
             table.add_column(f"{'' if place else heading}\n{name}", justify="right")
-    table.add_column("MB sent\na round", justify="right")
+    table.add_column("MB sent\nper round", justify="right")
     return table
 
 
@@ -100,7 +102,7 @@ def _scores(
 
 
 def _mean_bytes(lines: Sequence[Line]) -> dict[int, float]:
-    """Average the megabytes that each node's neighbours were sent a round."""
+    """Average the megabytes that each node sent to its neighbours per round."""
     sent: dict[int, list[float]] = {}
     for line in lines:
         if "bytes-sent" in line:
@@ -118,18 +120,18 @@ def _cells(values: Sequence[float | None]) -> list[str]:
 
 
 def comparison_table(folders: Sequence[RunFolder]) -> Table:
-    """Tabulate several runs, one row a method, means over its seeds.
+    """Tabulate several runs, one row per method, with means over the seeds.
 
     Raises
     ------
     ValueError
-        If none of the runs has been evaluated yet.
+        If none of the runs has been evaluated yet, or if they have different scores.
     """
     summary = summarize(folders)
     score = next(score.name for score in SCORES if score.name in summary)
     title = f"{score} in the last evaluation, mean over nodes and seeds"
     table = Table(title=title, box=None, padding=(0, 1, 0, 0))
-    table.add_column("method", overflow="fold")  # wraps, so that figures are never cut
+    table.add_column("method", overflow="fold")  # wraps, so that numbers are never cut off
     for heading in headings(summary).values():
         table.add_column(heading.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for label, row in summary.iterrows():
@@ -138,16 +140,16 @@ def comparison_table(folders: Sequence[RunFolder]) -> Table:
 
 
 def headings(summary: pd.DataFrame) -> dict[str, str]:
-    """List the columns of a summary that say something, with their headings."""
+    """Map the columns of a summary that hold values to their headings."""
     return {
         key: name for key, name in HEADINGS.items() if key in summary and summary[key].notna().any()
     }
 
 
 def comparison_cells(row: Any, columns: Iterable[str]) -> list[str]:
-    """Format some columns of a row of ``summarize`` for reading."""
+    """Format columns of a row of ``summarize`` as text."""
     score = next(score.name for score in SCORES if score.name in row)
-    deviation = "" if pd.isna(row[f"{score}-sd"]) else f" ± {row[f'{score}-sd']:.3f}"
+    deviation = "" if pd.isna(row[f"{score}-std"]) else f" ± {row[f'{score}-std']:.3f}"
     digits = {"seeds": 0, "megabytes": 2, "minutes": 1}
     cells = {key: _number(row[key], digits.get(key, 3)) for key in columns}
     cells[score] += deviation

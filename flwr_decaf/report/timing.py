@@ -1,4 +1,4 @@
-"""What the time of a run's rounds went to."""
+"""How the time of a run's rounds splits into its parts."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def seconds_spent(folders: Sequence[RunFolder]) -> pd.DataFrame | None:
     Returns
     -------
     DataFrame or None
-        A row a method, means over its runs, and a column for each part that took time. The last,
-        "relay, waiting", is what is left of the wall time of a round times the processes that
-        worked in it. None if the runs do not tell.
+        One row per method, with means over its runs, and one column for each part that took
+        time. The last, "relay, waiting", is the wall time of a round times the number of processes
+        that worked in it, minus the other parts. None if the runs did not record times.
     """
     metrics = read_metrics(folders)
     if not {"process", "train-seconds", "elapsed"} <= set(metrics):
@@ -36,19 +36,19 @@ def seconds_spent(folders: Sequence[RunFolder]) -> pd.DataFrame | None:
     return parts.loc[:, (parts > 0).any() | (parts.columns == _REST)]
 
 
-def shares_told(folder: RunFolder) -> str:
-    """Say in a line what share of its time each part of a run took; empty if it is not known.
+def describe_shares(folder: RunFolder) -> str:
+    """Describe in one line what share of a run's time each part took; empty if it is unknown.
 
-    Before that, the seconds of the start, if the run tells: engine, imports, model and data, until
-    all nodes have answered.
+    If the run recorded it, the line begins with the start-up time in seconds: engine, imports,
+    model and data, until all nodes have answered.
     """
     parts = seconds_spent([folder])
     if parts is None or not len(parts) or not parts.iloc[0].sum() > 0:
         return ""
     shares = 100 * parts.iloc[0] / parts.iloc[0].sum()
-    told = "time: " + " · ".join(f"{part} {share:.0f} %" for part, share in shares.items())
+    line = "time: " + " · ".join(f"{part} {share:.0f} %" for part, share in shares.items())
     start = folder.run.get("start-up-seconds")
-    return told if start is None else f"start-up: {start:.0f} s; {told}"
+    return line if start is None else f"start-up: {start:.0f} s; {line}"
 
 
 def _split(rows: pd.DataFrame) -> dict[str, float]:
@@ -60,6 +60,6 @@ def _split(rows: pd.DataFrame) -> dict[str, float]:
     }
     before = rows.loc[rows["round"] == 0, "elapsed"].max()
     wall = (rows["elapsed"].max() - (0.0 if pd.isna(before) else before)) / share
-    at_once = rounds.groupby("round")["process"].nunique().max()  # resumed, others take over
+    at_once = rounds.groupby("round")["process"].nunique().max()  # a resumed run has new ones
     left = wall * at_once - sum(spent.values())
     return {**spent, _REST: max(left, 0.0)}

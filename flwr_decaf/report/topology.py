@@ -1,4 +1,4 @@
-"""Graphs side by side: what each looks like, how fast it agrees, what it costs."""
+"""Comparison of graphs: their shape, how fast they reach consensus, and their traffic."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ def topology_table(
     networks: Mapping[str, Matrix],
     rates: Mapping[str, float],
     adapter_bytes: float,
-    changing: bool = False,
+    time_varying: bool = False,
 ) -> Table:
     """Tabulate networks by their mixing matrices.
 
-    "Rounds to shrink 1000x" counts rounds of pure mixing until the spread is a thousandth.
+    "Rounds to shrink 1000x" is the number of rounds of pure mixing until the consensus distance is
+    a thousandth of what it was.
 
     Parameters
     ----------
     networks : mapping of str to ndarray
         Name -> W, of shape (n, n).
     rates : mapping of str to float
-        Name -> ``lambda2(W)``, which takes long for thousands of nodes.
+        Name -> ``lambda2(W)``, passed in because it is slow to compute for thousands of nodes.
     adapter_bytes : float
         Size of what a node posts in a round, in bytes.
-    changing : bool
-        Whether these are bases, of which each round takes only some edges.
+    time_varying : bool
+        Whether the graphs are bases of time-varying graphs, of which each round uses only some
+        edges; by default False.
     """
     title = f"for posts of {adapter_bytes / 1e6:g} MB"
-    title += ", if every round took all edges" if changing else ""
+    title += ", if every round used all edges" if time_varying else ""
     table = Table(title=title, box=None, padding=(0, 1, 0, 0))
     table.add_column("topology", no_wrap=True)
     for heading in (
@@ -52,10 +54,10 @@ def topology_table(
 
 
 def topology_figure(networks: Mapping[str, Matrix], rates: Mapping[str, float]) -> Figure:
-    """Draw networks side by side."""
+    """Draw networks side by side, each with its name and lambda2."""
     columns = min(len(networks), 4)
     rows = -(-len(networks) // columns)
-    # Room for the titles, which constrained layout forgets over axes that are off.
+    # Padding for the titles, which constrained layout ignores above axes that are off.
     layout = ConstrainedLayoutEngine(h_pad=0.15)
     figure = Figure(figsize=(2.8 * columns, 3.0 * rows), layout=layout)
     grid = np.ravel(figure.subplots(rows, columns, squeeze=False))
@@ -68,7 +70,7 @@ def topology_figure(networks: Mapping[str, Matrix], rates: Mapping[str, float]) 
 
 
 def save_topologies(networks: Mapping[str, Matrix], rates: Mapping[str, float], file: Path) -> None:
-    """Draw networks into a file; its ending (.png, .svg, .pdf) decides the format."""
+    """Save a drawing of networks; the file extension (.png, .svg, .pdf) selects the format."""
     file.parent.mkdir(parents=True, exist_ok=True)
     topology_figure(networks, rates).savefig(file, dpi=150)
 

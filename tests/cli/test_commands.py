@@ -86,14 +86,14 @@ def test_several_folders_get_a_table_each_and_those_without_are_named(tmp_path):
     result = call("show", *(tmp_path / name for name in "abc"))
     assert result.exit_code == 0
     assert result.stdout.count("decaf · ring") == 2
-    assert "Left out: FOLDERS must hold an evaluation" in result.stderr
+    assert "Left out: FOLDERS must hold an evaluated run" in result.stderr
     assert "status failed" in result.stderr
 
 
 def test_showing_what_is_no_run_folder(tmp_path):
     result = call("show", tmp_path)
     assert result.exit_code == 2
-    assert "FOLDERS must be run folders or hold some" in result.stderr
+    assert "FOLDERS must be run folders or contain some" in result.stderr
 
 
 def test_showing_a_run(tmp_path):
@@ -163,10 +163,10 @@ def test_a_topology_that_cannot_be_is_refused(tmp_path):
     assert "n * degree even; got topology.degree=3 with n=5" in result.stderr
 
 
-def test_a_topology_that_changes_tells_rho_and_the_phase_length(tmp_path):
+def test_a_time_varying_topology_prints_rho_and_the_phase_length(tmp_path):
     options = ("--dynamic", "one-peer-exponential", "--nodes", 2, "--output", tmp_path / "t.png")
     result = call("topology", "complete", *options)
-    assert "if every round took all edges" in result.stdout
+    assert "if every round used all edges" in result.stdout
     assert "complete, one-peer-exponential: rho = 0.0000, T of TAD-LoRA = 1" in result.stdout
 
 

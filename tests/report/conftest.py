@@ -1,4 +1,4 @@
-"""Run folders with figures that can be worked out by hand."""
+"""Run folders with numbers that can be checked by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flwr_decaf.config import Config, flatten
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.topology.mixing_matrix import build_network
 
-# strategy -> accuracy of (node 0, node 1) in rounds 0, 1 and 2, and megabytes sent a round
+# strategy -> accuracy of (node 0, node 1) in rounds 0, 1 and 2, and megabytes sent per round
 CURVES = {
     "decaf": ([(0.1, 0.1), (0.3, 0.5), (0.6, 0.8)], 2),
     "fedavg": ([(0.1, 0.1), (0.3, 0.3), (0.5, 0.5)], 4),

@@ -24,13 +24,13 @@ def test_accuracy_is_the_mean_over_seeds_for_mean_and_worst_node(comparison):
     assert (band.min(), band.max()) == pytest.approx((0.1, 0.8))  # the range over the seeds
 
 
-def test_a_run_alone_shows_its_nodes(comparison):
+def test_a_single_run_shows_its_nodes(comparison):
     lines = draw("over-rounds", comparison[:1]).axes[0].get_lines()
     drawn = sorted(tuple(line.get_ydata()) for line in lines)
     np.testing.assert_allclose(drawn, [(0.1, 0.3, 0.6), (0.1, 0.4, 0.7), (0.1, 0.5, 0.8)])
 
 
-def test_traffic_adds_up(comparison):
+def test_traffic_is_cumulative(comparison):
     figure = draw("over-bytes", comparison)
     np.testing.assert_allclose(line(figure, 0, "fedavg").get_xdata(), [0, 4, 8])
 
@@ -41,21 +41,21 @@ def test_consensus_is_drawn_on_a_logarithmic_scale(comparison):
     np.testing.assert_allclose(line(figure, 0, "decaf").get_ydata(), [3, 6])
 
 
-def test_time_is_split_without_rest(comparison):
+def test_the_parts_of_the_time_add_up_to_the_wall_time(comparison):
     figure = draw("time", comparison)
     widths = [container[0].get_width() for container in figure.axes[0].containers]
-    # 20 s for two rounds of two nodes in two processes: 10 s a node and round
+    # 20 s for two rounds of two nodes in two processes: 10 s per node and round
     assert widths == pytest.approx([3.0, 0.5, 1.0, 5.5])
 
 
-def test_the_graph_has_a_node_for_each(comparison):
+def test_the_graph_shows_every_node(comparison):
     figure = draw("graph", comparison)
     assert figure.axes[0].get_title() == "decaf"
     assert sorted(text.get_text() for text in figure.axes[0].texts) == ["0", "1"]
 
 
 @pytest.mark.parametrize("name", PLOTS)
-def test_every_plot_stands_a_run_that_has_just_begun(name, tmp_path):
+def test_every_plot_works_for_a_run_that_has_just_started(name, tmp_path):
     figure = draw(name, [write_run(tmp_path / "r", "fedavg", rounds=0)])
     assert figure is None or figure.axes
 
@@ -67,7 +67,7 @@ def test_a_method_keeps_its_colour():
     assert among["dlora, rank 2"].dashes != among["dlora, rank 4"].dashes
 
 
-def test_graphs_side_by_side(tmp_path):
+def test_graphs_are_tabulated_and_drawn(tmp_path):
     networks = {name: build_network(name, 10) for name in ("ring", "star")}
     rates = {name: lambda2(w) for name, w in networks.items()}
     table = topology_table(networks, rates, adapter_bytes=2e6)

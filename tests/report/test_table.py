@@ -35,17 +35,17 @@ def folder(tmp_path):
     return folder
 
 
-def test_every_node_before_and_after_then_mean_worst_and_spread(folder):
+def test_nodes_before_and_after_training_then_mean_worst_and_std(folder):
     text = text_of(folder)
     assert "decaf · ring · accuracy after round 4" in text
     assert cells(text, "0") == ["0", "0.100", "0.500", "0.080", "0.400", "1.500"]
     assert cells(text, "1") == ["1", "0.100", "0.300", "", "", "1.500"]
     assert cells(text, "mean")[1:3] == ["0.100", "0.400"]
     assert cells(text, "worst")[2] == "0.300"
-    assert cells(text, "spread")[2] == "0.100"
+    assert cells(text, "std")[2] == "0.100"
 
 
-def test_without_tests_of_the_nodes_own_there_are_no_columns_for_them(tmp_path):
+def test_without_local_test_sets_there_are_no_columns_for_them(tmp_path):
     folder = RunFolder.create(tmp_path / "run", {"strategy": "decaf", "topology.name": "ring"})
     for when, accuracy in ((0, 0.1), (4, 0.5)):
         folder.append([{"node": 0, "round": when, "phase": "evaluate", "accuracy": accuracy}])
@@ -54,7 +54,7 @@ def test_without_tests_of_the_nodes_own_there_are_no_columns_for_them(tmp_path):
     assert cells(text, "0") == ["0", "0.100", "0.500", ""]
 
 
-def test_a_run_that_was_evaluated_before_training_alone(tmp_path):
+def test_a_run_that_was_only_evaluated_before_training(tmp_path):
     folder = RunFolder.create(tmp_path / "run", {"strategy": "decaf", "topology.name": "ring"})
     folder.append([{"node": 0, "round": 0, "phase": "evaluate", "accuracy": 0.1}])
     folder.append([{"node": 0, "round": 1, "phase": "train", "bytes-sent": 2_000_000}])
@@ -66,5 +66,5 @@ def test_a_run_that_was_evaluated_before_training_alone(tmp_path):
 
 def test_a_run_that_has_not_been_evaluated(tmp_path):
     folder = RunFolder.create(tmp_path / "new", {"strategy": "decaf"})
-    with pytest.raises(ValueError, match="FOLDERS must hold an evaluation"):
+    with pytest.raises(ValueError, match="FOLDERS must hold an evaluated run"):
         run_table(folder)

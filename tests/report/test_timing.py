@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from flwr_decaf.report.timing import seconds_spent, shares_told
+from flwr_decaf.report.timing import describe_shares, seconds_spent
 from flwr_decaf.runs.folder import RunFolder
 
 
@@ -20,14 +20,14 @@ def folder(tmp_path):
     return folder
 
 
-def test_the_parts_and_what_is_left_are_the_wall_time_of_all_processes(folder):
+def test_the_parts_and_the_rest_add_up_to_the_wall_time_of_all_processes(folder):
     parts = seconds_spent([folder]).iloc[0]
     assert dict(parts) == {
         "training": 2.0, "mixing": 0.5, "evaluation": 0.5, "relay, waiting": 20 / 4 - 3
     }  # fmt: skip
 
 
-def test_processes_that_take_over_when_a_run_is_resumed_are_no_more_at_once(folder):
+def test_the_processes_of_a_resumed_run_do_not_count_as_concurrent(folder):
     before = seconds_spent([folder])
     text = (folder.path / "metrics.jsonl").read_text().splitlines()
     later = [line.replace('"process": ', '"process": 1') if '"round": 2' in line else line
@@ -36,15 +36,15 @@ def test_processes_that_take_over_when_a_run_is_resumed_are_no_more_at_once(fold
     assert seconds_spent([folder]).equals(before)
 
 
-def test_shares_in_a_line(folder):
-    told = "time: training 40 % · mixing 10 % · evaluation 10 % · relay, waiting 40 %"
-    assert shares_told(folder) == told
+def test_shares_are_described_in_one_line(folder):
+    line = "time: training 40 % · mixing 10 % · evaluation 10 % · relay, waiting 40 %"
+    assert describe_shares(folder) == line
     folder.update(**{"start-up-seconds": 14.6})
-    assert shares_told(folder) == f"start-up: 15 s; {told}"
+    assert describe_shares(folder) == f"start-up: 15 s; {line}"
 
 
-def test_runs_that_do_not_tell(tmp_path):
+def test_runs_without_recorded_times(tmp_path):
     folder = RunFolder.create(tmp_path / "run", {"strategy": "decaf", "seed": 0})
     folder.append([{"node": 0, "round": 0, "phase": "evaluate", "accuracy": 0.1}])
     assert seconds_spent([folder]) is None
-    assert shares_told(folder) == ""
+    assert describe_shares(folder) == ""
