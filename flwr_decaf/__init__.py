@@ -1,7 +1,7 @@
 """flwr-decaf: peer-to-peer LoRA fine-tuning on Flower.
 
-Strategies are in ``flwr_decaf.strategies``, the client's mod in ``flwr_decaf.clients``. Importing
-this package loads neither torch nor transformers.
+The strategies are in ``flwr_decaf.strategies``, the client mod in ``flwr_decaf.clients``. Importing
+this package imports neither torch nor transformers.
 """
 
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, whatever process looks for them."""
+"""Atomic writes: other processes see a file or folder complete, or not at all."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pathlib import Path
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Yield a path beside ``target``, and rename it to ``target`` when the block has succeeded.
+    """Yield a temporary path, and rename it to ``target`` once the block has succeeded.
 
     Parameters
     ----------
     target : Path
-        File or folder to make. A file may replace an older one; a folder replaces an empty one
-        alone.
+        File or folder to create. A file may replace an existing one; a folder may replace only an
+        empty one.
 
     Yields
     ------
     Path
-        Where the block writes the file or makes the folder. It does not exist yet, and has the
-        name of ``target``.
+        Where the block creates the file or folder. It does not exist yet, has the same name as
+        ``target``, and is on the same disk.
 
     Raises
     ------
     OSError
-        If it cannot be renamed, for instance since another process was faster with a folder.
+        If the rename fails, e.g. because another process has created the folder first.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".saving-") as temporary:
@@ -38,6 +38,6 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def write_atomically(file: Path, text: str) -> None:
-    """Write a text file, in UTF-8, so that readers see the old content or the new one."""
+    """Write a UTF-8 text file so that readers see either the old content or the new one."""
     with replacing(file) as unfinished:
         unfinished.write_text(text, encoding="utf8")

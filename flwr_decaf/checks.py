@@ -1,4 +1,4 @@
-"""What the value of a setting must fulfil."""
+"""Checks on the values of settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from flwr_decaf.text import split_list
 
 
 class Check(NamedTuple):
-    """What a value must fulfil, in words and as a test, and what to do if it does not."""
+    """A check on a value.
+
+    Attributes
+    ----------
+    rule : str
+        What the value must do, as it follows "must", e.g. "be >= 1".
+    holds : callable
+        Value -> whether it satisfies the rule.
+    remedy : str
+        What the user can do about a value that does not.
+    """
 
     rule: str
     holds: Callable[[Any], bool]
@@ -17,23 +27,23 @@ class Check(NamedTuple):
 
 
 def one_of(registry: Iterable[str]) -> Check:
-    """Require a name that is registered."""
+    """Require a registered name."""
     names = list(registry)
-    return Check(f"be one of {', '.join(names)}", names.__contains__, "take one of these")
+    return Check(f"be one of {', '.join(names)}", names.__contains__, "choose one of these")
 
 
 def each_of(registry: Iterable[str]) -> Check:
-    """Require one or several names that are registered, separated by commas."""
+    """Require one or more registered names, separated by commas."""
     names = list(registry)
     return Check(
-        f"be one or several of {', '.join(names)}, separated by commas",
+        f"be one or more of {', '.join(names)}, separated by commas",
         lambda value: all(name in names for name in split_list(value)) and bool(split_list(value)),
-        "take some of these",
+        "choose from these",
     )
 
 
 def at_least(lowest: float, remedy: str) -> Check:
-    """Require a number that is not below ``lowest``."""
+    """Require a number of at least ``lowest``."""
     return Check(f"be >= {lowest}", lambda value: bool(value >= lowest), remedy)
 
 
@@ -43,14 +53,14 @@ def above(bound: float, remedy: str) -> Check:
 
 
 def share(remedy: str) -> Check:
-    """Require a share, 0 <= x < 1."""
+    """Require a fraction, 0 <= x < 1."""
     return Check("be >= 0 and < 1", lambda value: bool(0 <= value < 1), remedy)
 
 
 def whole_numbers(example: str) -> Check:
-    """Require a list of whole numbers, which may be empty."""
+    """Require a list of integers >= 0, which may be empty."""
     return Check(
-        "be whole numbers >= 0, separated by commas, or empty",
+        "be integers >= 0, separated by commas, or empty",
         lambda value: all(part.isdecimal() for part in split_list(value)),
         f'write e.g. "{example}"',
     )

@@ -1,9 +1,9 @@
-"""What is measured on states: how far nodes are apart, and what a mixing rule lost.
+"""Measures on states: how far apart nodes are, and what a mixing rule loses.
 
-All of it works on factors. With ``P = left @ right``, ``||P||_F^2`` is the sum over the entrywise
-product of the two Gram matrices ``left.T @ left`` and ``right @ right.T``, which are as small as
-the rank. A d_out x d_in matrix is formed only where so many nodes come together that their ranks
-add up to more. Sums are taken in fp64.
+All of them work on factors. With ``P = left @ right``, ``||P||_F^2`` is the sum of the entrywise
+product of the two Gram matrices ``left.T @ left`` and ``right @ right.T``, whose size is the rank.
+A matrix of shape (d_out, d_in) is formed only for so many nodes that their ranks add up to more.
+Sums are accumulated in fp64.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ _PIECE = 1 << 20  # entries
 
 
 def distances_to_mean(states: Sequence[State]) -> list[float]:
-    """Measure each node's distance to the mean of all.
+    """Compute each node's distance to the mean of all nodes.
 
         d_i = || x_i - mean_j x_j ||_F
 
     where x_i stacks the products ``B @ A`` of all layers and all dense tensors: two nodes whose
-    factors differ by a change of basis hold the same model and are at distance 0.
+    factors differ by a change of basis have the same model and are at distance 0.
 
     Parameters
     ----------
     states : sequence of State
-        One state a node, whole (A and B).
+        One complete state (A and B) per node.
 
     Returns
     -------
     list of float
-        One distance a node. The consensus distance is their root mean square. Differences
+        One distance per node. The consensus distance is their root mean square. Differences
         below about 1e-8 of the norm are lost to rounding.
     """
     return _distances(states, _squares_to_mean, lambda rows: rows.mean(dim=0))
 
 
 def _squares_to_mean(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
-    """Work out || P_i - M ||^2 with M the mean of all P = left @ right, for n nodes.
+    """Compute || P_i - M ||^2 for n nodes, where M is the mean of all P = left @ right.
 
-    As || P_i ||^2 - 2 <P_i, M> + || M ||^2, where || M ||^2 is the mean of all <P_i, M>.
+    It equals || P_i ||^2 - 2 <P_i, M> + || M ||^2, where || M ||^2 is the mean of all <P_i, M>.
     """
     ranks = sum(x.shape[1] for x in lefts)
     d_out, d_in = lefts[0].shape[0], rights[0][0].numel()
-    # What costs less: all pairs of nodes by their Gram matrices, or M itself.
+    # Whichever is cheaper: all pairs of nodes by their Gram matrices, or M itself.
     if ranks * (d_out + d_in) < 2 * d_out * d_in:
         inner = _products_gram(lefts, rights)
         own, with_mean = inner.diagonal(), inner.mean(dim=1)
@@ -61,7 +61,10 @@ def _squares_to_mean(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
 
 
 def distances_to_first(states: Sequence[State]) -> list[float]:
-    """Measure each state's distance to the first, ``|| x_i - x_0 ||_F``, as above."""
+    """Compute each state's distance to the first, ``|| x_i - x_0 ||_F``.
+
+    See ``distances_to_mean`` for x.
+    """
     return _distances(states, _squares_to_first, lambda rows: rows[0])
 
 
@@ -81,19 +84,18 @@ def _distances(
 
 
 def _squares_to_first(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
-    """Work out || P_i - P_0 ||^2 = || P_i ||^2 - 2 <P_i, P_0> + || P_0 ||^2."""
+    """Compute || P_i - P_0 ||^2 = || P_i ||^2 - 2 <P_i, P_0> + || P_0 ||^2."""
     left, right = torch.stack(_matrices(lefts)), torch.stack(_matrices(rights))
     own, with_first = _inner(left, right, left, right), _inner(left, right, left[0], right[0])
     return own - 2 * with_first + own[0]
 
 
 def norms(states: Sequence[State]) -> list[float]:
-    """Measure the Frobenius norm of each state: of all products ``B @ A`` and dense tensors."""
+    """Compute the Frobenius norm of each state: of all products ``B @ A`` and dense tensors."""
     return [math.sqrt(max(_square(state), 0.0)) for state in states]
 
 
 def _square(state: State) -> float:
-    # Each state by itself: what is between two states is not asked for.
     total, adapted = 0.0, pairs_present(state)
     for pair in adapted:
         left, right = _matrix(state[pair.b]), _matrix(state[pair.a])
@@ -104,12 +106,26 @@ def _square(state: State) -> float:
 
 
 def interference(states: Sequence[State], weights: Sequence[float], mixed: State) -> float:
-    """Measure what mixing changed in the product that it should have kept.
+    """Compute the error that mixing makes in the products.
 
         || sum_j w_j B_j A_j - B~ A~ ||_F
 
-    over all layers. For DLoRA these are the cross terms, for DeCAF what the truncation cut off,
-    for DLoRA-FA zero. States without LoRA pairs have none.
+    over all layers. For DLoRA these are the cross terms, for DeCAF the truncation error, and for
+    DLoRA-FA it is zero, as it is for states without LoRA pairs.
+
+    Parameters
+    ----------
+    states : sequence of State
+        The states that were mixed.
+    weights : sequence of float
+        Their mixing weights w.
+    mixed : State
+        What the rule made of them: A~ and B~.
+
+    Returns
+    -------
+    float
+        The Frobenius norm of the error.
     """
     total = 0.0
     for pair in pairs_present(mixed):
@@ -123,12 +139,12 @@ def interference(states: Sequence[State], weights: Sequence[float], mixed: State
 
 
 def _inner(left: Tensor, right: Tensor, other_left: Tensor, other_right: Tensor) -> Tensor:
-    """Form <left @ right, other_left @ other_right>, of each in a batch, by Gram matrices."""
+    """Compute <left @ right, other_left @ other_right> of each in a batch, by Gram matrices."""
     return ((left.mT @ other_left) * (right @ other_right.mT)).sum(dim=(-2, -1))
 
 
 def _products_gram(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
-    """Form the n x n matrix of <left_i right_i, left_j right_j>."""
+    """Compute the n x n matrix of <left_i right_i, left_j right_j>."""
     left, right = torch.cat(_matrices(lefts), dim=1), torch.cat(_matrices(rights), dim=0)
     n, rank = len(lefts), len(right) // len(lefts)
     gram = (left.T @ left) * (right @ right.T)
@@ -136,14 +152,14 @@ def _products_gram(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
 
 
 def _pieces(tensors: list[Tensor]) -> Iterator[Tensor]:
-    """Go through n tensors a piece at a time, as n rows: in fp64 all at once may not fit."""
+    """Iterate over n tensors piece by piece, as n rows: all of them in fp64 may not fit."""
     flat = [x.reshape(-1) for x in tensors]
     for begin in range(0, len(flat[0]), _PIECE):
         yield torch.stack([x[begin : begin + _PIECE].double() for x in flat])
 
 
 def _dense(state: State, adapted: Sequence[Pair]) -> list[str]:
-    """List what is no pair: heads, whole models, a factor that travels alone."""
+    """List the tensors outside pairs: heads, whole models, factors that are exchanged alone."""
     paired = {name for pair in adapted for name in pair}
     return [n for n, x in state.items() if n not in paired and x.dtype.is_floating_point]
 

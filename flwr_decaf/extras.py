@@ -1,4 +1,4 @@
-"""Packages that the app, or only some settings, need: the extras of this package."""
+"""Optional dependencies: the extras that the app or some settings need."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _OF_APP = re.compile(r"""([\w.-]+).*;.*extra == ['"](?:app|dimat)['"]""")
 
 
 def require_app() -> None:
-    """Require what the app needs beyond the plug-in: the extra ``app``.
+    """Require the packages that the app needs in addition to the plug-in: the extra ``app``.
 
     Raises
     ------
     RuntimeError
-        If a package of it is not installed.
+        If one of them is not installed.
     """
     matches = map(_OF_APP.match, requires("flwr-decaf") or [])
     missing = [match[1] for match in matches if match and not _is_installed(match[1])]
@@ -36,14 +36,14 @@ def _is_installed(name: str) -> bool:
 
 
 def require_extra(extra: str, setting: str) -> None:
-    """Require the package of an extra.
+    """Require that the package of an extra is installed.
 
     Parameters
     ----------
     extra : str
         "gguf", "quantization" or "tensorboard".
     setting : str
-        What asks for it, as ``key = value``.
+        The setting that needs it, as ``key = value``.
 
     Raises
     ------

@@ -1,11 +1,10 @@
-"""LoRA states: which tensors form a pair, which are left over, what they weigh.
+"""LoRA states: which tensors form a pair, which are dense, and how large they are.
 
-A state is a dict from tensor name to tensor, under the names that
-``peft.get_peft_model_state_dict`` gives. A layer's pair is ``(A, B)`` with A of shape
-(rank, d_in) and B of shape (d_out, rank); its effective weight is ``scaling * B @ A``, with PEFT's
-scaling: alpha / rank, or alpha / sqrt(rank) under rsLoRA. As it is one number for all nodes, rules
-and distances leave it out.
-Everything else (a classification head, batch-norm buffers) is dense.
+A state is a dict from tensor names, as in ``peft.get_peft_model_state_dict``, to tensors. A layer's
+pair is ``(A, B)`` with A of shape (rank, d_in) and B of shape (d_out, rank); its weight update is
+``scaling * B @ A``, with PEFT's scaling: alpha / rank, or alpha / sqrt(rank) with rsLoRA. As this
+number is the same on all nodes, rules and distances omit it. Every other tensor (a classification
+head, batch-norm buffers) is dense.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ _FACTOR = re.compile(r"(?<=\.lora_)(embedding_)?([AB])(?=\.|$)")
 
 
 class Pair(NamedTuple):
-    """Names of the two factors of one adapted layer."""
+    """The names of the two factors of an adapted layer."""
 
     a: str
     b: str
 
 
 def factor_of(name: str) -> str | None:
-    """Say which LoRA factor a tensor is.
+    """Return which LoRA factor a tensor is.
 
     Parameters
     ----------
@@ -53,12 +52,12 @@ def factor_of(name: str) -> str | None:
 
 
 def pairs(names: Iterable[str]) -> list[Pair]:
-    """List the (A, B) pairs among names, in the order in which their A appears.
+    """List the (A, B) pairs among names, in the order of their A.
 
     Raises
     ------
     ValueError
-        If a factor stands alone: half a pair has no product to mix.
+        If a factor has no partner: half a pair has no product to mix.
     """
     known = list(names)
     found = [
@@ -70,28 +69,34 @@ def pairs(names: Iterable[str]) -> list[Pair]:
     if lone:
         raise ValueError(
             f"LoRA factors must come in pairs lora_A, lora_B; {min(lone)} has no partner in the "
-            "state; hand over both, or use a rule that mixes factors one by one"
+            "state; pass both, or use a rule that mixes factors one by one"
         )
     return found
 
 
 def pairs_present(names: Iterable[str]) -> list[Pair]:
-    """List the (A, B) pairs among names; where only one of the factors is there, none."""
+    """List the (A, B) pairs among names; none if there are only A factors or only B factors.
+
+    Raises
+    ------
+    ValueError
+        If there are both, and one of them has no partner.
+    """
     known = list(names)
     return pairs(known) if {factor_of(name) for name in known} >= {"A", "B"} else []
 
 
 def select(state: Mapping[str, Tensor], factors: str, dense: bool = True) -> State:
-    """Keep the named factors of a state, and its dense tensors.
+    """Select the given factors of a state, and its dense tensors.
 
     Parameters
     ----------
     state : mapping of str to Tensor
-        A whole adapter.
+        A complete adapter.
     factors : str
         "AB", "A" or "B".
     dense : bool
-        Whether to keep what is no LoRA factor, by default yes.
+        Whether to keep dense tensors, by default True.
 
     Returns
     -------
@@ -107,19 +112,19 @@ def select(state: Mapping[str, Tensor], factors: str, dense: bool = True) -> Sta
 
 
 def product(state: Mapping[str, Tensor], pair: Pair) -> Tensor:
-    """Multiply a pair out: ``B @ A``, of shape (d_out, d_in).
+    """Compute the product ``B @ A`` of a pair, of shape (d_out, d_in).
 
-    For diagnostics and tests: no mixing rule forms this matrix. Factors of convolutions are
-    flattened to two dimensions first.
+    Meant for diagnostics and tests: averaging rules never form this matrix. Factors of
+    convolutions are flattened to two dimensions first.
     """
     return state[pair.b].flatten(1) @ state[pair.a].flatten(1)
 
 
 def size_in_bytes(state: Mapping[str, Tensor]) -> int:
-    """Count the bytes of all tensor values, without names and headers."""
+    """Return the size of all tensor values in bytes, without names and headers."""
     return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Choose the precision to mix in: fp32 for half-precision tensors, else the dtype itself."""
+    """Return the dtype to mix in: fp32 for half-precision tensors, else the dtype itself."""
     return torch.promote_types(dtype, torch.float32) if dtype.is_floating_point else dtype

@@ -1,8 +1,8 @@
-"""Seeds as a function of what they are for, never of order, time or process.
+"""Seeds that depend on their purpose only, never on order, time or process.
 
-Every draw in a run derives its seed from (seed, round, node, purpose). So a run repeats to the
-bit whatever actor runs a node and in whatever order, and one draw more in one place does not
-shift all others.
+Every random draw of a run derives its seed from (seed, round, node, purpose). A run is therefore
+reproducible to the bit, whichever actor runs a node and in whatever order, and an additional draw
+in one place does not change any other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def derive_seed(seed: int, *context: int | str) -> int:
     Returns
     -------
     int
-        A number in [0, 2**31), the range that numpy, torch and scikit-learn all take.
+        A number in [0, 2**31), which NumPy, PyTorch and scikit-learn all accept.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Helpers on text that several modules need."""
+"""Text helpers shared by several modules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def split_list(text: str) -> list[str]:
-    """Split a list at its commas, without the blanks around them (Flower's settings are scalars).
+    """Split a comma-separated list and strip its items (Flower's settings are scalars).
 
     Examples
     --------
@@ -18,7 +18,7 @@ def split_list(text: str) -> list[str]:
 
 
 def toml_value(text: str) -> Any:
-    """Read a value as TOML, or take it as text.
+    """Parse a value as TOML; return the text itself if it is not valid TOML.
 
     Examples
     --------
@@ -32,7 +32,7 @@ def toml_value(text: str) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    r"""Get the first line of an error's text; some libraries write a page.
+    r"""Return the first line of an error's message; some libraries write a whole page.
 
     Examples
     --------

@@ -25,7 +25,7 @@ def call(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--set", "strategy=decav"], "strategy must be one or several of decaf"),
+        (["--set", "strategy=decav"], "strategy must be one or more of decaf"),
         (["--set", "lora.rank=0"], "lora.rank must be >= 1; got 0"),
         (["--set", "topology.name=rnig"], "topology.name must be one of complete"),
         (["--set", "topology.name=random-regular", "--nodes", "3"], "0 <= degree < n"),

@@ -71,7 +71,7 @@ def test_swept_booleans_are_toml_s():
 
 @pytest.mark.parametrize("seeds", ["1, x", "-1", "0.5"])
 def test_seeds_are_whole_numbers(seeds):
-    with pytest.raises(ValueError, match="seeds must be whole numbers >= 0"):
+    with pytest.raises(ValueError, match="seeds must be integers >= 0"):
         parse_config({"seeds": seeds})
 
 

@@ -43,7 +43,7 @@ def test_toml_there_and_back():
     [
         (["lora.rank"], 3, "--set must be key=value; got 'lora.rank'"),
         (["lora.rank=0"], 3, "lora.rank must be >= 1; got 0"),
-        (["strategy=nonsense"], 3, "strategy must be one or several of"),
+        (["strategy=nonsense"], 3, "strategy must be one or more of"),
         (["topology.name=random-regular", "topology.degree=3"], 5, r"n \* degree even; got.*n=5"),
         (["topology.name=small-world", "topology.degree=9"], 5, "2 <= degree <= n - 1"),
         (["topology.file=no.json"], 3, "topology.file must be a JSON file.*no.json"),

@@ -55,7 +55,7 @@ WRONG = [
     (
         "strategy",
         "decav",
-        "strategy must be one or several of decaf, dlora.*got 'decav'; take some",
+        "strategy must be one or more of decaf, dlora.*got 'decav'; choose from",
     ),
     ("topology.name", "rng", "topology.name must be one of complete, ring.*got 'rng'"),
     ("topology.weights", "equal", "topology.weights must be one of auto, metropolis.*got 'equal'"),
