@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, ClassVar, NoReturn
 
 import networkx as nx
@@ -45,11 +46,10 @@ from flwr_decaf.strategies.relay.attendance import Attendance, OnFailure
 from flwr_decaf.strategies.relay.mailbox import Mailbox
 from flwr_decaf.strategies.relay.resuming import (
     Keep,
-    count_results_on,
     counting_on,
     forget,
     rounds_left,
-    scoring_on,
+    run_rounds,
 )
 from flwr_decaf.strategies.relay.roll_call import has_evaluate, newcomers, roll_call
 from flwr_decaf.strategies.relay.schedules import Schedule, both, is_due
@@ -221,16 +221,21 @@ evaluate_metrics_aggr_fn
         ValueError
             From ``prepare``.
         """
+        left = rounds_left(num_rounds, self.done)
         self.prepare(grid, initial_arrays)
         self._num_rounds = num_rounds
         self._train_config = train_config or ConfigRecord()
         self._timeout = self._attendance.timeout = timeout
         self._averages_each_round = evaluate_fn is not None
-        left, score = rounds_left(num_rounds, self.done), scoring_on(evaluate_fn, self.done)
-        result = super().start(
-            grid, initial_arrays, left, timeout, train_config, evaluate_config, score
+        rounds = partial(
+            super().start,
+            grid,
+            initial_arrays,
+            timeout=timeout,
+            train_config=train_config,
+            evaluate_config=evaluate_config,
         )
-        count_results_on(result, self.done)
+        result = run_rounds(rounds, left, self.done, evaluate_fn)
         if not left:
             result.arrays = self._average(map(self._mailbox.state_of, self._all))
         self.on_round(self._mailbox.checkpoint(num_rounds))

@@ -1,6 +1,7 @@
 """FedAvg: Flower's own class, so that the baseline is the one that everybody knows."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -13,7 +14,14 @@ from flwr_decaf.messages.checkpoint import Checkpoint
 from flwr_decaf.messages.packing import pack, unpack
 from flwr_decaf.strategies.relay.attendance import FailureLog, OnFailure, check_failures
 from flwr_decaf.strategies.relay.replies import cause_of
-from flwr_decaf.strategies.relay.resuming import Keep, Score, counting_on, forget, scoring_on
+from flwr_decaf.strategies.relay.resuming import (
+    Keep,
+    Score,
+    counting_on,
+    forget,
+    rounds_left,
+    run_rounds,
+)
 from flwr_decaf.strategies.relay.schedules import is_due
 from flwr_decaf.topology.participation import check_fraction, draw_evaluated
 
@@ -81,13 +89,25 @@ class FedAvg(flwr_strategy.FedAvg):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Score | None = None,
     ) -> Result:
-        """Run the rounds that are left as Flower does."""
+        """Run the rounds that are left as Flower does.
+
+        Raises
+        ------
+        ValueError
+            If the checkpoint is of a later round than ``num_rounds``.
+        """
+        left = rounds_left(num_rounds, self.done)
         if self.resume_from:
             initial_arrays = ArrayRecord(unpack(self.resume_from.posts[_GLOBAL]))
-        left, score = num_rounds - self.done, scoring_on(evaluate_fn, self.done)
-        result = super().start(
-            grid, initial_arrays, left, timeout, train_config, evaluate_config, score
+        rounds = partial(
+            super().start,
+            grid,
+            initial_arrays,
+            timeout=timeout,
+            train_config=train_config,
+            evaluate_config=evaluate_config,
         )
+        result = run_rounds(rounds, left, self.done, evaluate_fn)
         self._failures.summarize()
         result.arrays = result.arrays or initial_arrays  # no round was left
         self._keep(num_rounds, result.arrays)

@@ -320,3 +320,41 @@ def train_told(msg, context):
 def test_a_share_that_is_none_is_refused(fraction):
     with pytest.raises(ValueError, match=r"evaluate_fraction must be > 0 and <= 1; got"):
         STRATEGIES["decaf"]("ring", evaluate_fraction=fraction)
+
+
+class TestResumedFedAvg:
+    def run(self, rounds, resume_from=None, **start):
+        kept = {}
+        app = ClientApp(mods=[peer_mixing])
+        app.train()(train_told)
+        app.evaluate()(evaluate)
+        strategy = STRATEGIES["fedavg"](
+            evaluate_every=1,
+            num_rounds=rounds,
+            resume_from=resume_from,
+            on_round=lambda reached: kept.update({reached.server_round: reached}),
+        )
+        both = ConfigRecord({"trainable-factors": "AB"})
+        arrays = ArrayRecord(lora_state(0))
+        result = strategy.start(
+            LocalGrid(app, 3), arrays, num_rounds=rounds, train_config=both, **start
+        )
+        return result, kept
+
+    @pytest.mark.parametrize("stop", [1, 3, 4])
+    def test_it_ends_as_one_that_was_never_stopped_and_counts_its_rounds(self, stop):
+        whole, kept = self.run(4)
+        seen = []
+        score = lambda t, arrays: seen.append(t) or MetricRecord({"t": t})  # noqa: E731
+        again, rest = self.run(4, kept[stop], evaluate_fn=score)
+        left = list(range(stop + 1, 5))
+        assert equal(whole.arrays.to_torch_state_dict(), again.arrays.to_torch_state_dict())
+        assert list(again.train_metrics_clientapp) == left
+        assert list(again.evaluate_metrics_clientapp) == left
+        assert seen == left == list(again.evaluate_metrics_serverapp)
+        assert max(rest) == 4
+
+    def test_fewer_rounds_than_are_done_are_refused_and_write_nothing(self):
+        _, kept = self.run(3)
+        with pytest.raises(ValueError, match="num_rounds must be at least .* 3; got 2; resume"):
+            self.run(2, kept[3], evaluate_fn=lambda t, arrays: pytest.fail("it started"))

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: what the router and FedAvg share.
+"""Resuming from a checkpoint: what the router and FedAvg share.
 
 Flower counts a strategy's rounds from 1 in every run; a strategy that resumes has ``done`` rounds
 behind it, and counts on from there.
@@ -30,13 +30,6 @@ def counting_on(hook: Hook) -> Hook:
     return cast(Hook, counted)
 
 
-def scoring_on(score: Score | None, done: int) -> Score | None:
-    """Do the same for ``evaluate_fn``, which has scored the start already if rounds are done."""
-    if score is None or done == 0:
-        return score
-    return lambda server_round, arrays: score(done + server_round, arrays) if server_round else None
-
-
 def rounds_left(num_rounds: int, done: int) -> int:
     """Count the rounds that are left.
 
@@ -53,11 +46,37 @@ def rounds_left(num_rounds: int, done: int) -> int:
     return num_rounds - done
 
 
-def count_results_on(result: Result, done: int) -> None:
-    """Give a result's metrics the numbers that their rounds have in the whole run."""
-    for kind in ("train", "evaluate"):
-        name = f"{kind}_metrics_clientapp"
-        setattr(result, name, {done + t: record for t, record in getattr(result, name).items()})
+def run_rounds(
+    start: Callable[..., Result], left: int, done: int, evaluate_fn: Score | None
+) -> Result:
+    """Run the rounds that are left by Flower's own ``start``, numbered as in the whole run.
+
+    Parameters
+    ----------
+    start : callable
+        ``Strategy.start`` with all its arguments but ``num_rounds`` and ``evaluate_fn``.
+    left : int
+        From ``rounds_left``.
+    done : int
+        Rounds of the checkpoint; if there are any, ``evaluate_fn`` has scored the start already.
+    evaluate_fn : callable, optional
+        As in ``Strategy.start``.
+    """
+    result = start(num_rounds=left, evaluate_fn=_scoring_on(evaluate_fn, done))
+    _count_results_on(result, done)
+    return result
+
+
+def _scoring_on(score: Score | None, done: int) -> Score | None:
+    if score is None or done == 0:
+        return score
+    return lambda server_round, arrays: score(done + server_round, arrays) if server_round else None
+
+
+def _count_results_on(result: Result, done: int) -> None:
+    for kind in ("train_metrics_clientapp", "evaluate_metrics_clientapp"):
+        metrics = {done + t: record for t, record in getattr(result, kind).items()}
+        setattr(result, kind, metrics)
     scored = result.evaluate_metrics_serverapp
     result.evaluate_metrics_serverapp = {done + t: record for t, record in scored.items()}
 
