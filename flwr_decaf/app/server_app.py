@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -18,9 +18,10 @@ from flwr_decaf.app import ASKED
 from flwr_decaf.app.preflight import check
 from flwr_decaf.app.run import run_once
 from flwr_decaf.clients.loading import load_test
-from flwr_decaf.config import Config, flatten, parse_config
+from flwr_decaf.config import Config, Value, flatten, parse_config
 from flwr_decaf.config.comparison import difference, folder_of, runs_of
 from flwr_decaf.runs.folder import RunFolder
+from flwr_decaf.runs.lock import locked, this_process
 from flwr_decaf.runs.resume import check_resumable, go_on
 from flwr_decaf.strategies.relay.attendance import DEAD_ACTOR
 from flwr_decaf.strategies.relay.roll_call import roll_call
@@ -47,9 +48,7 @@ def main(grid: Grid, context: Context) -> None:
         begun = bool(config.resume_from and folder.run)
         if begun and folder.run["status"] == "finished":
             continue
-        if not begun:
-            folder = RunFolder.create(folder.path, flatten(run))
-        with _status_told(folder):
+        with _begun(folder, {} if begun else flatten(run)):
             if nodes:
                 nodes = roll_call(grid)
             else:
@@ -83,10 +82,21 @@ def _is_out_of_space(error: BaseException) -> bool:
 
 
 @contextmanager
-def _status_told(folder: RunFolder) -> Iterator[RunFolder]:
+def _begun(folder: RunFolder, settings: Mapping[str, Value]) -> Iterator[None]:
+    """Hold a run folder, new if there are settings, and write down how its run ends."""
+    with locked(folder):
+        if settings:
+            RunFolder.create(folder.path, settings)
+        folder.update(status="running", process=this_process())
+        with _status_told(folder):
+            yield
+
+
+@contextmanager
+def _status_told(folder: RunFolder) -> Iterator[None]:
     """Write into the run folder how the run ended, however it ends."""
     try:
-        yield folder
+        yield
     except BaseException as error:
         cause = f"{type(error).__name__}: {error}"
         if _is_out_of_space(error):

@@ -201,12 +201,13 @@ def list_names(
 def _print_runs(folders: list[RunFolder]) -> None:
     from flwr_decaf.report.table import comparison_table, run_table
     from flwr_decaf.report.timing import describe_shares
+    from flwr_decaf.runs.lock import status_of
 
     _console.print(run_table(folders[0]) if len(folders) == 1 else comparison_table(folders))
     if len(folders) == 1 and (told := describe_shares(folders[0])):
         _console.print(told, soft_wrap=True)
     path = folders[0].path if len(folders) == 1 else folders[0].path.parent
-    odd = sorted({str(folder.run.get("status")) for folder in folders} - {"finished"})
+    odd = sorted({status_of(folder) for folder in folders} - {"finished"})
     status = f" ({', '.join(odd)})" if odd else ""
     _console.print(f"Run folder: {path}{status}", soft_wrap=True)
 

@@ -24,6 +24,7 @@ from flwr_decaf.config import Config, Value, parse_config
 from flwr_decaf.config.comparison import folder_of, runs_of
 from flwr_decaf.config.files import checked_settings, to_toml
 from flwr_decaf.runs.folder import RunFolder, holds_runs
+from flwr_decaf.runs.lock import status_of
 
 
 def simulate(
@@ -123,7 +124,7 @@ def _left_in_order(root: Path, folders: Collection[RunFolder]) -> Iterator[None]
 def close(folders: Iterable[RunFolder]) -> None:
     """Mark runs as interrupted that no process works on any longer."""
     for folder in folders:
-        if folder.run.get("status") == "running":
+        if folder.run.get("status") == "running" and status_of(folder) == "interrupted":
             folder.finish("interrupted")
 
 

@@ -23,6 +23,7 @@ from flwr_decaf.report.runs import labels_of, scored
 from flwr_decaf.report.summary import summarize
 from flwr_decaf.report.table import comparison_cells, headings
 from flwr_decaf.runs.folder import RunFolder
+from flwr_decaf.runs.lock import status_of
 
 _LISTED = ("strategy", "seed")  # settings that become lists where runs differ in them
 _OWN = ("run-name", "output-dir", "seeds", "sweep", "resume-from")
@@ -127,7 +128,7 @@ def _html(folders: Sequence[RunFolder], summary: pd.DataFrame, figures: dict[str
             (PLOTS[name][0], base64.b64encode(_render(figure, "svg")).decode())
             for name, figure in figures.items()
         ],
-        statuses=[(folder.path, folder.run.get("status")) for folder in folders],
+        statuses=[(folder.path, status_of(folder)) for folder in folders],
         networks=networks,
         missing=[
             (folder.path.name, line)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flwr_decaf.runs.folder import RunFolder
+from flwr_decaf.runs.lock import status_of
 from flwr_decaf.runs.score import score_of
 
 # Runs that differ only in these settings belong to the same method.
@@ -120,7 +121,7 @@ def scored(folders: Sequence[RunFolder]) -> list[RunFolder]:
             f"FOLDERS must hold runs with the same score; got {ways}; report them separately"
         )
     if not kept:
-        status = folders[0].run.get("status")
+        status = status_of(folders[0])
         raise ValueError(
             f"FOLDERS must hold an evaluated run; {folders[0].path} has none (status "
             f"{status}); wait for the first one, or see its log.txt"

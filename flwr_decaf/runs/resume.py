@@ -9,13 +9,14 @@ from flwr_decaf.config import Config, flatten
 from flwr_decaf.config.comparison import folder_of
 from flwr_decaf.messages.checkpoint import Checkpoint, load_checkpoint
 from flwr_decaf.runs.folder import RunFolder, holds_runs
+from flwr_decaf.runs.lock import check_not_running
 
 # Where a run lies, and that it is resumed, do not decide what comes out.
 _FREE = {"output-dir", "run-name", "resume-from", "checkpoint-every", "tensorboard"}
 
 
 def check_resumable(root: Path, runs: Mapping[str, Config]) -> None:
-    """Refuse to go on with other settings than a folder's runs were begun with.
+    """Refuse a folder whose runs are running, or were begun with other settings.
 
     Parameters
     ----------
@@ -27,9 +28,11 @@ def check_resumable(root: Path, runs: Mapping[str, Config]) -> None:
     Raises
     ------
     ValueError
-        If none of the runs was begun there, or one was with another setting, which is named.
+        If none of the runs was begun there, one is running, or one was begun with another
+        setting, which is named.
     """
-    begun = {name: RunFolder(folder_of(root, name, len(runs))).run for name in runs}
+    folders = {name: RunFolder(folder_of(root, name, len(runs))) for name in runs}
+    begun = {name: folder.run for name, folder in folders.items()}
     if not holds_runs(root):
         what = "holds none, or one that ended before its first round" if root.exists() else "is not"
         raise ValueError(
@@ -41,6 +44,8 @@ def check_resumable(root: Path, runs: Mapping[str, Config]) -> None:
             f"resume-from must be the folder of a run that was begun with these settings; {root} "
             f"holds none of {', '.join(runs)}; see output-dir"
         )
+    for folder in folders.values():
+        check_not_running(folder)
     defaults = flatten(Config())
     for name, run in begun.items():
         now, then = flatten(runs[name]), {**defaults, **run.get("settings", flatten(runs[name]))}
