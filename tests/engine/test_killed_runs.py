@@ -106,3 +106,25 @@ def test_no_process_is_left_when_the_command_is_killed(tmp_path):
     while processes_of(home) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert processes_of(home) == []
+
+
+def test_a_running_run_is_not_resumed_and_a_killed_one_is_shown_as_interrupted(tmp_path):
+    run, second = tmp_path / "run", tmp_path / "second"
+    process = start(tmp_path, "run", tmp_path / "out", **{"train.local-steps": 40})
+    folder = RunFolder(run)
+    while process.poll() is None and len(folder.metrics) < NODES:
+        time.sleep(0.1)
+    owner, before = folder.run["process"]["id"], (run / "run.json").read_bytes()
+    again = start(tmp_path, "run", second, **{"train.local-steps": 40, "resume-from": run})
+    assert again.wait(60) == 2
+    assert f"process {owner} on" in " ".join(second.read_text().split())
+    assert (run / "run.json").read_bytes() == before
+    for victim in [process, *family(process)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            victim.kill()
+    process.wait(60)
+    shown = subprocess.run(
+        [script("flwr-decaf"), "show", run], capture_output=True, text=True, check=True
+    )
+    assert "(interrupted)" in " ".join(shown.stdout.split())
+    assert folder.run["status"] == "running"  # nobody was left to write it
