@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from flwr_decaf import __version__
 from flwr_decaf.cli.commands import app
 from flwr_decaf.runs.folder import RunFolder
+from flwr_decaf.runs.lock import locked
 from tests.report.conftest import write_run
 
 CONF = str(Path(__file__).parents[2] / "conf" / "ring.toml")
@@ -100,10 +101,13 @@ def test_showing_a_run(tmp_path):
     settings = {"strategy": "dlora", "topology.name": "star", "seed": 0}
     folder = RunFolder.create(tmp_path / "run", settings)
     folder.append([{"node": 0, "round": 0, "phase": "evaluate", "accuracy": 0.25}])
-    result = call("show", folder.path)
+    with locked(folder):
+        result = call("show", folder.path)
     assert result.exit_code == 0
     assert "dlora · star" in result.stdout
     assert result.stdout.splitlines()[-1] == f"Run folder: {folder.path} (running)"
+    left = call("show", folder.path).stdout.splitlines()[-1]
+    assert left == f"Run folder: {folder.path} (interrupted)"
     folder.finish("finished")
     assert call("show", folder.path).stdout.splitlines()[-1] == f"Run folder: {folder.path}"
 
