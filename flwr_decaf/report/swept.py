@@ -1,4 +1,4 @@
-"""One plot: what a setting that was swept does to the score in the end."""
+"""Plot of the final score over the values of a swept setting."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SIZE = (7.2, 3.6)  # inches
 
 
 def score_over_setting(folders: Sequence[RunFolder]) -> Figure | None:
-    """Draw the last score over a setting, a line a method; bars are the range over the seeds.
+    """Draw the final score over a setting, one line per method; bars are the range over the seeds.
 
-    A setting in which the runs of one strategy alone differ, as TAD-LoRA's phase length, makes
-    several methods of that strategy. None unless there is exactly one other.
+    A setting in which only one strategy's runs differ, such as TAD-LoRA's phase length, splits
+    that strategy into several methods. Returns None unless exactly one other setting varies.
     """
     metrics, differences, own = read_metrics(folders), varied(folders), own_settings(folders)
     shared = [name for name in differences if name not in own]
@@ -48,12 +48,12 @@ def score_over_setting(folders: Sequence[RunFolder]) -> Figure | None:
 
 def draw_panel(axes: Axes, rows: pd.DataFrame, y: str, order: list[object]) -> None:
     """Draw one score of every method over the swept values, evenly spaced in ``order``."""
-    # Places, not values: 1, 2, 4, 8, 16 and path, ring, complete are both read best evenly spaced.
+    # Evenly spaced, because both 1, 2, 4, 8, 16 and path, ring, complete are read best this way.
     for method, look in looks(rows["method"]).items():
         bands = rows[rows["method"] == method].groupby("value")[y].agg(["mean", "min", "max"])
         bands = bands.reindex([value for value in order if value in bands.index])
         at = [order.index(value) for value in bands.index]
-        # The mean of equal values may lie beside them by a rounding.
+        # Rounding may put the mean of equal values outside their range.
         around = [
             (bands["mean"] - bands["min"]).clip(lower=0),
             (bands["max"] - bands["mean"]).clip(lower=0),

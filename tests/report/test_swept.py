@@ -19,7 +19,7 @@ def ranks(tmp_path):
     ]
 
 
-def test_a_line_a_method_over_the_values(ranks):
+def test_each_method_has_a_line_over_the_values(ranks):
     assert varied(ranks) == {"rank": [2] * 4 + [16] * 4}
     axes = score_over_setting(ranks).axes
     assert [tick.get_text() for tick in axes[0].get_xticklabels()] == ["2", "16"]
@@ -28,7 +28,7 @@ def test_a_line_a_method_over_the_values(ranks):
     assert lines == {"decaf": pytest.approx([0.75, 0.75]), "fedavg": pytest.approx([0.55, 0.55])}
 
 
-def test_nothing_to_draw_where_nothing_or_more_was_swept(ranks, tmp_path):
+def test_nothing_is_drawn_unless_exactly_one_setting_varies(ranks, tmp_path):
     assert score_over_setting(ranks[:2]) is None
     others = [
         write_run(tmp_path / name, name, **{"lora.rank": 2, "lora.alpha": 1.0})
@@ -37,7 +37,7 @@ def test_nothing_to_draw_where_nothing_or_more_was_swept(ranks, tmp_path):
     assert score_over_setting([*ranks, *others]) is None
 
 
-def test_what_differs_within_one_strategy_alone_makes_methods_of_it(ranks, tmp_path):
+def test_a_setting_that_varies_in_one_strategy_only_splits_it_into_methods(ranks, tmp_path):
     others = [
         write_run(tmp_path / f"alpha-{rank}", "decaf", **{"lora.rank": rank, "lora.alpha": 1.0})
         for rank in (2, 16)
@@ -51,8 +51,8 @@ def test_what_differs_within_one_strategy_alone_makes_methods_of_it(ranks, tmp_p
     }
 
 
-def test_seeds_that_agree_can_be_drawn():
-    # (.1 + .1 + .1) / 3 is more than .1
+def test_seeds_with_equal_scores_can_be_drawn():
+    # (0.1 + 0.1 + 0.1) / 3 is more than 0.1 in floating point
     rows = pd.DataFrame({"method": "decaf", "value": 2, "y": [0.1, 0.1, 0.1]})
     axes = Figure().subplots()
     draw_panel(axes, rows, "y", [2])
