@@ -1,3 +1,4 @@
-"""What runs inside Flower: the ServerApp, the ClientApp, and one run."""
+"""The code that runs inside Flower: the ServerApp, the ClientApp, and a single run."""
 
-ASKED = "FLWR_DECAF_ASKED"  # variable: when the engine was asked for, in seconds since the epoch
+# Environment variable with the time at which flwr-decaf started the engine, in seconds since epoch.
+STARTED_AT = "FLWR_DECAF_STARTED_AT"

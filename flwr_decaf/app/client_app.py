@@ -1,6 +1,6 @@
-"""The ClientApp: ordinary Flower functions that train and score an adapter, and the mod.
+"""The ClientApp: ordinary Flower functions that train and evaluate an adapter, and the mod.
 
-Nothing below knows of peers; FedAvg runs through the same functions.
+The functions do not depend on peers; FedAvg uses the same ones.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from flwr_decaf.strategies import STRATEGIES, FedAvg
 
 
 def matching(msg: Message, context: Context) -> Matching:
-    """Prepare DIMAT's matching on this node's rows."""
+    """Prepare DIMAT's matching on the rows of this node."""
     config, node, _, task, data = _load(msg, context)
-    # Not of the round: mail may come with this round's evaluation or the next one's training.
+    # Independent of the round: posts arrive with its evaluation or with the next training.
     seed = derive_seed(config.seed, "matching", node)
     return matching_on(task, data.train, config.dimat, seed)
 
@@ -41,11 +41,11 @@ app = ClientApp(mods=[peer_mixing_with(matching)])
 
 @app.train()
 def train(msg: Message, context: Context) -> Message:
-    """Train the adapter that the message brings on this node's rows, and send it back."""
+    """Train the adapter in the message on the rows of this node, and send it back."""
     config, node, server_round, task, data = _prepare(msg, context)
     sent = cast(ConfigRecord, msg.content["config"])
     if pretraining.needs_pretraining(task, config.train, config.seed):
-        # FedAvg's nodes need a common start, as its server's model is one; others have their own.
+        # FedAvg needs a common start, since there is one global model; others start on their own.
         if not issubclass(STRATEGIES[config.strategy], FedAvg):
             pretraining.draw_own_start(task, config.seed, node)
         alone = derive_seed(config.seed, "pretraining", node)
@@ -66,7 +66,7 @@ def train(msg: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(msg: Message, context: Context) -> Message:
-    """Score the adapter that the message brings on the common test and on the node's own."""
+    """Evaluate the adapter in the message on the common test set and on the node's own."""
     config, node, server_round, task, data = _prepare(msg, context)
     metrics = evaluate_node(task, data, config.train)
     return _reply(msg, node, server_round, len(data.test), metrics)
@@ -81,7 +81,7 @@ def _prepare(msg: Message, context: Context) -> tuple[Config, int, int, Task, No
 
 def _load(msg: Message, context: Context) -> tuple[Config, int, int, Task, NodeData]:
     sent = cast(ConfigRecord, msg.content["config"])
-    # What a comparison changes from run to run comes with the message; the rest is the run-config.
+    # The message holds the settings that vary within a comparison, the run-config all others.
     config = parse_config({**context.run_config, **json.loads(str(sent.get("settings", "{}")))})
     node, n = (cast(int, context.node_config[key]) for key in ("partition-id", "num-partitions"))
     if config.train.threads:
@@ -89,14 +89,14 @@ def _load(msg: Message, context: Context) -> tuple[Config, int, int, Task, NodeD
     task = load_task(config.model, config.lora, config.data)
     task.model.to(choose_device(config.train.device))
     server_round = cast(int, sent["server-round"])
-    if config.strategy == "centralized":  # whichever node does it has all data, and is node 0
+    if config.strategy == "centralized":  # one node, as node 0, trains on all data
         node, n = 0, 1
     data = load_node_data(config.model, config.lora, config.data, config.seed, node, n)
     return config, node, server_round, task, data
 
 
 def _scaling(sent: ConfigRecord, node: int) -> LossScaling:
-    """Read what the node last reported of fp16's loss scaling: it comes back with the message."""
+    """Read the state of fp16 loss scaling that the node last reported from the message."""
     reported = json.loads(str(sent.get("loss-scaling", "{}")))
     return LossScaling(*reported.get(str(node), ()))
 
@@ -109,9 +109,9 @@ def _reply(
     metrics: dict[str, float],
     trained: Task | None = None,
 ) -> Message:
-    told = {"partition-id": node, "server-round": server_round, "process": os.getpid()}
+    origin = {"partition-id": node, "server-round": server_round, "process": os.getpid()}
     content = RecordDict(
-        {"metrics": MetricRecord({**told, "num-examples": num_examples, **metrics})}
+        {"metrics": MetricRecord({**origin, "num-examples": num_examples, **metrics})}
     )
     if trained is not None:
         content["arrays"] = ArrayRecord(get_adapter(trained.model))

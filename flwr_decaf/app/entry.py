@@ -1,7 +1,7 @@
-"""The apps as Flower's engines load them: what they do is imported when it is to be done.
+"""The apps as Flower's engines load them; their implementations are imported on first use.
 
-Those imports take seconds (torch, transformers, PEFT). Flower's simulation loads both apps before
-it starts Ray, in one process; like this it starts Ray at once.
+The imports take seconds (torch, transformers, PEFT). Flower's simulation loads both apps in one
+process before it starts Ray; with lazy imports, it starts Ray immediately.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ client_app = ClientApp()
 
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Hand the run to ``server_app.app``."""
+    """Pass the run to ``server_app.app``."""
     require_app()
     with quick_imports():
         from flwr_decaf.app.server_app import app as real
@@ -31,13 +31,13 @@ def main(grid: Grid, context: Context) -> None:
 
 @client_app.train()
 def train(msg: Message, context: Context) -> Message:
-    """Hand a train message to ``client_app.app``, mods and all."""
+    """Pass a train message to ``client_app.app`` and its mods."""
     return _answer(msg, context)
 
 
 @client_app.evaluate()
 def evaluate(msg: Message, context: Context) -> Message:
-    """Hand an evaluate message to ``client_app.app``, mods and all."""
+    """Pass an evaluate message to ``client_app.app`` and its mods."""
     return _answer(msg, context)
 
 

@@ -1,4 +1,4 @@
-"""What is tried before a run starts: all that can be known to be wrong by then."""
+"""Checks before a run starts: everything that can be found wrong without training."""
 
 from __future__ import annotations
 
@@ -26,39 +26,40 @@ from flwr_decaf.rules import ALIGNED
 from flwr_decaf.strategies import STRATEGIES, FedAvg
 from flwr_decaf.strategies.relay.arguments import check_byzantine
 from flwr_decaf.text import first_line
-from flwr_decaf.topology.network import Network
 from flwr_decaf.topology.participation import present, read_schedule
 
 _log = logging.getLogger("flwr")
-_TRIED = 100  # rows
+_CHECKED_ROWS = 100
 
 
 def check(config: Config, n: int, trains: bool = True) -> None:
-    """Refuse a run that cannot be, by trying all that is tried before training.
+    """Refuse a run that cannot succeed, before any training.
 
     Parameters
     ----------
     config : Config
-        Of one run.
+        Settings of one run.
     n : int
         Number of nodes.
     trains : bool
-        Whether a step is trained on a batch, by default yes; once a run is enough.
+        Whether to try a training step on one batch; by default True. Once per run is enough.
 
     Raises
     ------
     ValueError
-        In one line: a model, data set or partition that cannot be had on n nodes, LoRA targets
-        that match nothing, a graph that does not exist, a training step that fails.
+        If a model, data set or partition is not available on n nodes, LoRA targets match nothing,
+        a graph does not exist, or the training step fails.
     """
-    if issubclass(STRATEGIES[config.strategy], FedAvg):
-        _refuse_on_a_server(config)
+    strategy = STRATEGIES[config.strategy]
+    network = network_of(config, n, getattr(strategy, "own_weights", "metropolis"))
+    if issubclass(strategy, FedAvg):
+        _refuse_peer_settings(config)
     else:
         schedule = read_schedule(config.participation)
         for server_round in range(1, len(schedule) + 1):
             present(server_round, n, schedule, drop_probability=0.0, seed=0)
         check_byzantine(
-            _network(config, n),
+            network,
             config.robust.method,
             config.robust.liars,
             config.attack.sign_flipping,
@@ -69,20 +70,19 @@ def check(config: Config, n: int, trains: bool = True) -> None:
     _warn_of_skipped_rows(config.data.unsplit())
     _try_rows(task, config)
     _check_what_trains(task, config)
-    _network(config, n)
-    if trains and is_available(config.train.device):  # else nodes are on other machines
+    if trains and is_available(config.train.device):  # else the nodes run on other machines
         _try_step(config.model, config.lora, config.data.unsplit(), config.train, config.seed)
 
 
-@lru_cache(maxsize=64)  # runs that are compared differ in their strategy, mostly
+@lru_cache(maxsize=64)  # the runs of a comparison often differ only in their strategy
 def _try_step(model: Model, lora: Lora, data: Data, train: Train, seed: int) -> None:
-    """Train one step on one batch from the common start, and leave the model as it was."""
+    """Train one step on one batch from the common start, and restore the model."""
     task, device = load_task(model, lora, data), choose_device(train.device)
     tried = (
         f"a trial step with train.precision = {train.precision}, model.dtype = {model.dtype} and "
         f"train.learning-rate = {train.learning_rate} on {device.type}"
     )
-    with _left_as_it_is(task):
+    with _restored(task):
         initialize_adapter(task.model, seed)
         task.model.to(device)
         try:
@@ -103,13 +103,13 @@ def _try_step(model: Model, lora: Lora, data: Data, train: Train, seed: int) -> 
         )
 
 
-# What PyTorch and models raise for settings and batches that they cannot work with.
+# What PyTorch and the models raise for settings and batches that they do not support.
 _FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @contextmanager
-def _left_as_it_is(task: Task) -> Iterator[None]:
-    """Put the adapter, the mode and the device of a model back: the process shares the task."""
+def _restored(task: Task) -> Iterator[None]:
+    """Restore the adapter, mode and device of a model afterwards: the process shares the task."""
     model, training = task.model, task.model.training
     home = next(model.parameters()).device
     held = {name: tensor.clone() for name, tensor in get_adapter(model).items()}
@@ -119,52 +119,47 @@ def _left_as_it_is(task: Task) -> Iterator[None]:
         model.to(home)
         model.train(training)
         set_adapter(model, held)
-        torch.cuda.empty_cache()  # of a GPU, if there is one, that the nodes are to work on
-
-
-def _network(config: Config, n: int) -> Network:
-    own_weights = getattr(STRATEGIES[config.strategy], "own_weights", "metropolis")
-    return network_of(config, n, own_weights)
+        torch.cuda.empty_cache()  # the nodes need the memory of the GPU, if there is one
 
 
 def _check_what_trains(task: Task, config: Config) -> None:
-    """Refuse what is for adapters where a whole model trains, and the other way round."""
+    """Refuse settings for adapters if a whole model is trained, and vice versa."""
     strategy, adapts = STRATEGIES[config.strategy], isinstance(task.model, PeftModel)
     if getattr(strategy, "rule", "") in ALIGNED:
         rows = load_test(config.model, config.lora, config.data, config.seed)
         matching_on(task, rows.select(range(min(2, len(rows)))), Dimat(), seed=0)
     if config.train.pretrain_epochs and adapts:
-        # From starts of their own, adapters would not even share the A that DLoRA-FA freezes.
+        # With different starts, adapters would not even share the A that DLoRA-FA freezes.
         raise ValueError(
-            "train.pretrain-epochs must be 0 where adapters train on a common base, from a common "
-            f"start; got {config.train.pretrain_epochs} with model.task = {config.model.task}; "
-            "leave it out, or set model.task to cnn"
+            "train.pretrain-epochs must be 0 for adapters, which train on a common base from a "
+            f"common start; got {config.train.pretrain_epochs} with model.task = "
+            f"{config.model.task}; leave it out, or set model.task to cnn"
         )
     if config.local_head and not adapts:
         raise ValueError(
-            f"local-head must be false with model.task = {config.model.task}, whose whole model "
-            "trains, so that nothing would be mixed; got true; leave it out"
+            f"local-head must be false with model.task = {config.model.task}, which trains "
+            "the whole model, so that nothing would be mixed; got true; leave it out"
         )
     if getattr(strategy, "adapters_only", False) and not adapts:
         raise ValueError(
             f"strategy must be one for whole models with model.task = {config.model.task}; got "
-            f"{config.strategy!r}, which is about LoRA factors; take dimat, dlora, fedavg or "
+            f"{config.strategy!r}, which is for LoRA factors; use dimat, dlora, fedavg or "
             "local-only"
         )
 
 
 @lru_cache
 def _warn_of_skipped_rows(data: Data) -> None:
-    """Warn once of each data set, however many runs it serves."""
+    """Warn once about each data set, however many runs use it."""
     if skipped := skipped_rows(data):
         _log.warning("data.name: %d rows without a text or a label are left out", skipped)
 
 
 def _try_rows(task: Task, config: Config) -> None:
-    """Encode the test rows and the first train rows: what is wrong with them must show here."""
+    """Encode the test rows and the first training rows, so that errors in them show here."""
     try:
         load_test(config.model, config.lora, config.data, config.seed)
-        _first_rows(task, config.data, config.seed, _TRIED)
+        _first_rows(task, config.data, config.seed, _CHECKED_ROWS)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"data.name must hold rows that model.task = {config.model.task} can encode; got "
@@ -178,7 +173,8 @@ def _first_rows(task: Task, data: Data, seed: int, count: int) -> Dataset:
     return task.encode(rows.select(range(min(count, len(rows)))))
 
 
-def _refuse_on_a_server(config: Config) -> None:
+def _refuse_peer_settings(config: Config) -> None:
+    """Refuse settings that have an effect only without a server."""
     none = Config()
     for key, value, default in (
         ("drop-probability", config.drop_probability, none.drop_probability),
@@ -189,6 +185,6 @@ def _refuse_on_a_server(config: Config) -> None:
     ):
         if value != default:
             raise ValueError(
-                f"{key} must be {default!r} with strategy {config.strategy}; got {value!r}; it is "
-                "for nodes on a graph"
+                f"{key} must be {default!r} with strategy {config.strategy}; got {value!r}; it "
+                "applies only to nodes on a graph"
             )

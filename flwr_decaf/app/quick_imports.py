@@ -1,4 +1,4 @@
-"""Heavy imports without the garbage collector, which looks in vain for a fourth of their time."""
+"""Heavy imports without garbage collection, which takes a quarter of their time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quick_imports() -> Iterator[None]:
-    """Import in the block without garbage collection.
+    """Disable garbage collection while the block imports modules.
 
-    What is imported stays to the end, so later collections, the last one at exit among them, need
-    not look at it either: ``gc.freeze``. (torch, transformers and PEFT: 5.1 s -> 3.9 s, and 1.4 s
-    less at exit.)
+    Imported modules live until the process exits, so ``gc.freeze`` also excludes them from later
+    collections, including the one at exit. For torch, transformers and PEFT, this reduces the
+    import from 5.1 s to 3.9 s and the exit by 1.4 s.
     """
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""One run: one strategy from the evaluation at the start to the adapters in its run folder."""
+"""A single run: one strategy, from the initial evaluation to the adapters in the run folder."""
 
 from __future__ import annotations
 
@@ -39,22 +39,27 @@ def run_once(
     folder: RunFolder,
     checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Run one strategy on the nodes, and leave what came of it in a run folder.
+    """Run one strategy on the nodes, and write its results to a run folder.
 
     Parameters
     ----------
     grid : Grid
         Flower's connection to the nodes.
     nodes : list of int
-        Their ids, by position.
+        Ids of the nodes, in the order of their positions.
     config : Config
-        Of this run, with one strategy.
+        Settings of this run, with one strategy.
     chosen : mapping
-        Settings in which it departs from the run-config that the nodes have; sent to them.
+        Settings that differ from the run-config of the nodes; they are sent with each message.
     folder : RunFolder
-        Created, with status "running".
+        Folder that exists, with status "running".
     checkpoint : Checkpoint, optional
-        Where to go on.
+        Checkpoint to resume from; by default the run starts at round 1.
+
+    Raises
+    ------
+    RuntimeError
+        If nodes fail at the start or the end, or no node trained in some round.
     """
     task = load_task(config.model, config.lora, config.data)
     initial = initialize_adapter(task.model, config.seed)
@@ -81,8 +86,8 @@ def run_once(
     adapters = _final_adapters(strategy, grid, result)
     if isinstance(strategy, DecentralizedStrategy) and len(adapters) < len(nodes):
         raise RuntimeError(
-            f"{len(nodes) - len(adapters)} nodes did not hand over their adapter at the end; go on "
-            "with resume-from, which asks them again"
+            f"{len(nodes) - len(adapters)} nodes did not return their adapters at the end; resume "
+            "the run with resume-from, which requests them again"
         )
     evaluations = last_evaluations(folder.metrics)
     for name, state in adapters.items():
@@ -93,10 +98,10 @@ def run_once(
 
 
 def _send_back_scaling(folder: RunFolder, train_settings: ConfigRecord) -> None:
-    """Let every train message bring what the nodes last reported of fp16's loss scaling.
+    """Add the state of fp16 loss scaling that the nodes last reported to every train message.
 
-    It decides which steps are skipped, so it is kept with the run and not in a node's memory: a
-    resumed run, a restarted node and the node that "centralized" happens to ask find it, too.
+    It decides which steps are skipped, so it is kept with the run rather than in a node's memory.
+    It is then available to resumed runs, restarted nodes, and any node that "centralized" selects.
     """
     known: dict[str, list[float]] = {}
 
@@ -104,7 +109,7 @@ def _send_back_scaling(folder: RunFolder, train_settings: ConfigRecord) -> None:
         for line in lines:
             if "loss-scale" in line:
                 known[str(line["node"])] = [line["loss-scale"], line["growth-tracker"]]
-        if known:  # strategies read the record anew in every round
+        if known:  # strategies read the record again in every round
             train_settings["loss-scaling"] = json.dumps(known)
 
     note(folder.metrics)
@@ -114,7 +119,17 @@ def _send_back_scaling(folder: RunFolder, train_settings: ConfigRecord) -> None:
 def build_strategy(
     config: Config, folder: RunFolder, checkpoint: Checkpoint | None = None
 ) -> Strategy:
-    """Make the strategy that the settings name, with the run folder as its recorder."""
+    """Create the strategy of a run, which records its metrics and failures in the run folder.
+
+    Parameters
+    ----------
+    config : Config
+        Settings of the run.
+    folder : RunFolder
+        Folder of the run.
+    checkpoint : Checkpoint, optional
+        Checkpoint to resume from; by default none.
+    """
 
     def keep(reached: Checkpoint) -> None:
         if is_due(reached.server_round, config.checkpoint_every, config.num_server_rounds):
@@ -175,16 +190,16 @@ def _evaluate_start(
     folder: RunFolder,
     timeout: float,
 ) -> None:
-    """Score the initial adapter on every node, as round 0, whatever the strategy."""
+    """Evaluate the initial adapter on every node as round 0, whatever the strategy."""
     config = ConfigRecord({**settings, "server-round": 0})
     content = RecordDict({"arrays": ArrayRecord(initial), "config": config})
     kind = MessageType.EVALUATE
-    asked = [Message(content=content, message_type=kind, dst_node_id=node) for node in nodes]
-    replies = list(grid.send_and_receive(asked, timeout=timeout))
+    messages = [Message(content=content, message_type=kind, dst_node_id=node) for node in nodes]
+    replies = list(grid.send_and_receive(messages, timeout=timeout))
     errors = [reply for reply in replies if reply.has_error()]
     causes = {reply.metadata.src_node_id: cause_of(reply) for reply in errors}
     if len(replies) < len(nodes):
-        causes[0] = f"{len(nodes) - len(replies)} nodes gave no reply in time"
+        causes[0] = f"{len(nodes) - len(replies)} nodes did not reply in time"
     check_failures(0, causes, asked=len(nodes), tolerated=0)
     folder.recorder("evaluate")([reply.content for reply in replies], "num-examples")
 
@@ -192,7 +207,7 @@ def _evaluate_start(
 def _average_scorer(
     task: Task, config: Config, folder: RunFolder
 ) -> Callable[[int, ArrayRecord], MetricRecord | None]:
-    """Make the function that scores the average over the nodes' models, Dec-LoRA's own metric."""
+    """Make the function that evaluates the average of the nodes' models, Dec-LoRA's own metric."""
 
     def score(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         if not is_due(server_round, config.evaluate_every, config.num_server_rounds):
@@ -200,9 +215,9 @@ def _average_scorer(
         set_adapter(task.model, arrays.to_torch_state_dict())
         test = load_test(config.model, config.lora, config.data, config.seed)
         scores = evaluate_rows(task, test, config.train)
-        told = {f"average-{name}": value for name, value in scores.items()}
-        folder.append([{"round": server_round, "phase": "average", **told}])
-        return MetricRecord(dict(told))
+        averages = {f"average-{name}": value for name, value in scores.items()}
+        folder.append([{"round": server_round, "phase": "average", **averages}])
+        return MetricRecord(dict(averages))
 
     return score
 
@@ -219,7 +234,7 @@ def _write_model(task: Task, card: str, path: Path) -> None:
 
 
 def _check_complete(config: Config, folder: RunFolder) -> None:
-    # Flower's own strategies go on without replies and end "successfully"; a run must not.
+    # Flower's own strategies continue without replies and end "successfully"; a run must fail.
     trained = {line["round"] for line in folder.metrics if line["phase"] == "train"}
     missing = set(range(1, config.num_server_rounds + 1)) - trained
     if missing:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from flwr_decaf.app import ASKED
+from flwr_decaf.app import STARTED_AT
 from flwr_decaf.cli import watchdog
 
 _START_LIMIT = 60.0  # seconds for a SuperLink to answer
@@ -45,7 +45,7 @@ def environment(home: Path) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     # Without an address Ray joins whatever cluster was last started on this machine.
     ray = {"RAY_ADDRESS": os.environ.get("RAY_ADDRESS", "local")}
-    asked = {ASKED: str(time.time())}
+    asked = {STARTED_AT: str(time.time())}
     return {**os.environ, **ENVIRONMENT, **ray, **asked, "FLWR_HOME": str(home), "PATH": path}
 
 

@@ -75,11 +75,9 @@ def simulate(
     check_hub(runs.values())
     folders = {name: RunFolder(folder_of(root, name, len(runs))) for name in runs}
     if values["resume-from"]:
-        from flwr_decaf.runs.resume import check_nodes, check_resumable
+        from flwr_decaf.runs.resume import check_resumable
 
-        check_resumable(root, runs)
-        for folder in folders.values():
-            check_nodes(folder, nodes)
+        check_resumable(root, runs, nodes)
     paths = {name: folder.path for name, folder in folders.items()}
     rounds = {name: run.num_server_rounds for name, run in runs.items()}
 

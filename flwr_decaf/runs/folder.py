@@ -1,13 +1,13 @@
-"""The run folder: what a run leaves behind, and all that a report reads.
+"""The run folder: everything that a run writes, and the only input of a report.
 
 ::
 
     run.json        settings, versions, machine, network, class labels, status
     metrics.jsonl   one line per round, node and phase
-    checkpoint/     the last complete rounds of a run that is not finished, see checkpoint.py
+    checkpoint/     the last complete rounds of an unfinished run, see messages/checkpoint.py
     adapters/       node-<i>/ (or global/ under FedAvg), each in PEFT's own format
 
-Files are written to a temporary name and renamed, so that a reader never sees half of one;
+Files are written to a temporary name and renamed, so that a reader never sees a partial file.
 ``metrics.jsonl`` grows by whole lines. Nothing is pickled.
 """
 
@@ -38,7 +38,8 @@ class RunFolder:
     Parameters
     ----------
     path : Path
-        Where it lies. ``create`` makes it; reading takes it as it is.
+        Where the folder is. ``create`` makes it; reading a folder that does not exist gives an
+        empty ``run`` and no ``metrics``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,12 +54,12 @@ class RunFolder:
         Raises
         ------
         FileExistsError
-            If a run lies there already: nothing is overwritten.
+            If the folder already holds a run, which is never overwritten.
         """
         if (path / "run.json").exists():
             raise FileExistsError(
-                f"run-name must name a new run; {path} holds one; choose another name or leave it "
-                "empty"
+                f"run-name must name a new run; {path} already holds one; choose another name or "
+                "leave it empty"
             )
         path.mkdir(parents=True, exist_ok=True)
         folder = cls(path)
@@ -69,18 +70,27 @@ class RunFolder:
 
     @property
     def run(self) -> dict[str, Any]:
-        """Content of ``run.json``."""
+        """Content of ``run.json``; empty if there is none.
+
+        Raises
+        ------
+        ValueError
+            If the file does not hold a JSON object.
+        """
         file = self.path / "run.json"
         return _object_in(file, file.read_text("utf8")) if file.exists() else {}
 
     def update(self, **values: Any) -> None:
-        """Set values in ``run.json``; None takes one out."""
+        """Set values in ``run.json``; None removes a key."""
         known = {key: value for key, value in {**self.run, **values}.items() if value is not None}
         text = json.dumps(known, indent=2)
         write_atomically(self.path / "run.json", text + "\n")
 
     def finish(self, status: str, **values: Any) -> None:
-        """Set the final status, "finished", "failed" or "interrupted", and the time."""
+        """Record the final status, "finished", "failed" or "interrupted", and the time.
+
+        The checkpoints of a finished run are deleted.
+        """
         self.update(status=status, ended=_now(), **values)
         if status == "finished":
             shutil.rmtree(self.checkpoints, ignore_errors=True)
@@ -91,9 +101,9 @@ class RunFolder:
         return self.path / "checkpoint"
 
     def rewind(self, server_round: int) -> None:
-        """Go back to the end of a round: drop what was written after it, and set "running".
+        """Return to the end of a round: drop what was written after it, and set "running".
 
-        A run that went back to before its first round starts with an evaluation again.
+        A run without a complete round starts over, with the evaluation of round 0.
         """
         kept = [line for line in self.metrics if 0 < server_round >= line["round"]]
         self._started = time.monotonic() - max((line.get("elapsed", 0) for line in kept), default=0)
@@ -105,7 +115,7 @@ class RunFolder:
         self.update(status="running", ended=None, error=None, resumed=resumed)
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Add lines to ``metrics.jsonl``, and hand them to the listeners."""
+        """Append lines to ``metrics.jsonl``, and pass them to the listeners."""
         known = list(lines)
         text = "".join(json.dumps(line) + "\n" for line in known)
         with (self.path / "metrics.jsonl").open("a", encoding="utf8") as file:
@@ -115,17 +125,23 @@ class RunFolder:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of ``metrics.jsonl``; a last line that is cut off is left out."""
+        """All lines of ``metrics.jsonl``, except a last line that is incomplete.
+
+        Raises
+        ------
+        ValueError
+            If a line is not a JSON object.
+        """
         file = self.path / "metrics.jsonl"
         lines = file.read_text("utf8").splitlines(keepends=True) if file.exists() else []
         return [_object_in(file, line) for line in lines if line.endswith("\n")]
 
     def recorder(self, phase: str) -> Callable[[list[RecordDict], str], MetricRecord]:
-        """Make a metrics aggregation function for a strategy that also writes every node's line.
+        """Make a metrics aggregation function for a strategy that also writes a line per node.
 
-        Each record must tell its ``partition-id`` and ``server-round``, as this package's
-        ClientApp does; so the same function serves the router and Flower's FedAvg. Every line also
-        tells the seconds ``elapsed`` since this object was made.
+        Each record must contain ``partition-id`` and ``server-round``, as this package's ClientApp
+        reports them; so the function works for decentralized strategies and for Flower's FedAvg.
+        Every line also contains ``elapsed``, the seconds since this object was created.
 
         Parameters
         ----------
@@ -149,19 +165,19 @@ class RunFolder:
         return record
 
     def note_failure(self, server_round: int, node: int, cause: str) -> None:
-        """Add a line that says who was missing in a round, and why."""
+        """Append a line that records which node was missing in a round, and why."""
         line = {"node": node, "round": server_round, "phase": "missing", "cause": cause[:500]}
         self.append([line])
 
     def save(self, name: str, write: Callable[[Path], object]) -> None:
-        """Let ``write`` fill a folder ``adapters/<name>`` that appears only when it is complete."""
+        """Let ``write`` fill the folder ``adapters/<name>``, which appears only once complete."""
         with replacing(self.path / "adapters" / name) as filled:
             filled.mkdir()
             write(filled)
 
 
 def holds_runs(root: Path) -> bool:
-    """Tell whether a folder is that of a run, or of a comparison with a run in it."""
+    """Check whether a folder is a run folder, or that of a comparison with a run in it."""
     return any(root.glob("run.json")) or any(root.glob("*/run.json"))
 
 
@@ -170,13 +186,13 @@ def _object_in(file: Path, text: str) -> dict[str, Any]:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"{file} must hold JSON; got {text[:40]!r} ({error}); restore the file, or leave its "
-            "folder out"
+            f"{file} must hold JSON; got {text[:40]!r} ({error}); restore the file, or omit its "
+            "folder"
         ) from error
     if not isinstance(content, dict):
         raise ValueError(
-            f"{file} must hold JSON objects; got {text[:40]!r}; restore the file, or leave its "
-            "folder out"
+            f"{file} must hold JSON objects; got {text[:40]!r}; restore the file, or omit its "
+            "folder"
         )
     return content
 

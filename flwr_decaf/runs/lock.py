@@ -1,9 +1,9 @@
-"""One process at a time writes to a run folder: a lock that ends with the process that holds it.
+"""The lock of a run folder: only one process at a time may write to it.
 
-The operating system holds the lock, on the file ``.lock``, so a process that is killed leaves none
-behind. ``run.json`` names the process and its machine. Where several machines share the folder
-they may not see each other's locks: a run that another machine has not ended is taken for running
-until the file ``.lock`` is deleted.
+The operating system holds the lock, on the file ``.lock``, and releases it when the process ends or
+is killed. ``run.json`` names the process and its machine. Machines that share the folder may not see
+each other's locks: an unfinished run of another machine counts as running until the file ``.lock``
+is deleted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from flwr_decaf.runs.folder import RunFolder
 
 _log = logging.getLogger("flwr")
-_PATIENCE = 5.0  # seconds: whoever reads a folder's status holds its lock for a moment
+_PATIENCE = 5.0  # seconds; reading the status of a folder locks it briefly
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
     Raises
     ------
     ValueError
-        If another process is running the run, with its id.
+        If another process is running the run; the message contains its id.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
     _check_machine(folder)
@@ -56,7 +56,7 @@ def check_not_running(folder: RunFolder) -> None:
     Raises
     ------
     ValueError
-        With the process and what to do.
+        If another process is running the run; the message contains its id and what to do.
     """
     _check_machine(folder)
     if _is_held(folder):
@@ -64,9 +64,9 @@ def check_not_running(folder: RunFolder) -> None:
 
 
 def status_of(folder: RunFolder) -> str:
-    """Tell how a run stands: "running", "finished", "failed" or "interrupted".
+    """Get the status of a run: "running", "finished", "failed" or "interrupted".
 
-    A run whose process was killed is interrupted, whatever ``run.json`` says.
+    A run whose process was killed is "interrupted", whatever ``run.json`` says.
     """
     status = str(folder.run.get("status"))
     return "interrupted" if status == "running" and not _is_held(folder) else status
@@ -81,7 +81,7 @@ def _is_held(folder: RunFolder) -> bool:
     try:
         with FileLock(file, timeout=0):
             return False
-    except (Timeout, OSError):  # what may only be read cannot be asked; then run.json decides
+    except (Timeout, OSError):  # without write permission, run.json decides
         return True
 
 
@@ -93,16 +93,16 @@ def _is_unfinished_elsewhere(folder: RunFolder) -> bool:
 def _check_machine(folder: RunFolder) -> None:
     if (folder.path / ".lock").exists() and _is_unfinished_elsewhere(folder):
         raise ValueError(
-            f"resume-from must be a run that nobody is running; {folder.path} was begun by "
-            f"{_holder_of(folder)} and not ended; end it there, or, if it is gone, delete "
+            f"resume-from must be a run that is not running; {folder.path} was started by "
+            f"{_holder_of(folder)} and has not ended; end that process, or, if it is gone, delete "
             f"{folder.path / '.lock'}"
         )
 
 
 def _refusal(folder: RunFolder) -> str:
     return (
-        f"a run folder must have one process that writes to it; {_holder_of(folder)} is running "
-        f"{folder.path}; wait until it has finished, or end that process and resume the run"
+        f"only one process may write to a run folder; {_holder_of(folder)} is running "
+        f"{folder.path}; wait until it has finished, or end it and resume the run"
     )
 
 

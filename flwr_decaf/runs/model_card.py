@@ -1,4 +1,4 @@
-"""The model card beside each adapter that a run leaves: what it was made of, and how it scored."""
+"""The model card of each adapter that a run saves: how it was trained, and its scores."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from flwr_decaf.runs.score import score_of
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
-
 Line = Mapping[str, Any]
 
 
 def last_evaluations(metrics: Iterable[Line]) -> dict[str, Line]:
     """Find the last evaluation after training of each ``node-<i>``, and of the ``global`` model.
 
-    The global model's is any node's: on the common test all have the same score.
+    For the global model, it is that of any node, because all have the same score on the common
+    test.
     """
     last: dict[str, Line] = {}
     for line in metrics:
@@ -30,18 +30,18 @@ def last_evaluations(metrics: Iterable[Line]) -> dict[str, Line]:
 
 
 def model_card(name: str, config: Config, nodes: int, evaluation: Line) -> str:
-    """Write a model card, in Markdown with the front matter that Hugging Face's hub reads.
+    """Write a model card, in Markdown with the front matter that the Hugging Face Hub reads.
 
-    It takes the place of PEFT's own, a form to be filled in that names a path of this machine.
+    It replaces PEFT's own card, a template with blanks that contains a path of this machine.
 
     Parameters
     ----------
     name : str
         ``node-<i>``, or ``global``.
     config : Config
-        Of the run.
+        Settings of the run.
     nodes : int
-        How many there were.
+        Number of nodes.
     evaluation : mapping
         A line of ``metrics.jsonl``; empty if the adapter was not evaluated.
     """
@@ -71,7 +71,7 @@ def _adapter(lora: Lora) -> dict[str, str]:
 
 
 def _without_folder(name: str) -> str:
-    # Where a file lay on this machine tells a reader nothing.
+    # Paths of this machine mean nothing to a reader.
     return Path(name).name if Path(name).exists() else name
 
 
@@ -80,7 +80,7 @@ def _front_matter(config: Config, whole: bool) -> str:
     lines = ["tags:", *(f"- {tag}" for tag in tags)]
     if not whole:
         lines.insert(0, "library_name: peft")
-        # The hub refuses a base model that it does not have: folders, files, packages.
+        # The Hub refuses base models that it does not have, such as folders and packages.
         if _HUB_ID.fullmatch(config.model.name) and not Path(config.model.name).exists():
             lines.insert(0, f"base_model: {config.model.name}")
     return "\n".join(lines) + "\n"
@@ -91,7 +91,7 @@ def _scores(name: str, evaluation: Line) -> dict[str, str]:
     if score is None:
         return {}
     keys = {"common test": score.name}
-    if name != "global":  # each node's own test is another
+    if name != "global":  # each node has a test set of its own
         keys["own test"] = f"local-{score.name}"
     return {
         f"{score.name}, {where}, after round {evaluation['round']}": f"{evaluation[key]:.3f}"

@@ -1,4 +1,4 @@
-"""Which runs of a folder are done, which go on from a checkpoint, and whether they may."""
+"""Resuming runs: whether a folder can be resumed, and from which checkpoint."""
 
 from __future__ import annotations
 
@@ -11,72 +11,76 @@ from flwr_decaf.messages.checkpoint import Checkpoint, load_checkpoint
 from flwr_decaf.runs.folder import RunFolder, holds_runs
 from flwr_decaf.runs.lock import check_not_running
 
-# Where a run lies, and that it is resumed, do not decide what comes out.
+# Settings that do not influence the results of a run.
 _FREE = {"output-dir", "run-name", "resume-from", "checkpoint-every", "tensorboard"}
 
 
-def check_resumable(root: Path, runs: Mapping[str, Config]) -> None:
-    """Refuse a folder whose runs are running, or were begun with other settings.
+def check_resumable(root: Path, runs: Mapping[str, Config], nodes: int | None = None) -> None:
+    """Refuse to resume runs that are still running, or were started with other settings.
 
     Parameters
     ----------
     root : Path
         ``resume-from``: the folder of a run, or of a comparison.
     runs : mapping of str to Config
-        What the settings ask for now.
+        Name -> current settings of the run.
+    nodes : int, optional
+        Number of nodes; by default it is not checked.
 
     Raises
     ------
     ValueError
-        If none of the runs was begun there, one is running, or one was begun with another
-        setting, which is named.
+        If none of the runs was started in this folder, one is running, or one was started with
+        another setting or another number of nodes.
     """
     folders = {name: RunFolder(folder_of(root, name, len(runs))) for name in runs}
-    begun = {name: folder.run for name, folder in folders.items()}
+    started = {name: folder.run for name, folder in folders.items()}
     if not holds_runs(root):
-        what = "holds none, or one that ended before its first round" if root.exists() else "is not"
+        what = "holds no run that was started" if root.exists() else "does not exist"
         raise ValueError(
-            f"resume-from must be the folder of a run that was begun; {root} {what}; name another, "
-            "or start without resume-from"
+            f"resume-from must be the folder of a run; {root} {what}; give another folder, or "
+            "start without resume-from"
         )
-    if not any(begun.values()):
+    if not any(started.values()):
         raise ValueError(
-            f"resume-from must be the folder of a run that was begun with these settings; {root} "
-            f"holds none of {', '.join(runs)}; see output-dir"
+            f"resume-from must be the folder of a run with these settings; {root} holds none of "
+            f"{', '.join(runs)}; see output-dir"
         )
     for folder in folders.values():
         check_not_running(folder)
     defaults = flatten(Config())
-    for name, run in begun.items():
+    for name, run in started.items():
         now, then = flatten(runs[name]), {**defaults, **run.get("settings", flatten(runs[name]))}
         changed = [key for key in now if key not in _FREE and now[key] != then[key]]
         if changed:
-            told = ", ".join(f"{key} was {then[key]!r} and is {now[key]!r}" for key in changed)
+            values = ", ".join(f"{key} was {then[key]!r} and is {now[key]!r}" for key in changed)
             raise ValueError(
-                f"settings must be as when {name} was begun; {told}; set them back, or start a "
-                "new run without resume-from"
+                f"settings must be those with which {name} was started; {values}; set them back, "
+                "or start a new run without resume-from"
             )
+    if nodes is not None:
+        for folder in folders.values():
+            _check_nodes(folder, nodes)
 
 
-def check_nodes(folder: RunFolder, n: int) -> None:
-    """Refuse to go on with another number of nodes than a run was begun with."""
+def _check_nodes(folder: RunFolder, n: int) -> None:
     then = folder.run.get("network", {}).get("nodes", n)
     if then != n:
         raise ValueError(
-            f"num-supernodes must be as when the run was begun; it was {then} and is {n}; give "
+            f"num-supernodes must be as when the run was started; it was {then} and is {n}; use "
             f"--nodes {then}"
         )
 
 
-def go_on(folder: RunFolder, n: int) -> Checkpoint | None:
-    """Bring a folder back to its last whole checkpoint.
+def rewind_to_checkpoint(folder: RunFolder, n: int) -> Checkpoint | None:
+    """Load the last complete checkpoint of a run, and rewind its folder to that round.
 
     Parameters
     ----------
     folder : RunFolder
-        Of a run that was begun and is not finished.
+        Folder of a run that was started and has not finished.
     n : int
-        Nodes that are there now.
+        Current number of nodes.
 
     Returns
     -------
@@ -86,9 +90,9 @@ def go_on(folder: RunFolder, n: int) -> Checkpoint | None:
     Raises
     ------
     ValueError
-        If the run was begun on another number of nodes.
+        If the run was started on another number of nodes, or a file of the folder is damaged.
     """
-    check_nodes(folder, n)
+    _check_nodes(folder, n)
     checkpoint = load_checkpoint(folder.checkpoints)
     folder.rewind(checkpoint.server_round if checkpoint else 0)
     return checkpoint

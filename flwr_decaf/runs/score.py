@@ -1,4 +1,4 @@
-"""The one score by which runs are compared: accuracy where a task has it, else perplexity."""
+"""The score by which runs are compared: accuracy if the task has it, otherwise perplexity."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Score:
     Attributes
     ----------
     name : str
-        Its key in metrics.jsonl; on a node's own test it is ``local-`` and this, for the average
-        over the nodes' models ``average-`` and this.
+        Its key in metrics.jsonl. The score on a node's own test set is ``local-<name>``, that of
+        the average of the nodes' models ``average-<name>``.
     worst : callable
         Picks the worst of several values: ``min`` or ``max``.
     """

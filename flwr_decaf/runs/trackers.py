@@ -1,4 +1,4 @@
-"""TensorBoard event files beside metrics.jsonl, for those who watch runs there (an extra)."""
+"""TensorBoard event files, written in addition to metrics.jsonl (an optional extra)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def event_writer(path: Path, done: int = -1) -> Callable[[Iterable[Mapping[str, 
     path : Path
         Folder of the event files.
     done : int
-        The last round that a resumed run keeps: what earlier files tell of later ones is void.
+        Last round that a resumed run keeps; events of later rounds in earlier files are discarded.
+        By default -1: nothing is kept.
 
     Raises
     ------
@@ -49,7 +50,7 @@ def event_writer(path: Path, done: int = -1) -> Callable[[Iterable[Mapping[str, 
 
 
 def _means(lines: list[Mapping[str, Any]]) -> dict[str, tuple[int, float]]:
-    """Average each metric over the nodes of one round and phase, as they come together."""
+    """Average each metric over the nodes of one round and phase, which arrive together."""
     if not lines:
         return {}
     first = lines[0]

@@ -1,4 +1,4 @@
-"""The trial step: what is refused before a run starts, and what is left as it was."""
+"""The checks before a run starts: what they refuse, and that they leave no trace."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def held(config):
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, NETWORK], ids=["adapter", "network"])
-def test_the_trial_leaves_the_model_as_it_was(settings):
+def test_the_trial_step_restores_the_model(settings):
     config = parse_config(settings)
     before = held(config)
     check(config, 3)
@@ -73,7 +73,7 @@ def test_a_loss_that_is_not_finite_is_refused(small_base):
         check(config, 3)
 
 
-def test_runs_that_differ_in_what_does_not_train_are_tried_once(monkeypatch):
+def test_runs_with_the_same_training_settings_are_tried_once(monkeypatch):
     taken = []
     import flwr_decaf.app.preflight as module
 
@@ -92,12 +92,12 @@ def test_runs_that_differ_in_what_does_not_train_are_tried_once(monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 @pytest.mark.parametrize("same", [True, False])
-def test_half_precision_bases_are_tried(small_base, dtype, same):
+def test_half_precision_bases_pass_the_trial_step(small_base, dtype, same):
     settings = SETTINGS | {"model.name": small_base, "model.dtype": dtype}
     check(parse_config(settings | {"train.precision": dtype if same else "fp32"}), 3)
 
 
-def test_precisions_that_do_not_go_together_are_refused_in_one_line(small_base):
+def test_incompatible_precisions_are_refused_in_one_line(small_base):
     settings = {"model.name": small_base, "model.dtype": "bf16", "train.precision": "fp16"}
     if torch.cuda.is_available():
         settings["train.device"] = "cpu"
@@ -106,31 +106,31 @@ def test_precisions_that_do_not_go_together_are_refused_in_one_line(small_base):
     assert "\n" not in str(e.value)
 
 
-def test_a_device_of_other_machines_is_not_tried():
+def test_a_device_that_only_other_machines_have_is_not_tried():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     check(parse_config(NETWORK | {"train.device": "cuda"}), 3)
 
 
-def test_the_trial_takes_a_fraction_of_a_second_on_the_default_model():
+def test_the_trial_step_is_fast_on_the_default_model():
     config = parse_config(SETTINGS | {"seed": 11, "data.max-length": 48})
-    check(config, 3, trains=False)  # all else is loaded then
+    check(config, 3, trains=False)  # loads everything else
     started = time.perf_counter()
     check(config, 3)
     assert time.perf_counter() - started < 10  # about 0.5 s; a guard against more than one step
 
 
-def test_rows_without_a_text_are_warned_of_once_for_all_runs(small_base, tmp_path, caplog):
+def test_rows_without_a_text_cause_one_warning_for_all_runs(small_base, tmp_path, caplog):
     file = tmp_path / "rows.csv"
     file.write_text("text,label\n" + "one,a\ntwo,b\n" * 10 + ",a\nthree,\n")
     settings = SETTINGS | {"model.name": small_base, "data.name": str(file)}
     for strategy in ("dlora", "decaf"):
         check(parse_config(settings | {"strategy": strategy, "data.partitioner": "iid"}), 2)
-    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert told == ["data.name: 2 rows without a text or a label are left out"]
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == ["data.name: 2 rows without a text or a label are left out"]
 
 
 @pytest.mark.parametrize("strategy", ["dlora", "fedavg"])
-def test_a_local_head_is_for_adapters_on_a_graph(strategy):
+def test_a_local_head_requires_adapters_on_a_graph(strategy):
     with pytest.raises(ValueError, match=r"local-head must be .*alse with "):
         check(parse_config(NETWORK | {"strategy": strategy, "local-head": True}), 3)

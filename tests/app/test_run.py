@@ -1,4 +1,4 @@
-"""What a run sends to the nodes beside the model, with the real ClientApp in this process."""
+"""What a run sends to the nodes besides the model, with the real ClientApp in this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flwr_decaf.app import client_app
 from flwr_decaf.app.run import run_once
 from flwr_decaf.config import flatten, parse_config
 from flwr_decaf.runs.folder import RunFolder
-from flwr_decaf.runs.resume import go_on
+from flwr_decaf.runs.resume import rewind_to_checkpoint
 from tests.local_grid import LocalGrid
 
 SETTINGS = {
@@ -40,7 +40,7 @@ def stop_in_round_3(lines):
 
 
 @pytest.mark.parametrize("strategy", ["dlora", "fedavg", "centralized"])
-def test_loss_scaling_goes_on_from_round_to_round_and_through_a_resume(strategy, tmp_path):
+def test_the_state_of_loss_scaling_survives_rounds_and_resuming(strategy, tmp_path):
     config = parse_config(SETTINGS | {"strategy": strategy})
     whole, resumed = (RunFolder.create(tmp_path / name, flatten(config)) for name in ("1", "2"))
     lines = run(config, whole)
@@ -52,7 +52,7 @@ def test_loss_scaling_goes_on_from_round_to_round_and_through_a_resume(strategy,
     with pytest.raises(ConnectionError):
         run(config, resumed)
     resumed = RunFolder(resumed.path)
-    again = run(config, resumed, checkpoint=go_on(resumed, N))
+    again = run(config, resumed, checkpoint=rewind_to_checkpoint(resumed, N))
     keys = ("round", "node", "train-loss", "loss-scale", "growth-tracker")
     assert [[x[key] for key in keys] for x in again] == [[x[key] for key in keys] for x in lines]
     assert len(adapters(whole)) == (N if strategy == "dlora" else 1)
@@ -60,7 +60,7 @@ def test_loss_scaling_goes_on_from_round_to_round_and_through_a_resume(strategy,
         assert all(torch.equal(x, other[key]) for key, x in one.items())
 
 
-def test_a_new_run_on_the_same_nodes_starts_its_loss_scaling_anew(tmp_path):
+def test_a_new_run_on_the_same_nodes_resets_loss_scaling(tmp_path):
     grid = LocalGrid(client_app.app, N)
     for strategy in ("dlora", "fedavg"):
         config = parse_config(SETTINGS | {"strategy": strategy, "num-server-rounds": 1})
@@ -68,7 +68,7 @@ def test_a_new_run_on_the_same_nodes_starts_its_loss_scaling_anew(tmp_path):
         assert {x["growth-tracker"] for x in lines} == {3}
 
 
-def test_without_fp16_nothing_is_said_of_it(tmp_path):
+def test_without_fp16_no_loss_scaling_is_reported(tmp_path):
     config = parse_config(SETTINGS | {"strategy": "dlora", "train.precision": "bf16"})
     (line, *_) = run(config, RunFolder.create(tmp_path / "1", flatten(config)))
     assert not {"skipped-steps", "loss-scale", "growth-tracker"} & line.keys()

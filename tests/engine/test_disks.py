@@ -1,4 +1,4 @@
-"""Disks that are read-only or full: small file systems in memory, which take root to mount."""
+"""Read-only and full disks: small file systems in memory, which only root can mount."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.engine.test_killed_runs import start
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.skipif(
-        os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting takes root"
+        os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting requires root"
     ),
 ]
 
 
 @pytest.fixture
 def mounted(tmp_path):
-    """A file system with some megabytes, and the way to change its options."""
+    """A file system of a few megabytes, and a function to change its mount options."""
     place = tmp_path / "disk"
     place.mkdir()
 
@@ -48,12 +48,12 @@ def test_a_read_only_disk_is_refused_before_anything_starts(mounted, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_filled_its_disk_says_so_and_goes_on_when_there_is_room(mounted, tmp_path):
+def test_a_run_that_filled_its_disk_fails_with_the_cause_and_can_be_resumed(mounted, tmp_path):
     place, mount = mounted
     log, other = tmp_path / "out", tmp_path / "other"
     assert start(place, "run", log).wait(600) == 1
-    told = log.read_text() + (place / "run" / "log.txt").read_text()
-    assert "make room on the disk, and go on with resume-from" in " ".join(told.split())
+    output = log.read_text() + (place / "run" / "log.txt").read_text()
+    assert "free disk space, and resume the run with resume-from" in " ".join(output.split())
     mount("remount,size=200m")
     assert start(place, "run", log, **{"resume-from": place / "run"}).wait(600) == 0, (
         log.read_text()

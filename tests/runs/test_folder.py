@@ -13,7 +13,7 @@ def folder(tmp_path):
     return RunFolder.create(tmp_path / "run", {"strategy": "decaf"})
 
 
-def test_a_run_says_what_it_is_from_the_start(folder):
+def test_run_json_is_complete_from_the_start(folder):
     run = json.loads((folder.path / "run.json").read_text())
     assert run["status"] == "running"
     assert run["settings"] == {"strategy": "decaf"}
@@ -26,22 +26,22 @@ def test_a_run_is_never_overwritten(folder):
         RunFolder.create(folder.path, {})
 
 
-def test_values_are_added_and_the_end_is_told(folder):
+def test_values_are_added_and_the_end_is_recorded(folder):
     folder.update(network={"nodes": 3})
-    folder.finish("failed", error="why")
+    folder.finish("failed", error="a cause")
     run = folder.run
-    assert (run["status"], run["error"], run["network"]["nodes"]) == ("failed", "why", 3)
+    assert (run["status"], run["error"], run["network"]["nodes"]) == ("failed", "a cause", 3)
     assert run["ended"] >= run["started"]
 
 
-def test_a_line_that_is_cut_off_is_left_out(folder):
+def test_an_incomplete_last_line_is_ignored(folder):
     folder.append([{"round": 1}, {"round": 2}])
     with (folder.path / "metrics.jsonl").open("a") as file:
         file.write('{"round": 3, "acc')
     assert folder.metrics == [{"round": 1}, {"round": 2}]
 
 
-def test_a_folder_that_is_not_there_reads_as_empty(tmp_path):
+def test_a_missing_folder_reads_as_empty(tmp_path):
     assert RunFolder(tmp_path / "none").run == {}
     assert RunFolder(tmp_path / "none").metrics == []
 
@@ -82,7 +82,7 @@ def test_an_adapter_appears_only_when_it_is_complete(folder):
 
 @pytest.mark.parametrize("name", ["run.json", "metrics.jsonl"])
 @pytest.mark.parametrize("text", ['{"status": \n', "[1, 2]\n"])
-def test_a_broken_file_is_named(tmp_path, name, text):
+def test_a_damaged_file_is_named(tmp_path, name, text):
     folder = RunFolder.create(tmp_path / "run", {})
     (folder.path / name).write_text(text)
     with pytest.raises(ValueError, match=f"{folder.path / name} must hold JSON") as info:

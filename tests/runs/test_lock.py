@@ -32,7 +32,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def other(folder):
-    """Another process that runs the run."""
+    """Another process that holds the run."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder.path)], stdout=subprocess.PIPE, text=True
     )
@@ -43,11 +43,11 @@ def other(folder):
     process.stdout.close()
 
 
-def test_a_run_that_is_running_is_not_resumed_and_its_process_is_named(folder, other):
+def test_a_running_run_is_not_resumed_and_its_process_is_named(folder, other):
     assert status_of(folder) == "running"
     with pytest.raises(ValueError, match=rf"process {other.pid} on .* is running .*run; wait"):
         check_resumable(folder.path, runs_of(parse_config({})))
-    folder.update(status="failed")  # as while a failed run is being resumed
+    folder.update(status="failed")  # as for a failed run that is being resumed
     with pytest.raises(ValueError, match=f"process {other.pid} on"):
         check_not_running(folder)
 
@@ -58,7 +58,7 @@ def test_only_one_process_holds_the_lock(folder, other, monkeypatch):
         pytest.fail("both hold it")
 
 
-def test_a_run_that_is_killed_is_interrupted_and_its_lock_taken_over(folder, other, caplog):
+def test_a_killed_run_is_interrupted_and_its_lock_is_taken_over(folder, other, caplog):
     other.kill()
     other.wait()
     assert status_of(folder) == "interrupted"
@@ -71,7 +71,7 @@ def test_a_run_that_is_killed_is_interrupted_and_its_lock_taken_over(folder, oth
     assert f"left unfinished by process {other.pid} on" in caplog.text
 
 
-def test_a_run_that_ended_keeps_its_status_and_its_folder_is_free(folder):
+def test_a_run_that_ended_keeps_its_status_and_releases_its_folder(folder):
     with locked(folder):
         folder.finish("finished")
     assert status_of(folder) == "finished"
@@ -83,7 +83,9 @@ def test_a_run_of_another_machine_is_refused_until_its_lock_is_deleted(folder):
     folder.update(process={"id": 7, "host": "elsewhere"})
     assert status_of(folder) == "running"
     for refuse in (check_not_running, lambda folder: locked(folder).__enter__()):
-        with pytest.raises(ValueError, match=r"begun by process 7 on elsewhere .* delete .*\.lock"):
+        with pytest.raises(
+            ValueError, match=r"started by process 7 on elsewhere .* delete .*\.lock"
+        ):
             refuse(folder)
     (folder.path / ".lock").unlink()
     assert status_of(folder) == "interrupted"
@@ -93,7 +95,7 @@ def test_a_run_of_another_machine_is_refused_until_its_lock_is_deleted(folder):
         pass
 
 
-def test_a_folder_that_is_not_there_yet_can_be_locked(tmp_path):
+def test_a_folder_that_does_not_exist_yet_can_be_locked(tmp_path):
     folder = RunFolder(tmp_path / "runs" / "new")
     with locked(folder):
         RunFolder.create(folder.path, {})

@@ -21,7 +21,7 @@ def card(name="node-3", metrics=SCORES, **settings):
     return yaml.safe_load(front), dict(row for row in rows if len(row) == 2), body
 
 
-def test_a_card_tells_what_an_adapter_was_made_of_and_its_own_last_score():
+def test_a_card_describes_the_training_of_an_adapter_and_its_last_score():
     _, facts, body = card(**{"topology.name": "star", "lora.rank": 4})
     assert "# node-3: LoRA adapter" in body
     assert facts["trained by"] == "`decaf` on 10 nodes, star, 8 rounds, seed 0"
@@ -36,12 +36,12 @@ def test_a_card_names_the_scaling_of_rslora():
     assert facts["scaling"] == "alpha / sqrt(rank) (rsLoRA)"
 
 
-def test_the_score_before_training_is_not_the_adapter_s():
+def test_the_score_before_training_is_not_that_of_the_adapter():
     _, facts, _ = card(metrics=[line for line in SCORES if line["round"] == 0])
     assert not any("accuracy" in what for what in facts)
 
 
-def test_own_tests_are_told_where_there_are_some():
+def test_scores_on_own_tests_are_listed_if_there_are_any():
     line = {"node": 3, "round": 8, "phase": "evaluate", "perplexity": 9.5, "local-perplexity": 7.0}
     _, facts, _ = card(metrics=[line])
     assert facts["perplexity, own test, after round 8"] == "7.000"
@@ -53,12 +53,12 @@ def test_own_tests_are_told_where_there_are_some():
 
 
 @pytest.mark.parametrize("name", ["roberta-large", "meta-llama/Llama-2-7b-hf"])
-def test_the_hub_learns_the_base_model_that_it_has(name):
+def test_the_front_matter_names_base_models_of_the_hub(name):
     front, _, _ = card(**{"model.name": name})
     assert (front["base_model"], front["library_name"]) == (name, "peft")
 
 
-def test_no_path_of_the_machine_is_told(tmp_path):
+def test_a_card_contains_no_path_of_the_machine(tmp_path):
     base, data = tmp_path / "base", tmp_path / "rows.csv"
     base.mkdir()
     data.touch()

@@ -9,7 +9,7 @@ from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.trackers import event_writer
 
 
-def test_the_events_hold_the_means_and_every_node_s_accuracy(tmp_path):
+def test_events_contain_the_means_and_the_accuracy_of_every_node(tmp_path):
     folder = RunFolder.create(tmp_path / "run", {})
     folder.listeners.append(event_writer(folder.path / "tensorboard"))
     for t, accuracies in ((1, (0.2, 0.4)), (2, (0.5, 0.7))):
@@ -29,7 +29,7 @@ def test_the_events_hold_the_means_and_every_node_s_accuracy(tmp_path):
     assert len(folder.metrics) == 4
 
 
-def test_rounds_that_come_again_after_a_resume_count_once(tmp_path):
+def test_rounds_repeated_after_resuming_count_once(tmp_path):
     for done, rounds, value in ((-1, (0, 1, 2), 0.25), (1, (2, 3), 0.75)):
         write = event_writer(tmp_path, done)
         for t in rounds:
