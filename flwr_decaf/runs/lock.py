@@ -1,9 +1,9 @@
 """The lock of a run folder: only one process at a time may write to it.
 
-The operating system holds the lock, on the file ``.lock``, and releases it when the process ends or
-is killed. ``run.json`` names the process and its machine. Machines that share the folder may not see
-each other's locks: an unfinished run of another machine counts as running until the file ``.lock``
-is deleted.
+The operating system holds the lock, on the file ``.lock``, and releases it when the process ends,
+even if it is killed. ``run.json`` names the process and its machine. Machines that share the folder
+may not see each other's locks: an unfinished run of another machine counts as running until the
+file ``.lock`` is deleted.
 """
 
 from __future__ import annotations

@@ -43,6 +43,6 @@ def test_another_number_of_nodes_is_refused_before_anything_starts(tmp_path, mon
     conf.write_text("")
     begun = RunFolder.create(tmp_path / "r", flatten(Config()))
     begun.update(network={"nodes": 4})
-    with pytest.raises(ValueError, match="it was 4 and is 5; give --nodes 4"):
+    with pytest.raises(ValueError, match="it was 4 and is 5; use --nodes 4"):
         simulate.simulate(conf, [f"resume-from={begun.path}"], 5, simulation(5), ROOT, None)
     assert begun.run["status"] == "running"  # untouched
