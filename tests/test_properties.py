@@ -22,7 +22,6 @@ from flwr_decaf.rules import ROBUST, RULES
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.topology.graphs import TOPOLOGIES, build_graph
 from flwr_decaf.topology.mixing_matrix import (
-    WEIGHTS,
     Links,
     edges_of,
     links_of,
@@ -30,7 +29,8 @@ from flwr_decaf.topology.mixing_matrix import (
     mixing_matrix,
     without_nodes,
 )
-from flwr_decaf.topology.time_varying import CHANGING
+from flwr_decaf.topology.time_varying import TIME_VARYING
+from flwr_decaf.topology.weights import WEIGHTS
 from tests.states import lora_state
 
 SEEDS = st.integers(0, 10_000)
@@ -82,7 +82,7 @@ def test_every_graph_has_fair_weights_also_when_nodes_are_missing(
 
 
 @given(
-    dynamic=st.sampled_from(sorted(CHANGING)),
+    dynamic=st.sampled_from(sorted(TIME_VARYING)),
     family=st.sampled_from(sorted(TOPOLOGIES)),
     n=st.integers(5, 25),
     server_round=st.integers(1, 1000),
@@ -93,7 +93,7 @@ def test_a_round_s_graph_is_drawn_alike_every_time_and_weighs_fairly(
     dynamic, family, n, server_round, seed, p
 ):
     base = edges_of(build_graph(family, n, seed))
-    first, again = (CHANGING[dynamic](base, n, seed, p)(server_round) for _ in range(2))
+    first, again = (TIME_VARYING[dynamic](base, n, seed, p)(server_round) for _ in range(2))
     assert np.array_equal(first, again)
     for weights in WEIGHTS:
         w = matrix_of(Links(first, WEIGHTS[weights](first, n)), n)

@@ -141,7 +141,7 @@ def topology(  # noqa: PLR0913 - an argument an option
     from flwr_decaf.config.network import network_of
     from flwr_decaf.report.topology import save_topologies, topology_table
     from flwr_decaf.topology.mixing_matrix import lambda2
-    from flwr_decaf.topology.network import phase_length, rho_in_words
+    from flwr_decaf.topology.network import format_rho, phase_length
 
     settings: dict[str, Value] = {
         "topology.weights": weights,
@@ -162,10 +162,10 @@ def topology(  # noqa: PLR0913 - an argument an option
             bases = {name: network.base for name, network in networks.items()}
             rates = {name: lambda2(w) for name, w in bases.items()}
             told = [
-                f"{name}, {dynamic}: rho = {rho_in_words(network.rho)}, "
+                f"{name}, {dynamic}: rho = {format_rho(network.rho)}, "
                 f"T of TAD-LoRA = {phase_length(network)}"
                 for name, network in networks.items()
-                if network.changes
+                if network.is_time_varying
             ]
         with _errors.status("Drawing"):
             save_topologies(bases, rates, output)

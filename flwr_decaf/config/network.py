@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from flwr_decaf.config.sections import Config
-from flwr_decaf.topology.network import Network, build_changing_network, phase_length
+from flwr_decaf.topology.network import Network, build_time_varying_network, phase_length
 
 
 def network_options(config: Config) -> dict[str, Any]:
-    """Get the arguments that describe the network to a strategy and ``build_changing_network``."""
+    """Return the arguments of a strategy and ``build_time_varying_network`` for the network."""
     topology = config.topology
     return {
         "topology": topology.file or topology.name,
@@ -40,7 +40,7 @@ def network_of(config: Config, n: int, own_weights: str = "metropolis") -> Netwo
     options["weights"] = options["weights"] or own_weights
     if config.strategy == "local-only":
         options |= {"topology": "isolated", "dynamic": "static"}
-    network = build_changing_network(n=n, **options)
+    network = build_time_varying_network(n=n, **options)
     if config.strategy == "tad-lora" and config.tad.phase_length == "auto":
         phase_length(network)  # refuse here what the first round would refuse
     return network

@@ -15,8 +15,8 @@ from flwr_decaf.config.setting import setting
 from flwr_decaf.config.task import Data, Lora, Model, Train
 from flwr_decaf.registries import ROBUST, STRATEGIES
 from flwr_decaf.topology.graphs import TOPOLOGIES
-from flwr_decaf.topology.mixing_matrix import WEIGHTS
-from flwr_decaf.topology.time_varying import CHANGING
+from flwr_decaf.topology.time_varying import TIME_VARYING
+from flwr_decaf.topology.weights import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Topology:
         one_of(["auto", *WEIGHTS]),
     )
     dynamic: str = setting(
-        "static", "How the graph of each round is drawn from the base graph.", one_of(CHANGING)
+        "static", "How the graph of each round is drawn from the base graph.", one_of(TIME_VARYING)
     )
     edge_probability: float = setting(
         0.5,

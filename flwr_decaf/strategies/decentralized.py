@@ -53,9 +53,8 @@ from flwr_decaf.strategies.relay.resuming import (
 )
 from flwr_decaf.strategies.relay.roll_call import has_evaluate, newcomers, roll_call
 from flwr_decaf.strategies.relay.schedules import Schedule, both, is_due
-from flwr_decaf.topology.given import Given, as_topology
-from flwr_decaf.topology.mixing_matrix import check_weights, graph_of, without_nodes
-from flwr_decaf.topology.network import Network, build_changing_network, describe
+from flwr_decaf.topology.conversion import TopologyLike, as_topology
+from flwr_decaf.topology.network import Network, build_time_varying_network, describe
 from flwr_decaf.topology.participation import (
     Participation,
     check_fraction,
@@ -63,6 +62,8 @@ from flwr_decaf.topology.participation import (
     present,
     read_schedule,
 )
+from flwr_decaf.topology.weights import check_weights
+from flwr_decaf.topology.mixing_matrix import graph_of, without_nodes
 
 _log = logging.getLogger("flwr")
 _TIMEOUT = 3600.0  # seconds; Flower's own default
@@ -77,11 +78,11 @@ class DecentralizedStrategy(Strategy):
     ----------
     topology : str, path, networkx.Graph, ndarray, Tensor or list of lists
         A family of ``flwr_decaf.topology.graphs.TOPOLOGIES``, a ``.json`` file, a graph on nodes
-        0 .. n-1, or a mixing matrix: see ``flwr_decaf.topology.given.as_topology``.
+        0 .. n-1, or a mixing matrix: see ``flwr_decaf.topology.conversion.as_topology``.
     weights : str, optional
-        A weight rule of ``flwr_decaf.topology.mixing_matrix.WEIGHTS``; by default the method's own.
+        A weight rule of ``flwr_decaf.topology.weights.WEIGHTS``; by default the method's own.
     dynamic : str
-        How the graph changes from round to round, a key of ``topology.time_varying.CHANGING``.
+        How the graph changes from round to round, a key of ``topology.time_varying.TIME_VARYING``.
     topology_options : mapping, optional
         ``edge_probability``, ``degree``, ``activation_probability``.
     seed : int
@@ -133,7 +134,7 @@ evaluate_metrics_aggr_fn
 
     def __init__(  # noqa: PLR0913 - FedAvg's own arguments are among them
         self,
-        topology: Given = "ring",
+        topology: TopologyLike = "ring",
         *,
         weights: str | None = None,
         dynamic: str = "static",
@@ -318,7 +319,7 @@ evaluate_metrics_aggr_fn
     def network_on(self, n: int) -> Network:
         """Build the network on n nodes, once."""
         if self._network is None or len(self._network.base) != n:
-            self._network = build_changing_network(
+            self._network = build_time_varying_network(
                 self.topology, n, self.weights, self.seed, self.topology_options, self.dynamic
             )
         return self._network

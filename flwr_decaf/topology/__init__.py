@@ -1,1 +1,1 @@
-"""Graphs, mixing matrices and networks: mathematics without Flower."""
+"""Graphs, mixing matrices and time-varying networks: pure mathematics, without Flower."""

@@ -1,7 +1,7 @@
-"""How far the rounds of a time-varying network contract disagreement, on average.
+"""How much the rounds of a time-varying network contract disagreement, on average.
 
-Sparse throughout: a thousand nodes take well under a second, where the mean of W^T W, formed round
-by round as a dense matrix, takes minutes.
+All matrices are sparse: a thousand nodes take well under a second, where the mean of W^T W as a
+dense matrix takes minutes.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ Vector = NDArray[np.float64]
 _ROUNDING = 1e-12
 _ITERATIONS = 50
 _SHIFT = 1e-7
-_CHEAP = 1e7  # multiplications up to which the sparse product is formed
+_CHEAP = 1e7  # the sparse product is formed up to this number of multiplications
 
 
 def contraction_of(rounds: Sequence[Links], n: int, exact: bool) -> tuple[float, float]:
-    """Find the second largest eigenvalue of E[W^T W]; the largest is 1, the nodes' mean.
+    """Compute the second largest eigenvalue of E[W^T W]; the largest is 1, that of the mean.
 
     Parameters
     ----------
     rounds : sequence of Links
-        What stands for W in each round.
+        The links of W in each round.
     n : int
         Number of nodes.
     exact : bool
-        Whether these are all rounds that there are, or a sample of them, at least four. The
-        largest eigenvalue of a sample's mean overestimates: so the slowest direction is found on
-        one half of the sample, and its contraction measured on the other.
+        Whether these are all rounds, or a sample of at least four. The largest eigenvalue of a
+        sample mean is biased upwards. Therefore the slowest direction is found on one half of the
+        sample, and its contraction is measured on the other.
 
     Returns
     -------
     eigenvalue, standard_error : float
-        The eigenvalue is in [0, 1], and 0 for a single node; the error is 0 if it is exact.
+        The eigenvalue is in [0, 1], and 0 for a single node; the standard error is 0 if ``exact``.
     """
     if n == 1:
         return 0.0, 0.0
     matrices = [_sparse(links, n) for links in rounds]
     if exact:
         mean = sum((w.T @ w).toarray() for w in matrices) / len(matrices)
-        # Agreement has the eigenvalue 1 and, less 2 / n in each entry, -1.
+        # Subtracting 2 / n from each entry moves the eigenvalue of consensus from 1 to -1.
         return _capped(np.linalg.eigvalsh(mean - 2 / n)[-1]), 0.0
     halves = matrices[::2], matrices[1::2]
     seen = [_contractions(halves[i], _slowest(halves[1 - i])) for i in (0, 1)]
@@ -72,7 +72,7 @@ def _contractions(rounds: Sequence[csr_array], v: Vector) -> Vector:
 
 
 def _slowest(rounds: Sequence[csr_array]) -> Vector:
-    """Find a unit vector, orthogonal to that of agreement, which the rounds hardly contract."""
+    """Find the unit vector, orthogonal to consensus, that the rounds contract the least."""
     stacked = vstack(rounds, format="csr")
     step = _inverse(stacked, len(rounds)) or (lambda x: stacked.T @ (stacked @ x))
     x = np.random.default_rng(0).normal(size=stacked.shape[1])
@@ -85,10 +85,10 @@ def _slowest(rounds: Sequence[csr_array]) -> Vector:
 
 
 def _inverse(stacked: csr_array, rounds: int) -> Callable[[Vector], Vector] | None:
-    """Make the step of inverse iteration, unless the rounds are too dense for it.
+    """Return the step of inverse iteration, or None if the rounds are too dense for it.
 
-    On sparse graphs eigenvalues lie close together below 1, and plain power iteration takes
-    thousands of steps; dense rounds contract all directions alike.
+    On sparse graphs, the eigenvalues lie close together below 1, and plain power iteration takes
+    thousands of steps. Dense rounds contract all directions alike, so that it suffices.
     """
     if (np.diff(stacked.indptr).astype(float) ** 2).sum() > _CHEAP:
         return None

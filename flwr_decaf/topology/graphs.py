@@ -1,8 +1,8 @@
-"""Communication graphs: a name, a number of nodes, a seed -> an undirected networkx graph.
+"""Communication graphs: a name, a number of nodes and a seed -> an undirected networkx graph.
 
-Nodes are 0 .. n-1, without self-loops (a node always keeps a share of itself; the mixing matrix
-sees to that). Adding one: a function here, a line in ``TOPOLOGIES``, a row in
-tests/test_topology.py.
+Nodes are 0 .. n-1, without self-loops: it is the mixing matrix that gives a node its own weight. To
+add a family, write a function here, a line in ``TOPOLOGIES``, and a row in
+tests/topology/test_graphs.py.
 """
 
 from __future__ import annotations
@@ -22,49 +22,49 @@ T = TypeVar("T")
 
 
 def complete(n: int, seed: int) -> nx.Graph:
-    """Everybody with everybody: degree n - 1."""
+    """Connect every pair of nodes: degree n - 1."""
     return nx.complete_graph(n)
 
 
 def ring(n: int, seed: int) -> nx.Graph:
-    """Each node with the one before and the one after; for n = 2 a single edge."""
+    """Connect each node to the previous and the next one; for n = 2, a single edge."""
     return _circulant(n, [1])
 
 
 def path(n: int, seed: int) -> nx.Graph:
-    """A ring with one edge missing."""
+    """Build a ring without one of its edges."""
     return nx.path_graph(n)
 
 
 def star(n: int, seed: int) -> nx.Graph:
-    """Node 0 with everybody."""
+    """Connect node 0 to all others."""
     return nx.star_graph(n - 1)
 
 
 def bipartite(n: int, seed: int) -> nx.Graph:
-    """Two hubs, each joined to all others and not to one another (the DeCAF paper's)."""
+    """Connect two hubs to all other nodes but not to each other, as in the DeCAF paper."""
     return nx.complete_bipartite_graph(2, n - 2) if n > 2 else nx.path_graph(n)
 
 
 def torus(n: int, seed: int) -> nx.Graph:
-    """The most nearly square periodic grid with n places; for a prime n that is the ring."""
+    """Build the most nearly square periodic grid of n nodes; for a prime n, this is the ring."""
     rows = next(k for k in range(math.isqrt(n), 0, -1) if n % k == 0)
     grid = nx.grid_2d_graph(rows, n // rows, periodic=True)
     return _simple(nx.convert_node_labels_to_integers(grid, ordering="sorted"))
 
 
 def exponential(n: int, seed: int) -> nx.Graph:
-    """Node i with i +- 1, 2, 4, 8, ... modulo n: degree about 2 log2(n)."""
+    """Connect node i to i +- 1, 2, 4, 8, ... modulo n: degree about 2 log2(n)."""
     return _circulant(n, [2**k for k in range(max(n - 1, 1).bit_length())])
 
 
 def erdos_renyi(n: int, seed: int, edge_probability: float = 0.5) -> nx.Graph:
-    """Each possible edge with the same probability. May come out unconnected."""
+    """Include each possible edge with the same probability; the graph may be disconnected."""
     return nx.gnp_random_graph(n, edge_probability, seed=seed)
 
 
 def random_regular(n: int, seed: int, degree: int = 4) -> nx.Graph:
-    """A graph drawn at random among those in which every node has the same degree."""
+    """Draw one of the graphs in which every node has the same degree."""
     if not 0 <= degree < n or n * degree % 2:
         raise ValueError(
             "topology random-regular needs 0 <= degree < n and n * degree even; got "
@@ -74,7 +74,7 @@ def random_regular(n: int, seed: int, degree: int = 4) -> nx.Graph:
 
 
 def small_world(n: int, seed: int, degree: int = 4, edge_probability: float = 0.5) -> nx.Graph:
-    """A ring lattice with edges rewired at random (Watts and Strogatz)."""
+    """Build a ring lattice and rewire its edges at random (Watts and Strogatz)."""
     if not 2 <= degree <= n - 1:
         raise ValueError(
             "topology small-world needs 2 <= degree <= n - 1; got "
@@ -84,7 +84,7 @@ def small_world(n: int, seed: int, degree: int = 4, edge_probability: float = 0.
 
 
 def isolated(n: int, seed: int) -> nx.Graph:
-    """No edges at all: every node trains alone (the local-only baseline)."""
+    """Build a graph without edges: every node trains alone (the local-only baseline)."""
     return nx.empty_graph(n)
 
 
@@ -115,10 +115,10 @@ def build_graph(name: str, n: int, seed: int = 0, **options: Any) -> nx.Graph:
     n : int
         Number of nodes, at least 1.
     seed : int
-        Decides the draw of the random families.
+        Seed of the random families, by default 0.
     **options
-        ``edge_probability`` (erdos-renyi, small-world) and ``degree`` (random-regular,
-        small-world); a family takes those of its signature.
+        ``edge_probability`` (erdos-renyi, small-world; by default 0.5) and ``degree``
+        (random-regular, small-world; by default 4). Other families ignore them.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def build_graph(name: str, n: int, seed: int = 0, **options: Any) -> nx.Graph:
     Raises
     ------
     ValueError
-        If the name is unknown, n < 1, or no such graph exists (with the inequality).
+        If the name is unknown, n < 1, or no such graph exists; the message states the condition.
 
     Examples
     --------
@@ -144,22 +144,33 @@ def build_graph(name: str, n: int, seed: int = 0, **options: Any) -> nx.Graph:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that is not in ``TOPOLOGIES``."""
+    """Reject a name that is not in ``TOPOLOGIES``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such family.
+    """
     if name not in TOPOLOGIES:
         raise ValueError(
-            f"topology.name must be one of {', '.join(TOPOLOGIES)}; got {name!r}; for a graph of "
-            "your own set topology.file"
+            f"topology.name must be one of {', '.join(TOPOLOGIES)}; got {name!r}; for your own "
+            "graph, set topology.file"
         )
 
 
 def read_topology(file: str | Path) -> nx.Graph | Matrix:
-    """Read a graph or a mixing matrix of your own from a JSON file.
+    """Read a graph or a mixing matrix from a JSON file.
 
     Parameters
     ----------
     file : str or Path
-        Holds ``{"edges": [[0, 1], [1, 2]]}``, with an optional ``"nodes": n``, or
-        ``{"matrix": [[...], ...]}``, used as it is after the checks.
+        Contains ``{"edges": [[0, 1], [1, 2]]}``, with an optional ``"nodes": n``, or
+        ``{"matrix": [[...], ...]}``, which is checked and used unchanged.
+
+    Returns
+    -------
+    networkx.Graph or ndarray
+        A graph on nodes 0 .. n-1, or the mixing matrix.
 
     Raises
     ------
@@ -170,12 +181,17 @@ def read_topology(file: str | Path) -> nx.Graph | Matrix:
 
 
 def read_rounds(file: str | Path) -> list[nx.Graph | Matrix]:
-    """Read a list of networks that take turns: ``{"rounds": [{"edges": ...}, ...]}``.
+    """Read a list of networks that are used in turn: ``{"rounds": [{"edges": ...}, ...]}``.
+
+    Parameters
+    ----------
+    file : str or Path
+        A JSON file; each item is a network as in ``read_topology``.
 
     Returns
     -------
     list of networkx.Graph or ndarray
-        Empty if the file holds a single network.
+        Empty if the file describes a single network.
 
     Raises
     ------
@@ -211,6 +227,6 @@ def _circulant(n: int, offsets: list[int]) -> nx.Graph:
 
 
 def _simple(graph: nx.Graph) -> nx.Graph:
-    # Small n folds a neighbour onto the node itself; that is no edge.
+    # For small n, a neighbour may coincide with the node itself; that is not an edge.
     graph.remove_edges_from(list(nx.selfloop_edges(graph)))
     return graph

@@ -1,4 +1,4 @@
-"""Who takes part in a round, for studies of nodes that come and go, and who is evaluated."""
+"""Which nodes participate in a round, for studies of partial participation, and are evaluated."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Participation = Sequence[Sequence[int]]
 
 
 def read_schedule(given: str | Participation) -> Participation:
-    """Read a participation schedule: lists, JSON, or a file with JSON.
+    """Read a participation schedule: lists, JSON, or the path of a JSON file.
 
     Returns
     -------
     sequence of sequence of int
-        The nodes of each round; the lists take turns. Empty for an empty text.
+        The nodes of each round; the lists are used in turn. Empty for an empty text.
 
     Raises
     ------
     ValueError
-        If it is not a list of lists of node numbers, none of them empty.
+        If it is not a list of non-empty lists of node numbers.
 
     Examples
     --------
@@ -44,20 +44,25 @@ def read_schedule(given: str | Participation) -> Participation:
 def present(
     server_round: int, n: int, schedule: Participation, drop_probability: float, seed: int
 ) -> list[int]:
-    """List which of n nodes take part in a round; somebody always does.
+    """List which of n nodes participate in a round; at least one always does.
 
     Parameters
     ----------
     server_round : int
-        From 1.
+        The round, counted from 1.
     n : int
         Number of nodes.
     schedule : sequence of sequence of int
-        Of ``read_schedule``; empty for all nodes in every round.
+        The result of ``read_schedule``; empty for all nodes in every round.
     drop_probability : float
-        Chance that a node which is due stays away.
+        Probability with which a scheduled node drops out.
     seed : int
-        Decides who stays away in this round.
+        Seed of this round's draw.
+
+    Returns
+    -------
+    list of int
+        The nodes that participate.
 
     Raises
     ------
@@ -69,30 +74,33 @@ def present(
     >>> present(2, 4, [[0, 1], [1, 2]], drop_probability=0.0, seed=0)
     [1, 2]
     """
-    due = sorted(set(schedule[(server_round - 1) % len(schedule)])) if schedule else list(range(n))
-    if due[-1] >= n:
+    if schedule:
+        scheduled = sorted(set(schedule[(server_round - 1) % len(schedule)]))
+    else:
+        scheduled = list(range(n))
+    if scheduled[-1] >= n:
         raise ValueError(
-            f"participation must name nodes 0 to {n - 1}; got {due[-1]}; fix the schedule, or "
-            "take more nodes"
+            f"participation must name nodes 0 to {n - 1}; got {scheduled[-1]}; fix the schedule, "
+            "or use more nodes"
         )
     generator = random.Random(seed)
-    chance = [generator.random() for _ in range(n)]
-    staying = [node for node in due if chance[node] >= drop_probability]
-    return staying or [max(due, key=chance.__getitem__)]
+    drawn = [generator.random() for _ in range(n)]
+    staying = [node for node in scheduled if drawn[node] >= drop_probability]
+    return staying or [max(scheduled, key=drawn.__getitem__)]
 
 
 def check_fraction(fraction: float, name: str = "evaluate_fraction") -> float:
-    """Require a share of nodes to evaluate, 0 < share <= 1.
+    """Require the fraction of nodes to evaluate to be > 0 and <= 1.
 
     Raises
     ------
     ValueError
-        If it is none.
+        If it is not; the message calls it ``name``.
     """
     if not 0 < fraction <= 1:
         raise ValueError(
-            f"{name} must be > 0 and <= 1; got {fraction}; 1 evaluates all nodes, and "
-            "evaluate_every = 0 none"
+            f"{name} must be > 0 and <= 1; got {fraction}; use 1 to evaluate all nodes, or "
+            "evaluate_every = 0 to evaluate none"
         )
     return fraction
 
@@ -100,18 +108,23 @@ def check_fraction(fraction: float, name: str = "evaluate_fraction") -> float:
 def draw_evaluated(
     server_round: int, nodes: Sequence[int], fraction: float, last: int, seed: int
 ) -> list[int]:
-    """Draw which nodes are evaluated in a round: all in the last one, which reports compare.
+    """Draw which nodes are evaluated in a round: all of them in the last, which reports compare.
 
     Parameters
     ----------
     server_round, last : int
-        The round, and the run's last.
+        The round, and the last round of the run.
     nodes : sequence of int
-        Who can be.
+        The nodes to draw from.
     fraction : float
-        Share of them, rounded, but one at least.
+        Fraction of them to draw, rounded, but at least one node.
     seed : int
-        Decides the draw, together with the round.
+        Seed of the draw, together with the round.
+
+    Returns
+    -------
+    list of int
+        The nodes to evaluate.
 
     Examples
     --------
@@ -140,6 +153,6 @@ def _are_nodes(nodes: object) -> bool:
 
 def _complaint(given: object, cause: str = "") -> str:
     return (
-        "participation must be a JSON list with a list of nodes for each round, or a file with "
-        f"one; got {given!r}{cause}; write e.g. [[0, 1, 2], [0, 2]]"
+        "participation must be a JSON list with a list of nodes for each round, or the path of a "
+        f"file with one; got {given!r}{cause}; write e.g. [[0, 1, 2], [0, 2]]"
     )

@@ -1,8 +1,9 @@
-"""Graphs that vary from round to round, drawn from a base graph as a function of seed and round.
+"""Time-varying graphs, drawn from a base graph as a function of seed and round.
 
-A family takes the base's edges and returns the draw: round, from 1 -> edges. What it draws depends
-on seed and round alone, so a run that is resumed in round t sees the graphs that it would have
-seen. Adding one: a function here, a line in ``CHANGING``, a row in its test.
+A family takes the edges of the base graph and returns a function from the round, counted from 1, to
+its edges. These depend only on seed and round, so a run that is resumed in round t uses the same
+graphs as one that was never interrupted. To add a family, write a function here, a line in
+``TIME_VARYING``, and a row in tests/topology/test_time_varying.py.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ from numpy.typing import NDArray
 
 from flwr_decaf.seeds import derive_seed
 
-Edges = NDArray[np.int64]  # of shape (edges, 2); in a row i < j, and rows in ascending order
+Edges = NDArray[np.int64]  # of shape (edges, 2): rows (i, j) with i < j, in ascending order
 Draw = Callable[[int], Edges]
-Change = Callable[[Edges, int, int, float], Draw]
+TimeVarying = Callable[[Edges, int, int, float], Draw]
 
 
 def static(base: Edges, n: int, seed: int, probability: float) -> Draw:
-    """The base graph in every round."""
+    """Use the base graph in every round."""
     return lambda server_round: base
 
 
 def edge_activation(base: Edges, n: int, seed: int, probability: float) -> Draw:
-    """Each edge of the base is there with the same probability, independently of the others.
+    """Activate each edge of the base with the same probability, independently of the others.
 
-    Over a complete base that is an Erdos-Renyi graph drawn anew each round, as in TAD-LoRA
-    (arXiv 2602.00451). A node without an edge keeps its own for the round.
+    On a complete base, this draws a new Erdos-Renyi graph in each round, as in TAD-LoRA
+    (arXiv 2602.00451). A node without an active edge keeps its own factors for the round.
     """
 
     def draw(server_round: int) -> Edges:
@@ -40,13 +41,13 @@ def edge_activation(base: Edges, n: int, seed: int, probability: float) -> Draw:
 
 
 def one_peer_exponential(base: Edges, n: int, seed: int, probability: float) -> Draw:
-    """In round t pair the nodes that differ in bit ``(t - 1) mod ceil(log2 n)`` of their number.
+    """Pair in round t the nodes that differ in bit ``(t - 1) mod ceil(log2 n)`` of their number.
 
-    After log2(n) rounds of pure mixing all agree to the bit of rounding, if n is a power of two;
-    else nodes without a partner in a round keep their own. The undirected form (one-peer
-    hypercube) of the one-peer exponential graph of Ying et al. (arXiv 2110.13363), whose messages
-    are directed: here W stays symmetric, so that a failed node can be left out. The base's edges
-    do not matter.
+    If n is a power of two, log2(n) rounds of pure mixing reach exact consensus, up to rounding;
+    otherwise nodes without a partner keep their own factors for the round. This is the undirected
+    form (one-peer hypercube) of the one-peer exponential graph of Ying et al. (arXiv 2110.13363),
+    whose messages are directed: here W is symmetric, so that a failed node can be left out. The
+    edges of the base are not used.
     """
 
     def draw(server_round: int) -> Edges:
@@ -59,13 +60,13 @@ def one_peer_exponential(base: Edges, n: int, seed: int, probability: float) -> 
 
 
 def random_matching(base: Edges, n: int, seed: int, probability: float) -> Draw:
-    """Gossip in pairs: base edges in random order, each taken if both its ends are still free."""
+    """Gossip in pairs: take base edges in random order, each if both its nodes are still free."""
 
     def draw(server_round: int) -> Edges:
         order = _uniform(seed, "random matching", server_round, len(base))
         left, free, chosen = np.arange(len(base)), [True] * n, []
         while len(left):
-            # In blocks: few of a dense graph's edges are still free after the first.
+            # In blocks, since few edges of a dense graph are still free after the first.
             size = min(4 * n, len(left))
             block = left[np.argpartition(order[left], size - 1)[:size]]
             block = block[np.argsort(order[block])]
@@ -80,7 +81,7 @@ def random_matching(base: Edges, n: int, seed: int, probability: float) -> Draw:
 
 
 def token_walk(base: Edges, n: int, seed: int, probability: float) -> Draw:
-    """One edge a round: that over which a token, on a random walk from node 0, moves."""
+    """Use one edge per round: the one along which a token moves on a random walk from node 0."""
     neighbours: list[list[int]] = [[] for _ in range(n)]
     for i, j in base.tolist():
         neighbours[i].append(j)
@@ -97,7 +98,7 @@ def token_walk(base: Edges, n: int, seed: int, probability: float) -> Draw:
     return draw
 
 
-CHANGING: dict[str, Change] = {
+TIME_VARYING: dict[str, TimeVarying] = {
     "static": static,
     "edge-activation": edge_activation,
     "one-peer-exponential": one_peer_exponential,
@@ -107,17 +108,23 @@ CHANGING: dict[str, Change] = {
 
 
 def period_of(name: str, n: int) -> int | None:
-    """Count the rounds after which the graphs of a family repeat; None if they never do."""
-    # At least 2 of one-peer-exponential: a period of 1 stands for the base itself.
+    """Return the number of rounds after which the graphs of a family repeat, or None."""
+    # At least 2 for one-peer-exponential, since a period of 1 stands for the base itself.
     return {"static": 1, "one-peer-exponential": max(_bits(n), 2)}.get(name)
 
 
 def check_dynamic(name: str) -> None:
-    """Refuse a name that is not in ``CHANGING``."""
-    if name not in CHANGING:
+    """Reject a name that is not in ``TIME_VARYING``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such family.
+    """
+    if name not in TIME_VARYING:
         raise ValueError(
-            f"topology.dynamic must be one of {', '.join(CHANGING)}; got {name!r}; take one of "
-            "these, or list the graphs in topology.file"
+            f"topology.dynamic must be one of {', '.join(TIME_VARYING)}; got {name!r}; choose one "
+            "of these, or list the graphs in topology.file"
         )
 
 
@@ -126,5 +133,5 @@ def _bits(n: int) -> int:
 
 
 def _uniform(seed: int, purpose: str, server_round: int, size: int) -> NDArray[np.float64]:
-    # RandomState's stream is frozen, and the same as that of random.Random.
+    # The stream of RandomState is frozen, and the same as that of random.Random.
     return np.random.RandomState([derive_seed(seed, purpose, server_round)]).random_sample(size)

@@ -16,7 +16,7 @@ from flwr_decaf.strategies import DeCAF, DLoRA
 from flwr_decaf.strategies.relay.attacks import liars_among
 from flwr_decaf.strategies.relay.attendance import check_failures
 from flwr_decaf.topology.mixing_matrix import build_network, without_nodes
-from flwr_decaf.topology.network import build_changing_network
+from flwr_decaf.topology.network import build_time_varying_network
 from tests.apps.pure_mixing import (
     app,
     make_app,
@@ -90,7 +90,7 @@ def test_a_node_that_is_gone_is_not_named_by_the_superlink(caplog):
 @pytest.mark.parametrize("dynamic", ["edge-activation", "random-matching", "token-walk"])
 def test_graphs_that_change_mix_by_the_matrix_of_each_round(dynamic):
     n, rounds = 6, 5
-    network = build_changing_network("complete", n, seed=4, dynamic=dynamic)
+    network = build_time_varying_network("complete", n, seed=4, dynamic=dynamic)
     expected = starts(n)
     for t in range(1, rounds + 1):
         expected = network.of_round(t) @ expected
@@ -148,7 +148,7 @@ def test_what_the_rule_cannot_mix_is_refused_before_the_first_round():
     grid = LocalGrid(app, 3)
     with pytest.raises(ValueError, match="use DLoRA"):
         DeCAF("ring").start(grid, ArrayRecord(START), num_rounds=1)
-    with pytest.raises(ValueError, match="it has 4 and there are n=3"):
+    with pytest.raises(ValueError, match="must be for n=3 nodes, 0 to n-1; got one for 4"):
         DLoRA(nx.path_graph(4)).start(grid, ArrayRecord(START), num_rounds=1)
 
 

@@ -1,4 +1,4 @@
-"""What every graph must fulfil. A new family joins with one row in SMALLEST."""
+"""What every graph must satisfy. A new family needs one row in SMALLEST."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def test_number_of_edges_worked_out_by_hand(name, n, edges):
     assert build_graph(name, n, **degree).number_of_edges() == edges
 
 
-def test_the_hubs_of_the_bipartite_graph_are_not_joined():
+def test_the_hubs_of_the_bipartite_graph_are_not_connected_to_each_other():
     graph = build_graph("bipartite", 10)
     assert sorted(graph.neighbors(0)) == sorted(graph.neighbors(1)) == list(range(2, 10))
 
 
-def test_random_families_follow_seed_and_options():
+def test_random_families_depend_on_seed_and_options():
     assert build_graph("erdos-renyi", 10, edge_probability=0.0).number_of_edges() == 0
     assert build_graph("erdos-renyi", 10, edge_probability=1.0).number_of_edges() == 45
     first, second = (set(build_graph("erdos-renyi", 20, seed=s).edges) for s in (0, 1))
@@ -70,12 +70,12 @@ def test_random_families_follow_seed_and_options():
         ("small-world", 4, {"degree": 4}, "2 <= degree <= n - 1; got topology.degree=4 with n=4"),
     ],
 )
-def test_what_cannot_be_built_is_refused(name, n, options, message):
+def test_a_graph_that_cannot_be_built_is_rejected(name, n, options, message):
     with pytest.raises(ValueError, match=message):
         build_graph(name, n, **options)
 
 
-def test_edges_and_matrices_of_your_own(tmp_path):
+def test_edges_and_matrices_from_a_file(tmp_path):
     file = tmp_path / "graph.json"
     file.write_text(json.dumps({"edges": [[0, 1], [1, 2]], "nodes": 4}))
     graph = read_topology(file)
@@ -85,13 +85,13 @@ def test_edges_and_matrices_of_your_own(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{}", '{"edges": [[0]]}', '{"matrix": [["a"]]}'])
-def test_a_file_that_holds_neither_is_refused(tmp_path, text):
+def test_a_file_with_neither_is_rejected(tmp_path, text):
     file = tmp_path / "graph.json"
     file.write_text(text)
     with pytest.raises(ValueError, match="topology.file must be a JSON file with"):
         read_topology(file)
 
 
-def test_a_missing_file_is_refused(tmp_path):
+def test_a_missing_file_is_rejected(tmp_path):
     with pytest.raises(ValueError, match="FileNotFoundError"):
         read_topology(tmp_path / "none.json")

@@ -1,4 +1,4 @@
-"""What every mixing matrix must fulfil, over all graphs and weight rules (invariants 1, 10, 13)."""
+"""What every mixing matrix must satisfy, for all graphs and weight rules (invariants 1, 10, 13)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from flwr_decaf.topology.graphs import build_graph
 from flwr_decaf.topology.mixing_matrix import (
-    WEIGHTS,
     build_network,
     check_mixing_matrix,
     graph_of,
@@ -22,6 +21,7 @@ from flwr_decaf.topology.mixing_matrix import (
     rounds_to_shrink,
     without_nodes,
 )
+from flwr_decaf.topology.weights import WEIGHTS
 from tests.topology.test_graphs import CASES
 
 
@@ -41,7 +41,7 @@ def test_every_matrix_is_doubly_stochastic_on_its_graph(name, n, weights):
 
 @pytest.mark.parametrize("n", [2, 3, 10, 102, 200])
 @pytest.mark.parametrize("name", ["ring", "bipartite"])
-def test_sizes_at_which_others_go_wrong(name, n):  # known defect 3
+def test_sizes_at_which_other_implementations_fail(name, n):  # known defect 3
     w = build_network(name, n)
     assert w.sum(axis=1).tolist() == pytest.approx([1.0] * n)
     assert lambda2(w) < 1
@@ -63,7 +63,7 @@ def test_weights_worked_out_by_hand():
 
 
 @pytest.mark.parametrize(("name", "n"), [case for case in CASES if case[1] > 1])
-def test_laplacian_weights_have_their_spectrum_in_a_third_to_one(name, n):
+def test_the_spectrum_of_laplacian_weights_is_between_a_third_and_one(name, n):
     spectrum = np.linalg.eigvalsh(mixing_matrix(build_graph(name, n), "laplacian"))
     assert spectrum.min() > 1 / 3 - 1e-9
     assert spectrum.max() < 1 + 1e-9
@@ -77,7 +77,7 @@ def test_laplacian_weights_have_their_spectrum_in_a_third_to_one(name, n):
         ("exponential", 20, 5 / 9), ("exponential", 5, 0),
     ],
 )  # fmt: skip
-def test_lambda2_against_the_table(name, n, expected):
+def test_lambda2_of_known_graphs(name, n, expected):
     assert lambda2(build_network(name, n)) == pytest.approx(expected, abs=1e-9)
 
 
@@ -87,7 +87,7 @@ def test_lambda2_of_the_ring_is_known_in_closed_form(n):  # invariant 10
     assert lambda2(build_network("ring", n)) == pytest.approx(expected, abs=1e-9)
 
 
-def test_rounds_to_shrink_is_the_first_round_that_does():
+def test_rounds_to_shrink_is_the_smallest_number_that_suffices():
     w = build_network("ring", 10)
     rounds = rounds_to_shrink(lambda2(w), factor=1000)
     assert lambda2(w) ** rounds <= 1e-3 < lambda2(w) ** (rounds - 1)
@@ -97,18 +97,18 @@ def test_rounds_to_shrink_is_the_first_round_that_does():
 
 @settings(max_examples=50, deadline=None)
 @given(n=st.integers(1, 15), p=st.floats(0, 1), seed=st.integers(0, 999), data=st.data())
-def test_the_spread_shrinks_by_lambda2_and_missing_nodes_keep_w_doubly_stochastic(n, p, seed, data):
+def test_the_distance_shrinks_by_lambda2_and_w_stays_doubly_stochastic(n, p, seed, data):
     w = mixing_matrix(build_graph("erdos-renyi", n, seed, edge_probability=p))
     x = np.random.default_rng(seed).normal(size=(n, 3))
-    spread = np.linalg.norm(x - x.mean(axis=0))
+    distance = np.linalg.norm(x - x.mean(axis=0))
     mixed = np.linalg.matrix_power(w, 4) @ x
-    assert np.linalg.norm(mixed - x.mean(axis=0)) <= lambda2(w) ** 4 * spread + 1e-9
+    assert np.linalg.norm(mixed - x.mean(axis=0)) <= lambda2(w) ** 4 * distance + 1e-9
     missing = data.draw(st.sets(st.integers(0, n - 1)))
     left = check_mixing_matrix(without_nodes(w, missing))
     assert all(left[node, node] == 1 for node in missing)
 
 
-def test_dropped_links_give_their_weight_to_both_ends():
+def test_dropped_links_give_their_weight_to_both_nodes():
     left = without_nodes(build_network("ring", 4), {1})
     third = 1 / 3
     expected = [[2 / 3, 0, 0, third], [0, 1, 0, 0], [0, 0, 2 / 3, third], [third, 0, third, third]]
@@ -125,12 +125,12 @@ def test_dropped_links_give_their_weight_to_both_ends():
         ([[0.3, 0.3], [0.3, 0.3]], "row 0 sums to 0.6"),  # defect 3: a ring of two with thirds
     ],
 )
-def test_a_matrix_that_is_none_is_refused(matrix, message):
+def test_an_invalid_matrix_is_rejected(matrix, message):
     with pytest.raises(ValueError, match=message):
         check_mixing_matrix(np.array(matrix))
 
 
-def test_a_network_from_whatever_describes_it(tmp_path):
+def test_a_network_from_a_graph_a_matrix_or_a_file(tmp_path):
     w = build_network("ring", 4)
     np.testing.assert_allclose(build_network(nx.cycle_graph(4), 4), w)
     np.testing.assert_allclose(build_network(w, 4), w)
@@ -139,24 +139,24 @@ def test_a_network_from_whatever_describes_it(tmp_path):
     np.testing.assert_allclose(build_network(str(file), 4), w)
 
 
-def test_a_network_of_another_size_is_refused():
-    with pytest.raises(ValueError, match="it has 4 and there are n=5 nodes"):
+def test_a_network_of_another_size_is_rejected():
+    with pytest.raises(ValueError, match="must be for n=5 nodes, 0 to n-1; got one for 4 nodes"):
         build_network(nx.cycle_graph(4), 5)
     with pytest.raises(ValueError, match="topology.weights must be one of metropolis"):
         build_network("ring", 5, weights="equal")
 
 
-def test_a_graph_in_pieces_is_warned_about(caplog):
+def test_a_disconnected_graph_causes_a_warning(caplog):
     build_network("ring", 5)
     build_network("isolated", 5)  # on purpose: local-only
     assert not caplog.records
     build_network(nx.empty_graph(2), 2)
-    assert "not connected (2 pieces, lambda2 = 1)" in caplog.text
+    assert "not connected (2 components, lambda2 = 1)" in caplog.text
 
 
 @pytest.mark.parametrize("reach", [2, 3, 5, 7])
 def test_a_zero_own_weight_stays_zero_when_a_node_elsewhere_is_missing(reach):
-    """Rounding must not turn it into -2e-16, which every rule would refuse."""
+    """Rounding must not turn it into -2e-16, which every rule would reject."""
     n = 4 * reach
     shares = np.random.default_rng(reach).dirichlet(np.ones(reach)) / 2
     w = np.zeros((n, n))
@@ -170,6 +170,6 @@ def test_a_zero_own_weight_stays_zero_when_a_node_elsewhere_is_missing(reach):
         np.testing.assert_allclose(left.sum(axis=0), 1, atol=1e-15)
 
 
-def test_entries_that_rounding_left_below_zero_become_zero():
+def test_entries_just_below_zero_become_zero():
     w = np.array([[-2e-16, 1 + 2e-16], [1 + 2e-16, -2e-16]])
     assert check_mixing_matrix(w).min() == 0

@@ -10,28 +10,28 @@ import numpy as np
 import pytest
 
 from flwr_decaf.topology.mixing_matrix import build_network, lambda2
-from flwr_decaf.topology.network import build_changing_network, describe, phase_length
+from flwr_decaf.topology.network import build_time_varying_network, describe, phase_length
 
 
-def test_a_graph_that_stays():
-    network = build_changing_network("ring", 10)
-    assert not network.changes
+def test_a_constant_graph():
+    network = build_time_varying_network("ring", 10)
+    assert not network.is_time_varying
     assert np.array_equal(network.of_round(7), build_network("ring", 10))
     assert network.rho.value == pytest.approx(lambda2(network.base) ** 2)
-    # ring of 10: rho = .873^2 = .762, 1 / sqrt(.238) = 2.05
+    # ring of 10: rho = 0.873^2 = 0.762, 1 / sqrt(0.238) = 2.05
     assert phase_length(network) == 2
-    assert phase_length(build_changing_network("complete", 5)) == 1
+    assert phase_length(build_time_varying_network("complete", 5)) == 1
 
 
-def test_rho_of_random_matchings_on_two_nodes_pairs():
-    # A path of three: each round one of the two edges. E[W^T W] = E[W] (projections), whose
-    # non-trivial eigenvalues are 1/4 and 3/4.
-    network = build_changing_network("path", 3, dynamic="random-matching")
+def test_rho_of_random_matchings_on_a_path_of_three():
+    # Each round has one of the two edges. E[W^T W] = E[W] (projections), whose non-trivial
+    # eigenvalues are 1/4 and 3/4.
+    network = build_time_varying_network("path", 3, dynamic="random-matching")
     assert network.rho.value == pytest.approx(0.75, abs=0.03)
 
 
 def dense_rho(network, rounds):
-    """By the definition."""
+    """Compute rho by its definition."""
     matrices = [network.of_round(t) for t in rounds]
     mean = np.mean([w.T @ w for w in matrices], axis=0)
     return np.sort(np.linalg.eigvalsh(mean))[-2]
@@ -39,7 +39,7 @@ def dense_rho(network, rounds):
 
 @pytest.mark.parametrize(("n", "period"), [(6, 3), (64, 6), (100, 7), (300, 9)])
 def test_rho_of_a_periodic_network_is_exact(n, period):
-    network = build_changing_network("ring", n, dynamic="one-peer-exponential")
+    network = build_time_varying_network("ring", n, dynamic="one-peer-exponential")
     assert network.rho.value == pytest.approx(dense_rho(network, range(1, period + 1)), abs=1e-9)
     assert network.rho[1:] == (0.0, period)
 
@@ -55,15 +55,15 @@ def test_rho_of_a_periodic_network_is_exact(n, period):
     ],
 )
 def test_rho_is_estimated_without_bias(topology, n, dynamic, expected):
-    value, error, rounds = build_changing_network(topology, n, dynamic=dynamic).rho
+    value, error, rounds = build_time_varying_network(topology, n, dynamic=dynamic).rho
     assert rounds > 100
     assert 0 < error < 0.02
     assert abs(value - expected) < 4 * error
 
 
-def test_rho_in_words():
-    drawn = describe(build_changing_network("complete", 10, dynamic="random-matching"))[-1]
-    assert re.fullmatch(r"rho: 0\.4\d\d\d \(standard error 0\.0\d+, 500 rounds drawn\)", drawn)
+def test_an_estimated_rho_is_described_with_its_standard_error():
+    drawn = describe(build_time_varying_network("complete", 10, dynamic="random-matching"))[-1]
+    assert re.fullmatch(r"rho: 0\.4\d\d\d \(standard error 0\.0\d+, 500 rounds sampled\)", drawn)
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_rho_in_words():
     [("ring", "edge-activation"), ("complete", "edge-activation"), ("torus", "random-matching")],
 )
 def test_rho_of_a_thousand_nodes_is_quick(topology, dynamic):
-    network = build_changing_network(topology, 1000, dynamic=dynamic)
+    network = build_time_varying_network(topology, 1000, dynamic=dynamic)
     started = time.process_time()
     rho = network.rho
-    assert time.process_time() - started < 3  # 1 on a machine with nothing else to do
+    assert time.process_time() - started < 3  # about 1 on an idle machine
     assert network.rho is rho
     assert 0 < rho.value < 1
 
@@ -82,7 +82,7 @@ def test_rho_of_a_thousand_nodes_is_quick(topology, dynamic):
 def test_rho_grows_as_edges_become_rare():
     def at(p):
         options = {"activation_probability": p}
-        return build_changing_network(
+        return build_time_varying_network(
             "complete", 10, topology_options=options, dynamic="edge-activation"
         )
 
@@ -95,40 +95,41 @@ def test_rho_grows_as_edges_become_rare():
         phase_length(at(0.0))
 
 
-def test_the_seed_decides():
+def test_the_rounds_depend_on_the_seed():
     first, again, other = (
-        build_changing_network("complete", 8, seed=seed, dynamic="edge-activation")
+        build_time_varying_network("complete", 8, seed=seed, dynamic="edge-activation")
         for seed in (1, 1, 2)
     )
     assert np.array_equal(first.of_round(3), again.of_round(3))
     assert not np.array_equal(first.of_round(3), other.of_round(3))
 
 
-def test_a_list_of_graphs_from_a_file_takes_turns(tmp_path, caplog):
+def test_graphs_listed_in_a_file_are_used_in_turn(tmp_path, caplog):
     file = tmp_path / "rounds.json"
     rounds = [
         {"edges": [[0, 1]], "nodes": 3},
         {"matrix": [[1, 0, 0], [0, 0.5, 0.5], [0, 0.5, 0.5]]},
     ]
     file.write_text(json.dumps({"rounds": rounds}))
-    network = build_changing_network(str(file), 3)
-    assert network.changes
+    network = build_time_varying_network(str(file), 3)
+    assert network.is_time_varying
     assert network.of_round(1).tolist() == [[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]]
     assert network.of_round(2).tolist() == rounds[1]["matrix"]
     assert np.array_equal(network.of_round(3), network.of_round(1))
     assert network.rho.value == pytest.approx(0.75)
-    assert not caplog.records  # in pieces each, but not together
+    assert not caplog.records  # neither is connected, but together they are
 
 
-def test_what_cannot_change_is_refused(tmp_path):
+def test_a_matrix_cannot_be_combined_with_dynamic(tmp_path):
     with pytest.raises(ValueError, match=r"topology\.dynamic draws from a graph; got 'token-walk'"):
-        build_changing_network(np.eye(3), 3, dynamic="token-walk")
-    assert build_changing_network(nx.path_graph(3), 3, dynamic="token-walk").changes
+        build_time_varying_network(np.eye(3), 3, dynamic="token-walk")
+    assert build_time_varying_network(nx.path_graph(3), 3, dynamic="token-walk").is_time_varying
 
 
-def test_a_network_in_words():
-    assert describe(build_changing_network("ring", 10)) == [
+def test_description_of_a_network():
+    assert describe(build_time_varying_network("ring", 10)) == [
         "Nodes: 10, edges: 10, degree: 2 to 2",
         "lambda2: 0.8727",
     ]
-    assert describe(build_changing_network("star", 2, dynamic="token-walk"))[-1] == "rho: 0.0000"
+    walk = build_time_varying_network("star", 2, dynamic="token-walk")
+    assert describe(walk)[-1] == "rho: 0.0000"

@@ -5,7 +5,7 @@ import pytest
 from flwr_decaf.topology.participation import present, read_schedule
 
 
-def test_rounds_take_turns_and_nobody_is_counted_twice(tmp_path):
+def test_rounds_are_used_in_turn_and_no_node_counts_twice(tmp_path):
     file = tmp_path / "schedule.json"
     file.write_text("[[2, 0, 2], [1]]")
     schedule = read_schedule(str(file))
@@ -13,7 +13,7 @@ def test_rounds_take_turns_and_nobody_is_counted_twice(tmp_path):
     assert present(1, 3, read_schedule(""), 0.0, seed=0) == [0, 1, 2]
 
 
-def test_of_those_due_some_stay_away_but_never_all():
+def test_some_scheduled_nodes_drop_out_but_never_all():
     counts = [len(present(1, 10, [[1, 3, 5, 7]], 0.5, seed)) for seed in range(400)]
     assert min(counts) == 1
     assert sum(counts) / len(counts) == pytest.approx(2, abs=0.3)
@@ -24,12 +24,12 @@ def test_of_those_due_some_stay_away_but_never_all():
 @pytest.mark.parametrize(
     "text", ["no/such/file", "[", "[]", "[[]]", "[1]", '[["a"]]', "[[-1]]", "[[true]]", "[[0.5]]"]
 )
-def test_what_cannot_be_read_is_refused_in_one_line(text):
+def test_an_unreadable_schedule_is_rejected_in_one_line(text):
     with pytest.raises(ValueError, match=r"participation must be a JSON list .*write e.g.") as info:
         read_schedule(text)
     assert "\n" not in str(info.value)
 
 
-def test_a_node_that_does_not_exist_is_refused():
+def test_a_node_that_does_not_exist_is_rejected():
     with pytest.raises(ValueError, match="participation must name nodes 0 to 2; got 3"):
         present(1, 3, [[0, 3]], 0.0, seed=0)

@@ -110,7 +110,7 @@ def check_byzantine(
         raise ValueError(
             f"{names[1]} must leave honest nodes; got {sign_flipping} of {n} nodes; lower it"
         )
-    rounds = range(1, (_LOOKED_AT if network.changes else 1) + 1)
+    rounds = range(1, (_LOOKED_AT if network.is_time_varying else 1) + 1)
     degrees = np.concatenate([degrees_of(network.of_round(t)) for t in rounds])
     if needed > degrees.max():
         raise ValueError(

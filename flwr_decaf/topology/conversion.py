@@ -1,4 +1,4 @@
-"""What users give as a topology, brought into one of three forms or refused in one line."""
+"""Conversion of whatever users pass as a topology to one of three forms."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 
 from flwr_decaf.topology.graphs import Matrix, check_name
 
-Given = str | os.PathLike[str] | nx.Graph | Matrix | Sequence[Sequence[float]]
+TopologyLike = str | os.PathLike[str] | nx.Graph | Matrix | Sequence[Sequence[float]]
 _FORMS = (
     "the name of a family, a path to a .json file, an undirected networkx graph, or a mixing matrix"
 )
 
 
 def as_topology(given: Any) -> str | nx.Graph | Matrix:
-    """Bring what describes a network into one of three forms.
+    """Convert a description of a network to one of three forms.
 
     Parameters
     ----------
     given : str, path, networkx.Graph, ndarray, Tensor, sparse array or list of lists
         A name of ``TOPOLOGIES``; a ``.json`` file; a graph on nodes 0 .. n-1; or a mixing matrix.
-        A directed graph is taken if each of its edges goes both ways, a multigraph if it has no
-        parallel edges. Self-loops of a graph are left out: the mixing matrix gives every node its
+        A directed graph is accepted if it has the reverse of every edge, a multigraph if it has no
+        parallel edges. Self-loops of a graph are ignored: the mixing matrix gives every node its
         own weight.
 
     Returns
@@ -36,9 +36,9 @@ def as_topology(given: Any) -> str | nx.Graph | Matrix:
     Raises
     ------
     ValueError
-        If the name, the file's ending, the nodes, the edges or their weights do not fit.
+        If the name, the file's suffix, the nodes, the edges or their weights are not valid.
     TypeError
-        If it is nothing of these.
+        If it is none of these types.
     """
     if isinstance(given, os.PathLike):
         given = os.fspath(given)
@@ -52,7 +52,7 @@ def as_topology(given: Any) -> str | nx.Graph | Matrix:
 
 
 def _simple(graph: nx.Graph) -> nx.Graph:
-    """Check a graph's nodes, directions and weights, and copy it without self-loops."""
+    """Check the nodes, directions and weights of a graph, and copy it without self-loops."""
     n = len(graph)
     if set(graph) != set(range(n)):
         odd = next(node for node in graph if node not in range(n))

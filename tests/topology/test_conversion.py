@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from flwr_decaf.topology.given import as_topology
-from flwr_decaf.topology.mixing_matrix import WEIGHTS, build_network
-from flwr_decaf.topology.network import build_changing_network
+from flwr_decaf.topology.conversion import as_topology
+from flwr_decaf.topology.mixing_matrix import build_network
+from flwr_decaf.topology.network import build_time_varying_network
+from flwr_decaf.topology.weights import WEIGHTS
 
 RING = build_network("ring", 4)
 
@@ -29,9 +30,9 @@ def loops():
     ],
     ids=["lists", "tuples", "tensor", "graph", "both ways", "multigraph", "self-loop", "weight 1"],
 )  # fmt: skip
-def test_what_is_obviously_a_ring(given):
+def test_all_representations_of_a_ring_are_accepted(given):
     np.testing.assert_allclose(build_network(given, 4), RING)
-    np.testing.assert_allclose(build_changing_network(given, 4).base, RING)
+    np.testing.assert_allclose(build_time_varying_network(given, 4).base, RING)
 
 
 def test_a_path_is_a_file(tmp_path):
@@ -68,13 +69,13 @@ def named():
         (nx.relabel_nodes(nx.path_graph(3), {0: 3}), ValueError, "got 3 among 3 nodes"),
     ],
 )
-def test_what_is_no_topology_is_refused_in_one_line(given, kind, message):
+def test_anything_else_is_rejected_in_one_line(given, kind, message):
     with pytest.raises(kind, match=message) as info:
         as_topology(given)
     assert "\n" not in str(info.value)
 
 
 @pytest.mark.parametrize("rule", WEIGHTS)
-def test_all_rules_refuse_edge_weights(rule):
+def test_edge_weights_are_rejected_with_every_rule(rule):
     with pytest.raises(ValueError, match="must have no weights"):
         build_network(weighted(), 3, rule)
