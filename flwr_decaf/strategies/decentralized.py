@@ -54,6 +54,7 @@ from flwr_decaf.strategies.relay.resuming import (
 from flwr_decaf.strategies.relay.roll_call import has_evaluate, newcomers, roll_call
 from flwr_decaf.strategies.relay.schedules import Schedule, both, is_due
 from flwr_decaf.topology.conversion import TopologyLike, as_topology
+from flwr_decaf.topology.mixing_matrix import graph_of, without_nodes
 from flwr_decaf.topology.network import Network, build_time_varying_network, describe
 from flwr_decaf.topology.participation import (
     Participation,
@@ -63,7 +64,6 @@ from flwr_decaf.topology.participation import (
     read_schedule,
 )
 from flwr_decaf.topology.weights import check_weights
-from flwr_decaf.topology.mixing_matrix import graph_of, without_nodes
 
 _log = logging.getLogger("flwr")
 _TIMEOUT = 3600.0  # seconds; Flower's own default
