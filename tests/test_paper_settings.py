@@ -94,7 +94,7 @@ def test_graph_schedule_and_adapter_can_be_built(conf, tmp_path):
         strategy = build_strategy(config, RunFolder(tmp_path))
         if isinstance(strategy, DecentralizedStrategy):
             strategy.network = network_of(config, 10, strategy.weights)
-            phases = {strategy.schedule(t).trains for t in range(1, 200)}
+            phases = {strategy.schedule(t).trained for t in range(1, 200)}
             assert phases == PHASES.get(config.strategy, {"AB"})
         if config.model.task == "cnn":
             check_whole_model(config)

@@ -108,7 +108,7 @@ def test_a_round_s_graph_is_drawn_alike_every_time_and_weighs_fairly(
     name=st.sampled_from(sorted(RULES)),
     robust=st.sampled_from(sorted(ROBUST)),
     size=st.integers(1, 6),
-    liars=st.integers(0, 3),
+    byzantine=st.integers(0, 3),
     rank=st.integers(1, 4),
     shapes=st.lists(st.tuples(st.integers(1, 7), st.integers(1, 7)), min_size=1, max_size=3),
     seed=SEEDS,
@@ -116,7 +116,7 @@ def test_a_round_s_graph_is_drawn_alike_every_time_and_weighs_fairly(
 )
 @settings(deadline=None)
 def test_every_rule_gives_back_a_finite_state_of_the_same_form(
-    name, robust, size, liars, rank, shapes, seed, zero
+    name, robust, size, byzantine, rank, shapes, seed, zero
 ):
     layers = {f"l{i}": shape for i, shape in enumerate(shapes)}
     states = [lora_state(seed + i, rank, layers) for i in range(size)]
@@ -125,7 +125,7 @@ def test_every_rule_gives_back_a_finite_state_of_the_same_form(
     if zero:  # as at the start: B = 0
         states = [{k: 0 * x if "lora_B" in k else x for k, x in state.items()} for state in states]
     drawn = np.random.default_rng(seed).dirichlet(np.ones(size))
-    mixed = ROBUST[robust](RULES[name], liars)(states, drawn.tolist())
+    mixed = ROBUST[robust](RULES[name], byzantine)(states, drawn.tolist())
     assert list(mixed) == list(states[0])
     for key, x in mixed.items():
         assert (x.shape, x.dtype) == (states[0][key].shape, states[0][key].dtype)

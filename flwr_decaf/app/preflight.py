@@ -61,9 +61,9 @@ def check(config: Config, n: int, trains: bool = True) -> None:
         check_byzantine(
             network,
             config.robust.method,
-            config.robust.liars,
+            config.robust.byzantine,
             config.attack.sign_flipping,
-            names=("robust.liars", "attack.sign-flipping"),
+            names=("robust.byzantine", "attack.sign-flipping"),
         )
     task = load_task(config.model, config.lora, config.data)
     partition_rows(config.data, n, config.seed)

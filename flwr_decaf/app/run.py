@@ -157,7 +157,7 @@ def build_strategy(
         "drop_probability": config.drop_probability,
         "local_head": config.local_head,
         "robust": config.robust.method,
-        "liars": config.robust.liars,
+        "byzantine": config.robust.byzantine,
         "sign_flipping": config.attack.sign_flipping,
     }
     if config.strategy != "local-only":

@@ -168,7 +168,7 @@ def mix(
         Senders of posts that were not used, and why.
     """
     started = time.perf_counter()
-    posts, refused = read_posts(mail.posts, like=select(own, mail.travels))
+    posts, refused = read_posts(mail.posts, like=select(own, mail.exchanged))
     with _one_thread():  # both ends of an edge must find the same norms, to the bit
         refused |= outliers(own, {sender: own | post for sender, post in posts.items()})
     posts = {sender: post for sender, post in posts.items() if sender not in refused}
@@ -178,17 +178,17 @@ def mix(
         metrics["mixing-interference"] = 0.0
     if mail.rule in ALIGNED:
         metrics["matching-seconds"] = 0.0
-    if not posts or len(posts) < NEEDED[mail.robust](mail.liars):
+    if not posts or len(posts) < NEEDED[mail.robust](mail.byzantine):
         metrics["mixing-neighbours"] = 0.0
         return own, metrics, refused
     weight_of = dict(zip(mail.posts, mail.weights[1:], strict=True))
     weights = [weight_of[sender] for sender in posts]
     weights = [max(1.0 - sum(weights), 0.0) if refused else mail.weights[0], *weights]
     # A factor that did not travel is not mixed, whatever the mail says.
-    mixed = "".join(factor for factor in mail.mixes if factor in mail.travels)
+    mixed = "".join(factor for factor in mail.mixed if factor in mail.exchanged)
     dense = not mail.local_head
     states = [select(state, mixed, dense) for state in (own, *posts.values())]
-    rule = ROBUST[mail.robust](RULES[mail.rule], mail.liars)
+    rule = ROBUST[mail.robust](RULES[mail.rule], mail.byzantine)
     matching = time.perf_counter()
     alignment = prepare() if mail.rule in ALIGNED else None
     if alignment:
@@ -255,18 +255,20 @@ def _keep_and_post(content: RecordDict, context: Context, held: State, mail: Mai
     returned = arrays.to_torch_state_dict()
     check_alike(held, returned, who=records.TRAINED)
     trained = {name: returned[name] for name in held}
-    _check_frozen(held, trained, mail.trains)
-    posted = select(trained, mail.travels)
+    _check_frozen(held, trained, mail.trained)
+    posted = select(trained, mail.exchanged)
     post = record_of(pack_shared(posted))
     content[records.POST] = post
-    # One object where all of it travels: packed once, and pickled once with the reply.
+    # One object where all of it is exchanged: packed once, and pickled once with the reply.
     whole = posted.keys() == trained.keys()
     _keep(context, post if whole else pack_record(trained), mail)
 
 
-def _check_frozen(held: State, trained: State, trains: str) -> None:
+def _check_frozen(held: State, trained: State, factors: str) -> None:
     for name in held:
-        if (factor_of(name) or trains) not in trains and not torch.equal(held[name], trained[name]):
+        if (factor_of(name) or factors) not in factors and not torch.equal(
+            held[name], trained[name]
+        ):
             raise ValueError(
                 f"{name} is frozen in this round, but the train function changed it; pass the "
                 'message\'s config["trainable-factors"] to flwr_decaf.clients.freeze_factors'

@@ -103,21 +103,21 @@ class Dimat:
 
 @dataclass(frozen=True)
 class Robust:
-    """Mixing that withstands neighbours that lie."""
+    """Mixing that withstands Byzantine neighbours."""
 
     method: str = setting(
         "none", "Robust mixing rule against Byzantine neighbours.", one_of(ROBUST)
     )
-    liars: int = setting(
+    byzantine: int = setting(
         1,
         "Number of Byzantine neighbours that a node withstands.",
-        at_least(0, "how many of a node's neighbours may lie"),
+        at_least(0, "how many of a node's neighbours may be Byzantine"),
     )
 
 
 @dataclass(frozen=True)
 class Attack:
-    """Nodes that lie, for studies."""
+    """Byzantine nodes, for studies."""
 
     sign_flipping: int = setting(
         0,

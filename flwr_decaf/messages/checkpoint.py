@@ -38,7 +38,7 @@ class Letter(NamedTuple):
 
     weights: tuple[float, ...]
     posts: Mapping[int, Array]
-    mixes: str = "AB"
+    mixed: str = "AB"
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             node: {
                 "weights": letter.weights,
                 "posts": {sender: name(post) for sender, post in letter.posts.items()},
-                "mixes": letter.mixes,
+                "mixed": letter.mixed,
             }
             for node, letter in checkpoint.mail.items()
         },
@@ -128,9 +128,7 @@ def _read(place: Path) -> Checkpoint:
         return {int(node): packed(tensors[name].tobytes()) for node, name in names.items()}
 
     mail = {
-        int(node): Letter(
-            tuple(letter["weights"]), posts(letter["posts"]), letter.get("mixes", "AB")
-        )
+        int(node): Letter(tuple(letter["weights"]), posts(letter["posts"]), letter["mixed"])
         for node, letter in content["mail"].items()
     }
     pending = frozenset(content["pending"])

@@ -23,18 +23,18 @@ class Mail:
         The node's row of W: its own first, then one for each post, in the posts' order.
     posts : mapping of int to Array
         Packed states of the neighbours, by their position in the graph.
-    trains, travels : str
+    trained, exchanged : str
         Factors ("AB", "A", "B") that the next training moves, and that nodes post.
     arrays_key : str
         Name of the record in which the user's functions expect and return the arrays.
     repeated : bool
         Whether the node has mixed this mail before, and told of it, but lost the result.
-    mixes : str
+    mixed : str
         Factors of the posts that are mixed.
     robust : str
         Key of ``registries.ROBUST``.
-    liars : int
-        Neighbours that may lie.
+    byzantine : int
+        Number of neighbours that may be Byzantine; by default 1.
     local_head : bool
         Whether tensors outside LoRA pairs are left out of the mix.
     measured : bool
@@ -47,15 +47,15 @@ class Mail:
     """
 
     rule: str
-    trains: str
-    travels: str
+    trained: str
+    exchanged: str
     arrays_key: str = "arrays"
     weights: tuple[float, ...] = (1.0,)
     posts: Mapping[int, Array] = field(default_factory=dict)
     repeated: bool = False
-    mixes: str = "AB"
+    mixed: str = "AB"
     robust: str = "none"
-    liars: int = 1
+    byzantine: int = 1
     local_head: bool = False
     measured: bool = True
     base: str = ""
@@ -69,11 +69,11 @@ def put_mail(content: RecordDict, mail: Mail) -> None:
             "rule": mail.rule,
             "weights": list(mail.weights),
             "senders": list(mail.posts),
-            "trains": mail.trains,
-            "travels": mail.travels,
-            "mixes": mail.mixes,
+            "trained": mail.trained,
+            "exchanged": mail.exchanged,
+            "mixed": mail.mixed,
             "robust": mail.robust,
-            "liars": mail.liars,
+            "byzantine": mail.byzantine,
             "local-head": mail.local_head,
             "arrays-key": mail.arrays_key,
             "repeated": mail.repeated,
@@ -96,11 +96,11 @@ def take_mail(content: RecordDict) -> Mail | None:
         rule=str(head["rule"]),
         weights=tuple(cast(list[float], head["weights"])),
         posts={node: arrays[str(node)] for node in cast(list[int], head["senders"])},
-        trains=str(head["trains"]),
-        travels=str(head["travels"]),
-        mixes=str(head["mixes"]),
+        trained=str(head["trained"]),
+        exchanged=str(head["exchanged"]),
+        mixed=str(head["mixed"]),
         robust=str(head["robust"]),
-        liars=cast(int, head["liars"]),
+        byzantine=cast(int, head["byzantine"]),
         local_head=bool(head["local-head"]),
         arrays_key=str(head["arrays-key"]),
         repeated=bool(head["repeated"]),

@@ -38,7 +38,7 @@ def share(write: Callable[[Path], None]) -> Array | None:
     Returns
     -------
     Array or None
-        None where there is no such folder, or no room in it: then the post travels as it is.
+        None where there is no such folder, or no room in it: then the post is sent as it is.
     """
     folder = os.environ.get(POSTS)
     if not folder:
@@ -55,7 +55,7 @@ def share(write: Callable[[Path], None]) -> Array | None:
 
 
 def file_of(post: Array) -> Path | None:
-    """Find a shared post's file; None for a post that travels as it is.
+    """Find a shared post's file; None for a post that is sent as it is.
 
     Raises
     ------

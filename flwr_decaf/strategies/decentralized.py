@@ -41,7 +41,7 @@ from flwr_decaf.messages.packing import pack, packed_array, unpack
 from flwr_decaf.rules import RULES
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies.relay.arguments import check_byzantine, check_minimum, take_over
-from flwr_decaf.strategies.relay.attacks import liars_among, sign_flipped
+from flwr_decaf.strategies.relay.attacks import byzantine_among, sign_flipped
 from flwr_decaf.strategies.relay.attendance import Attendance, OnFailure
 from flwr_decaf.strategies.relay.mailbox import Mailbox
 from flwr_decaf.strategies.relay.resuming import (
@@ -104,16 +104,16 @@ class DecentralizedStrategy(Strategy):
     drop_probability : float
         Chance that a node takes no part in a round in which it is due.
     robust : str
-        How the rule withstands neighbours that lie, a key of ``flwr_decaf.registries.ROBUST``.
-    liars : int
-        How many of a node's neighbours may lie.
+        Robust rule against Byzantine neighbours, a key of ``flwr_decaf.registries.ROBUST``.
+    byzantine : int
+        How many of a node's neighbours may be Byzantine.
     local_head : bool
         Whether a node keeps tensors outside LoRA pairs, as a classification head, to itself: they
         train and are not mixed. They are posted nevertheless, so that a node that lost its state
         can be given its own. By default they are averaged, under every method.
     sign_flipping : int
-        Nodes that do lie, for studies: their neighbours get the opposite of their model, and they
-        are not evaluated.
+        Number of Byzantine nodes, for studies: their neighbours receive the opposite of their
+        model, and they are not evaluated.
     on_failure : callable
         Called with round, node and cause for each node that failed.
     resume_from : Checkpoint, optional
@@ -148,7 +148,7 @@ evaluate_metrics_aggr_fn
         participation: Participation = (),
         drop_probability: float = 0.0,
         robust: str = "none",
-        liars: int = 1,
+        byzantine: int = 1,
         local_head: bool = False,
         sign_flipping: int = 0,
         on_failure: OnFailure = lambda server_round, node, cause: None,
@@ -180,7 +180,7 @@ evaluate_metrics_aggr_fn
         )
         self.participation = read_schedule(participation) if participation else ()
         self.robust = check_argument("robust", robust, "robust.method")
-        self.liars = check_argument("liars", liars, "robust.liars")
+        self.byzantine = check_argument("byzantine", byzantine, "robust.byzantine")
         self.local_head = local_head
         self.sign_flipping = check_argument("sign_flipping", sign_flipping, "attack.sign-flipping")
         self._network: Network | None = None
@@ -263,12 +263,12 @@ evaluate_metrics_aggr_fn
         n = len(self._nodes)
         check_minimum(n, self.min_nodes)
         self.network = self.network_on(n)
-        few = check_byzantine(self.network, self.robust, self.liars, self.sign_flipping)
+        few = check_byzantine(self.network, self.robust, self.byzantine, self.sign_flipping)
         if few:
             _log.warning("robust: nodes with fewer than %d neighbours in a round do not mix", few)
         for server_round in range(1, len(self.participation) + 1):
             present(server_round, n, self.participation, drop_probability=0.0, seed=0)
-        self._lying = liars_among(n, self.sign_flipping, self.seed)
+        self._byzantine = byzantine_among(n, self.sign_flipping, self.seed)
         self._initial: State = dict(initial_arrays.to_torch_state_dict())
         RULES[self.rule]([self._initial], [1.0])  # refuse here what every node would refuse
         if self.local_head and not any(map(factor_of, self._initial)):
@@ -278,11 +278,11 @@ evaluate_metrics_aggr_fn
             )
         blank = Mail(
             self.rule,
-            trains="AB",
-            travels="AB",
+            trained="AB",
+            exchanged="AB",
             arrays_key=self.arrayrecord_key,
             robust=self.robust,
-            liars=self.liars,
+            byzantine=self.byzantine,
             local_head=self.local_head,
             measured=self.evaluate_every > 0,
         )
@@ -359,9 +359,9 @@ evaluate_metrics_aggr_fn
         contents = self._gather(server_round, replies)
         posts, states = self._usable(server_round, contents)
         w = without_nodes(self.network.of_round(server_round), set(self._all) - posts.keys())
-        flipped = {i: sign_flipped(states[i]) for i in self._lying & posts.keys()}
-        lies = {node: pack(state) for node, state in flipped.items()}
-        self._mailbox.collect(posts, w, self.schedule(server_round).mixes, lies)
+        flipped = {i: sign_flipped(states[i]) for i in self._byzantine & posts.keys()}
+        forged = {node: pack(state) for node, state in flipped.items()}
+        self._mailbox.collect(posts, w, self.schedule(server_round).mixed, forged)
         self._tell(contents, states, graph_of(w))
         usable = [contents[node] for node in states]  # a node whose post is bad counts as missing
         averaged = self.train_metrics_aggr_fn(usable, self.weighted_by_key)
@@ -373,8 +373,8 @@ evaluate_metrics_aggr_fn
     ) -> tuple[dict[int, Array], dict[int, State]]:
         """Take the posts out of the replies, and read them; a node whose post is bad is missing."""
         posts = {node: self._post_of(content) for node, content in contents.items()}
-        travels = select(self._initial, self.schedule(server_round).travels)
-        states, causes = read_posts(posts, like=travels)
+        exchanged = select(self._initial, self.schedule(server_round).exchanged)
+        states, causes = read_posts(posts, like=exchanged)
         for node in causes:
             self._mailbox.lost(node)
         n = len(self._nodes)
@@ -400,7 +400,7 @@ evaluate_metrics_aggr_fn
         """Address an evaluate message, with the round's mail, to all or some nodes if it is due."""
         if not self._is_due(server_round):
             return []
-        honest = [node for node in self._all if node not in self._lying]
+        honest = [node for node in self._all if node not in self._byzantine]
         share, last = self.evaluate_fraction, self._num_rounds
         chosen = draw_evaluated(server_round, honest, share, last, self.seed)
         return self._ask(grid, chosen, MessageType.EVALUATE, server_round, config)
@@ -465,11 +465,11 @@ evaluate_metrics_aggr_fn
     ) -> Message:
         phase = self.schedule(server_round)
         settings = ConfigRecord({**config, "server-round": server_round})
-        settings["trainable-factors"] = phase.trains
+        settings["trainable-factors"] = phase.trained
         content = RecordDict({self.configrecord_key: settings})
         if call is not None:
             content[records.CALL] = call
-        self._mailbox.lay_into(content, node, phase.trains, phase.travels)
+        self._mailbox.lay_into(content, node, phase.trained, phase.exchanged)
         return Message(content=content, message_type=kind, dst_node_id=self._nodes[node])
 
     def _let_rejoin(self, grid: Grid) -> None:

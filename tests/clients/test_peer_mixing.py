@@ -31,9 +31,9 @@ def message(mail=None, **records):
     return Message(content, dst_node_id=0, message_type="train")
 
 
-def mail(trains="AB", travels="AB", neighbour=OTHER, rule="average", **options):
-    posts = {4: pack(select(neighbour, travels))}
-    return Mail(rule, trains, travels, weights=(0.75, 0.25), posts=posts, **options)
+def mail(trained="AB", exchanged="AB", neighbour=OTHER, rule="average", **options):
+    posts = {4: pack(select(neighbour, exchanged))}
+    return Mail(rule, trained, exchanged, weights=(0.75, 0.25), posts=posts, **options)
 
 
 def returning(change=lambda state: state, **records):
@@ -101,7 +101,7 @@ def test_only_what_travels_is_posted_and_what_did_not_travel_is_kept():
 def test_a_factor_that_is_frozen_must_not_move():
     ctx = context(OWN)
     with pytest.raises(ValueError, match=r"lora_A.*frozen in this round.*freeze_factors"):
-        peer_mixing(message(mail(trains="B")), ctx, returning(plus_one("lora")))
+        peer_mixing(message(mail(trained="B")), ctx, returning(plus_one("lora")))
 
 
 def test_without_neighbours_the_node_keeps_its_own_to_the_bit():

@@ -20,7 +20,7 @@ from flwr_decaf.strategies import DeCAF, DLoRA, TADLoRA
         ({"evaluate_every": 1.5}, "evaluate_every must be a whole number; got 1.5"),
         ({"evaluate_fraction": 0}, "evaluate_fraction must be > 0"),
         ({"robust": "median"}, "robust must be one of none, clipping"),
-        ({"liars": -1}, "liars must be >= 0; got -1"),
+        ({"byzantine": -1}, "byzantine must be >= 0; got -1"),
         ({"sign_flipping": -1}, "sign_flipping must be >= 0"),
         ({"seed": -1}, "seed must be >= 0"),
         ({"weights": "equal"}, "weights must be one of metropolis"),

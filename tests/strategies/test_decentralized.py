@@ -13,7 +13,7 @@ from flwr_decaf.clients import peer_mixing
 from flwr_decaf.messages import records
 from flwr_decaf.messages.packing import pack_record, unpack_record
 from flwr_decaf.strategies import DeCAF, DLoRA
-from flwr_decaf.strategies.relay.attacks import liars_among
+from flwr_decaf.strategies.relay.attacks import byzantine_among
 from flwr_decaf.strategies.relay.attendance import check_failures
 from flwr_decaf.topology.mixing_matrix import build_network, without_nodes
 from flwr_decaf.topology.network import build_time_varying_network
@@ -470,16 +470,16 @@ def test_a_failure_that_repeats_is_reported_once_and_counted_at_the_end(caplog):
     assert missing == [(t, 1) for t in range(1, 5)]
 
 
-def test_a_liar_s_neighbours_get_its_opposite_and_it_keeps_its_own():
+def test_the_neighbours_of_a_byzantine_node_get_its_opposite_and_it_keeps_its_own():
     n, w = 4, build_network("ring", 4)
     strategy = DLoRA("ring", evaluate_every=1, sign_flipping=1, seed=5)
     grid = LocalGrid(app, n)
     held = held_after(strategy, n, rounds=1, grid=grid)
-    (liar,) = liars_among(n, 1, seed=5)
+    (byzantine,) = byzantine_among(n, 1, seed=5)
     said = np.array(starts(n), dtype=float)
-    said[liar] *= -1
+    said[byzantine] *= -1
     expected = w @ said
-    expected[liar] += 2 * w[liar, liar] * starts(n)[liar]  # it believes itself
+    expected[byzantine] += 2 * w[byzantine, byzantine] * starts(n)[byzantine]  # it believes itself
     np.testing.assert_allclose(held, expected, atol=1e-14)
     evaluated = [m for m in grid.sent if m.metadata.message_type == "evaluate"]
     assert len([m for m in evaluated if "config" in m.content]) == n - 1
@@ -487,7 +487,7 @@ def test_a_liar_s_neighbours_get_its_opposite_and_it_keeps_its_own():
 
 def test_nodes_with_too_few_neighbours_to_outvote_byzantine_ones_keep_their_own(caplog):
     n = 4
-    strategy = DLoRA("star", evaluate_every=0, robust="clipping", liars=2)
+    strategy = DLoRA("star", evaluate_every=0, robust="clipping", byzantine=2)
     held = held_after(strategy, n, rounds=1)
     np.testing.assert_allclose(held[1:], starts(n)[1:], atol=0)
     assert not np.allclose(held[0], starts(n)[0])
@@ -497,8 +497,14 @@ def test_nodes_with_too_few_neighbours_to_outvote_byzantine_ones_keep_their_own(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"robust": "clipping", "liars": 2}, "liars must leave .* got 2, with which clipping need"),
-        ({"robust": "trimmed-mean", "liars": 2}, "needs 4 neighbours, and nodes have at most 2"),
+        (
+            {"robust": "clipping", "byzantine": 2},
+            "byzantine must leave .* got 2, with which clipping need",
+        ),
+        (
+            {"robust": "trimmed-mean", "byzantine": 2},
+            "needs 4 neighbours, and nodes have at most 2",
+        ),
         ({"sign_flipping": 4}, "sign_flipping must leave honest nodes; got 4 of 4"),
     ],
 )

@@ -80,9 +80,9 @@ def check_minimum(n: int, minimum: int) -> None:
 def check_byzantine(
     network: Network,
     robust: str,
-    liars: int,
+    byzantine: int,
     sign_flipping: int,
-    names: tuple[str, str] = ("liars", "sign_flipping"),
+    names: tuple[str, str] = ("byzantine", "sign_flipping"),
 ) -> int:
     """Refuse robust mixing where no node has the neighbours for it, and a run without honest nodes.
 
@@ -90,7 +90,7 @@ def check_byzantine(
     ----------
     network : Network
         Whose first rounds are looked at.
-    robust, liars, sign_flipping
+    robust, byzantine, sign_flipping
         As in ``DecentralizedStrategy``.
     names : tuple of str
         Of the last two, as the caller wrote them.
@@ -105,7 +105,7 @@ def check_byzantine(
     ValueError
         If no node ever has as many.
     """
-    n, needed = len(network.base), NEEDED[robust](liars)
+    n, needed = len(network.base), NEEDED[robust](byzantine)
     if sign_flipping >= n:
         raise ValueError(
             f"{names[1]} must leave honest nodes; got {sign_flipping} of {n} nodes; lower it"
@@ -114,8 +114,8 @@ def check_byzantine(
     degrees = np.concatenate([degrees_of(network.of_round(t)) for t in rounds])
     if needed > degrees.max():
         raise ValueError(
-            f"{names[0]} must leave a node neighbours to trust; got {liars}, with which {robust} "
-            f"needs {needed} neighbours, and nodes have at most {degrees.max()}; choose a denser "
+            f"{names[0]} must leave a node neighbours to trust; got {byzantine}, with which "
+            f"{robust} needs {needed} neighbours, and nodes have at most {degrees.max()}; choose a denser "
             f"topology, or lower {names[0]}"
         )
     return needed if needed > degrees.min() else 0

@@ -1,7 +1,7 @@
-"""Nodes that lie, for studies of robust mixing.
+"""Byzantine nodes, for studies of robust mixing.
 
-The relay plays the liar: it changes the posts that neighbours get, not what the node holds. So any
-ClientApp can be put under attack, and a run that is resumed goes on with the same lies.
+The relay simulates the attack: it changes the posts that neighbours receive, not the model that the
+node holds. Any ClientApp can therefore be attacked, and a resumed run repeats the same attack.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ from flwr_decaf.lora import State, factor_of
 from flwr_decaf.seeds import derive_seed
 
 
-def liars_among(n: int, count: int, seed: int) -> frozenset[int]:
-    """Draw which of n nodes lie.
+def byzantine_among(n: int, count: int, seed: int) -> frozenset[int]:
+    """Draw which of n nodes are Byzantine.
 
     Examples
     --------
-    >>> len(liars_among(10, 2, seed=0))
+    >>> len(byzantine_among(10, 2, seed=0))
     2
     """
+    # The label is part of the seed: another one would draw other nodes than in published results.
     return frozenset(random.Random(derive_seed(seed, "liars")).sample(range(n), min(count, n)))
 
 
 def sign_flipped(state: State) -> State:
-    """Turn a model into its opposite: B of every layer and all dense tensors are negated."""
+    """Negate a model: B of every layer, and all dense tensors."""
     return {name: tensor if factor_of(name) == "A" else -tensor for name, tensor in state.items()}

@@ -50,7 +50,7 @@ class Mailbox:
         self._next_version: dict[int, str] = {}  # of the state that its latest message leads to
         self.posts: dict[int, Array] = {}
 
-    def lay_into(self, content: RecordDict, node: int, trains: str, travels: str) -> None:
+    def lay_into(self, content: RecordDict, node: int, trained: str, exchanged: str) -> None:
         """Put the node's pending mail, and the phase of the round, into a message to it.
 
         A node that holds nothing gets its own last post as well, or the initial arrays.
@@ -62,8 +62,8 @@ class Mailbox:
         self._next_version[node] = secrets.token_hex(8)
         mail = replace(
             mail,
-            trains=trains,
-            travels=travels,
+            trained=trained,
+            exchanged=exchanged,
             repeated=node in self._repeated,
             base=self._version.get(node, ""),
             version=self._next_version[node],
@@ -91,16 +91,16 @@ class Mailbox:
         self,
         posts: Mapping[int, Array],
         w: Matrix,
-        mixes: str = "AB",
-        lies: Mapping[int, Array] | None = None,
+        mixed: str = "AB",
+        forged: Mapping[int, Array] | None = None,
     ) -> None:
         """Take in a round's posts and address them to the neighbours under W, to mix some factors.
 
         A node without a post in ``posts`` must have no links in ``w``; mail that it has not had
-        yet stays pending. Neighbours get the post in ``lies`` of a node that has one there.
+        yet stays pending. The neighbours of a node in ``forged`` get the post there.
         """
         self.posts |= posts
-        sent = {**posts, **(lies or {})}
+        sent = {**posts, **(forged or {})}
         self._undelivered |= posts.keys()
         self._repeated -= posts.keys()
         for node in posts:
@@ -109,7 +109,7 @@ class Mailbox:
                 self._blank,
                 weights=tuple(float(w[node, j]) for j in (node, *neighbours)),
                 posts={j: sent[j] for j in neighbours},
-                mixes=mixes,
+                mixed=mixed,
             )
         mailed = (post for mail in self._mail.values() for post in mail.posts.values())
         sweep(chain(self.posts.values(), mailed))
@@ -117,7 +117,7 @@ class Mailbox:
     def checkpoint(self, server_round: int) -> Checkpoint:
         """Hand out all that decides what comes after a complete round."""
         mail = {
-            node: Letter(mail.weights, mail.posts, mail.mixes) for node, mail in self._mail.items()
+            node: Letter(mail.weights, mail.posts, mail.mixed) for node, mail in self._mail.items()
         }
         pending = frozenset(self._undelivered - self._repeated)
         return Checkpoint(server_round, dict(self.posts), mail, pending)
@@ -133,7 +133,7 @@ class Mailbox:
         self._repeated = self._undelivered - checkpoint.pending
 
     def state_of(self, node: int) -> State:
-        """Rebuild a node's state at its last post; what never travels is as it was at the start."""
+        """Rebuild a node's state at its last post; what is never exchanged is as it started."""
         if node not in self.posts:
             return self._initial
         return self._initial | unpack(self.posts[node])

@@ -1,7 +1,7 @@
-"""Schedules: which LoRA factors train and travel in a round, as a function of the round alone.
+"""Schedules: which LoRA factors are trained, exchanged and mixed in a round.
 
-All nodes follow one schedule without talking about it, and a run that is resumed in round t
-goes on as it would have.
+A schedule is a function of the round alone, so all nodes follow it without coordination, and a
+resumed run follows the same one.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 
 class Phase(NamedTuple):
-    """The factors that train, are exchanged, and are mixed in a round: "AB", "A" or "B".
+    """The factors that are trained, exchanged and mixed in a round: "AB", "A" or "B".
 
     What is exchanged is the same in all rounds of a schedule: a node that lost its state is given
     its own last post.
     """
 
-    trains: str
-    travels: str
-    mixes: str
+    trained: str
+    exchanged: str
+    mixed: str
 
 
 Schedule = Callable[[int], Phase]
@@ -27,12 +27,12 @@ Schedule = Callable[[int], Phase]
 
 def both(server_round: int) -> Phase:
     """Train A and B, exchange A and B: DLoRA, DeCAF, Dec-LoRA."""
-    return Phase(trains="AB", travels="AB", mixes="AB")
+    return Phase(trained="AB", exchanged="AB", mixed="AB")
 
 
 def only_b(server_round: int) -> Phase:
     """Train B, exchange B, A frozen: DLoRA-FA."""
-    return Phase(trains="B", travels="B", mixes="B")
+    return Phase(trained="B", exchanged="B", mixed="B")
 
 
 def alternating(server_round: int, length: int, mixes: str = "both") -> Phase:
@@ -42,11 +42,11 @@ def alternating(server_round: int, length: int, mixes: str = "both") -> Phase:
 
     Examples
     --------
-    >>> "".join(alternating(t, length=2).trains for t in range(1, 7))
+    >>> "".join(alternating(t, length=2).trained for t in range(1, 7))
     'AABBAA'
     """
     active = "AB"[(server_round - 1) // length % 2]
-    return Phase(trains=active, travels="AB", mixes=active if mixes == "active" else "AB")
+    return Phase(trained=active, exchanged="AB", mixed=active if mixes == "active" else "AB")
 
 
 def is_due(server_round: int, every: int, last: int) -> bool:

@@ -20,7 +20,7 @@ def mailbox(n=4):
 
 def read(box, node):
     content = RecordDict()
-    box.lay_into(content, node, trains="A", travels="AB")
+    box.lay_into(content, node, trained="A", exchanged="AB")
     return take_mail(content), content
 
 
@@ -40,7 +40,7 @@ def test_posts_go_to_the_neighbours_once_with_their_row_of_w():
     mail, _ = read(box, 1)
     assert dict(mail.posts) == {0: POSTS[0], 2: POSTS[2]}
     np.testing.assert_allclose(mail.weights, 1 / 3)
-    assert (mail.trains, mail.travels, mail.rule) == ("A", "AB", "average")
+    assert (mail.trained, mail.exchanged, mail.rule) == ("A", "AB", "average")
     assert read(box, 1)[0].posts  # not struck off yet
     box.delivered(1)
     assert not read(box, 1)[0].posts

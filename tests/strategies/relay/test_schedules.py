@@ -9,11 +9,11 @@ def test_phases_do_not_depend_on_the_round():
 
 
 def test_phases_by_turns():
-    assert "".join(alternating(t, 3).trains for t in range(1, 10)) == "AAABBBAAA"
-    assert "".join(alternating(t, 1).trains for t in range(1, 5)) == "ABAB"
-    assert {alternating(t, 50).trains for t in range(1, 50)} == {"A"}  # T past the run
+    assert "".join(alternating(t, 3).trained for t in range(1, 10)) == "AAABBBAAA"
+    assert "".join(alternating(t, 1).trained for t in range(1, 5)) == "ABAB"
+    assert {alternating(t, 50).trained for t in range(1, 50)} == {"A"}  # T past the run
     assert {alternating(t, 2)[1:] for t in range(1, 9)} == {("AB", "AB")}
-    assert [alternating(t, 2, "active").mixes for t in range(1, 5)] == ["A", "A", "B", "B"]
+    assert [alternating(t, 2, "active").mixed for t in range(1, 5)] == ["A", "A", "B", "B"]
 
 
 def test_rounds_that_are_evaluated():
