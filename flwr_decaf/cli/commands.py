@@ -130,7 +130,10 @@ def report(
 
 @app.command()
 def topology(  # noqa: PLR0913 - one argument per option
-    names: Annotated[list[str], typer.Argument(help="Families, or JSON files with graphs.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Families, or JSON files with graphs; base graphs need none."),
+    ] = None,
     nodes: Annotated[int, typer.Option(help="Number of nodes.", min=1)] = 10,
     weights: Annotated[str, typer.Option(help="Rule for the mixing weights.")] = "metropolis",
     seed: Annotated[int, typer.Option(help="Seed of random graphs.")] = 0,
@@ -144,15 +147,19 @@ def topology(  # noqa: PLR0913 - one argument per option
     activation_probability: Annotated[
         float, typer.Option(help="Probability of an edge in edge-activation.")
     ] = 0.5,
+    peers: Annotated[
+        int, typer.Option(help="Most neighbours of a node in a round of base graphs.")
+    ] = 1,
     adapter_mb: Annotated[float, typer.Option(help="Size of one post in MB.", min=0)] = 1.0,
     output: Annotated[Path, typer.Option(help="File for the drawing.")] = Path("topology.png"),
 ) -> None:
     """Draw graphs, and tabulate how fast they reach consensus and their traffic."""
     from flwr_decaf.config import parse_config
     from flwr_decaf.config.network import network_of
-    from flwr_decaf.report.topology import save_topologies, topology_table
+    from flwr_decaf.report.topology import period_lines, save_topologies, topology_table
     from flwr_decaf.topology.mixing_matrix import lambda2
     from flwr_decaf.topology.network import format_rho, phase_length
+    from flwr_decaf.topology.time_varying import FINITE_TIME
 
     settings: dict[str, Value] = {
         "topology.weights": weights,
@@ -161,14 +168,14 @@ def topology(  # noqa: PLR0913 - one argument per option
         "topology.degree": degree,
         "topology.dynamic": dynamic,
         "topology.activation-probability": activation_probability,
+        "topology.peers": peers,
     }
-    keys = {name: "topology.file" if name.endswith(".json") else "topology.name" for name in names}
     try:
         # Shown only on a terminal: eigenvalues of thousands of nodes take a while.
         with _errors.status(f"Computing the eigenvalues of {nodes} x {nodes} matrices"):
             networks = {
-                name: network_of(parse_config(settings | {key: name}), nodes)
-                for name, key in keys.items()
+                name: network_of(parse_config(settings | own), nodes)
+                for name, own in _topologies(names or [], dynamic).items()
             }
             bases = {name: network.base for name, network in networks.items()}
             rates = {name: lambda2(w) for name, w in bases.items()}
@@ -178,6 +185,8 @@ def topology(  # noqa: PLR0913 - one argument per option
                 for name, network in networks.items()
                 if network.is_time_varying
             ]
+            if dynamic in FINITE_TIME:
+                told += period_lines(networks[dynamic])
         with _errors.status("Drawing"):
             save_topologies(bases, rates, output)
     except ValueError as error:
@@ -186,6 +195,21 @@ def topology(  # noqa: PLR0913 - one argument per option
     for line in lines:
         _console.print(line, soft_wrap=True)
     _console.print(f"Picture: {output}", soft_wrap=True)
+
+
+def _topologies(names: list[str], dynamic: str) -> dict[str, dict[str, Value]]:
+    """Name the settings of each topology that the command line lists."""
+    from flwr_decaf.topology.graphs import TOPOLOGIES
+    from flwr_decaf.topology.time_varying import FINITE_TIME
+
+    if dynamic in FINITE_TIME:  # these have no base graph
+        return {dynamic: {}}
+    if not names:
+        raise ValueError(f"NAMES must hold a family; got none; choose from {', '.join(TOPOLOGIES)}")
+    return {
+        name: {"topology.file" if name.endswith(".json") else "topology.name": name}
+        for name in names
+    }
 
 
 @app.command("list")

@@ -12,13 +12,13 @@ from flwr_decaf.app.quick_imports import quick_imports
 from flwr_decaf.config.reference import declared_settings
 from flwr_decaf.registries import Registry
 from flwr_decaf.topology.graphs import TOPOLOGIES
-from flwr_decaf.topology.time_varying import TIME_VARYING
+from flwr_decaf.topology.time_varying import FINITE_TIME, TIME_VARYING
 from flwr_decaf.topology.weights import WEIGHTS
 
 NAMED: dict[str, Mapping[str, object]] = {
     "strategies": Registry(registries.STRATEGIES),
     "topologies": TOPOLOGIES,
-    "time-varying-graphs": TIME_VARYING,
+    "time-varying-graphs": {**TIME_VARYING, **FINITE_TIME},
     "weights": WEIGHTS,
     "robust-methods": Registry(registries.ROBUST),
     "tasks": Registry(registries.TASKS),

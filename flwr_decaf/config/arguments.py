@@ -56,7 +56,7 @@ def check_topology_options(options: Mapping[str, object]) -> dict[str, Any]:
     ValueError
         If a name is unknown, with the nearest known one, or a value breaks its rule.
     """
-    known = ("edge_probability", "degree", "activation_probability")
+    known = ("edge_probability", "degree", "activation_probability", "peers")
     for name in options:
         if name not in known:
             nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)

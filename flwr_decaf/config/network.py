@@ -20,6 +20,7 @@ def network_options(config: Config) -> dict[str, Any]:
             "edge_probability": topology.edge_probability,
             "degree": topology.degree,
             "activation_probability": topology.activation_probability,
+            "peers": topology.peers,
         },
     }
 

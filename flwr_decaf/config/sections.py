@@ -15,7 +15,7 @@ from flwr_decaf.config.setting import setting
 from flwr_decaf.config.task import Data, Lora, Model, Train
 from flwr_decaf.registries import ROBUST, STRATEGIES
 from flwr_decaf.topology.graphs import TOPOLOGIES
-from flwr_decaf.topology.time_varying import TIME_VARYING
+from flwr_decaf.topology.time_varying import DYNAMIC
 from flwr_decaf.topology.weights import WEIGHTS
 
 
@@ -35,7 +35,7 @@ class Topology:
         one_of(["auto", *WEIGHTS]),
     )
     dynamic: str = setting(
-        "static", "How the graph of each round is drawn from the base graph.", one_of(TIME_VARYING)
+        "static", "How the graph of each round is drawn from the base graph.", one_of(DYNAMIC)
     )
     edge_probability: float = setting(
         0.5,
@@ -46,6 +46,11 @@ class Topology:
         0.5,
         "Probability that an edge of the base graph is active in a round (edge-activation).",
         Check("be in [0, 1]", lambda p: bool(0 <= p <= 1), "0.5 activates half of the edges"),
+    )
+    peers: int = setting(
+        1,
+        "Most neighbours of each node in a round (base).",
+        at_least(1, "a node needs one peer to agree with the others"),
     )
     degree: int = setting(
         4,

@@ -20,11 +20,12 @@ Nodes = Sequence[int]
 
 
 def base_graphs(n: int, peers: int) -> list[Round]:
-    """Build one period of the Base-(k+1) graph or of the Simple one, whichever is shorter.
+    """Reach exact consensus in finite time, with at most k peers per node in a round.
 
-    The Base-(k+1) graph cuts n nodes into blocks whose number has no prime factor above k + 1: the
-    blocks run the Simple one side by side, and then the nodes of equal places in the blocks the
-    hyper-hypercube.
+    Builds one period of the Base-(k+1) graph or of the Simple one, whichever is shorter. The
+    Base-(k+1) graph cuts n nodes into blocks whose number has no prime factor above k + 1: the
+    blocks run the Simple graph side by side, and then the nodes at the same place in each block
+    run the hyper-hypercube.
 
     Parameters
     ----------

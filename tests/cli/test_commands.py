@@ -174,6 +174,15 @@ def test_a_time_varying_topology_prints_rho_and_the_phase_length(tmp_path):
     assert "complete, one-peer-exponential: rho = 0.0000, T of TAD-LoRA = 1" in result.stdout
 
 
+def test_base_graphs_show_their_period_posts_and_consensus(tmp_path):
+    options = ("--dynamic", "base", "--peers", 2, "--output", tmp_path / "t.png")
+    stdout = call("topology", "--nodes", 9, *options).stdout  # triples, twice
+    assert "Period: 2 rounds, 4.0 posts per node, 2.00 in a round" in stdout
+    # ||W_1 - 11^T/9|| / ||I - 11^T/9||: three blocks of 1/3 have rank 3, so sqrt(2 / 8)
+    assert "Consensus distance after each round: 0.500, 0.000" in stdout
+    assert (tmp_path / "t.png").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -185,6 +194,8 @@ def test_a_time_varying_topology_prints_rho_and_the_phase_length(tmp_path):
         (["ring", "--dynamic", "edge-activation", "--activation-probability", "-1"], "must be in"),
         (["ring", "--seed", "-1"], "topology.seed must be >= 0; got -1"),
         (["rnig"], "topology.name must be one of complete"),
+        ([], "NAMES must hold a family; got none; choose from complete"),
+        (["--dynamic", "base", "--peers", "0"], "topology.peers must be >= 1; got 0"),
         (["ring", "--weights", "equal"], "topology.weights must be one of auto"),
     ],
 )
