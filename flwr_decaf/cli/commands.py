@@ -186,7 +186,7 @@ def topology(  # noqa: PLR0913 - one argument per option
                 if network.is_time_varying
             ]
             if dynamic in FINITE_TIME:
-                told += period_lines(networks[dynamic])
+                lines += period_lines(networks[dynamic])
         with _errors.status("Drawing"):
             save_topologies(bases, rates, output)
     except ValueError as error:
