@@ -1,1 +1,1 @@
-"""Speed, as ratios against an alternative measured in the same run."""
+"""Speed benchmarks; each reports the ratio to an alternative measured in the same run."""

@@ -1,4 +1,4 @@
-"""ClientApps of the benchmarks, in a module of their own: Ray's actors import them by name."""
+"""ClientApps of the benchmarks, in a separate module because Ray's actors import them by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ reloading = ClientApp()
 
 @idle.train()
 def send_back(msg: Message, context: Context) -> Message:
-    """Return the arrays as they came, through tensors, as any client must."""
+    """Return the arrays unchanged, converted to tensors and back as in any client."""
     state = cast(ArrayRecord, msg.content["arrays"]).to_torch_state_dict()
     content = RecordDict(
         {"arrays": ArrayRecord(state), "metrics": MetricRecord({"num-examples": 1})}
@@ -35,13 +35,13 @@ def send_back(msg: Message, context: Context) -> Message:
 
 @idle.evaluate()
 def evaluate_nothing(msg: Message, context: Context) -> Message:
-    """Answer at once: a strategy that evaluates does so after the last round that is timed."""
+    """Reply immediately: strategies that evaluate do so after the last timed round."""
     return Message(RecordDict({"metrics": MetricRecord({"num-examples": 1})}), reply_to=msg)
 
 
 @reloading.train()
 def load_and_train(msg: Message, context: Context) -> Message:
-    """Load tokenizer, base and adapter anew, then train: FlowerTune's example does so."""
+    """Reload tokenizer, base and adapter, then train, as FlowerTune's example does."""
     sent = cast(ConfigRecord, msg.content["config"])
     config = parse_config(json.loads(str(sent["settings"])))
     node, n = (cast(int, context.node_config[key]) for key in ("partition-id", "num-partitions"))

@@ -2,16 +2,16 @@
 
     python -m benchmarks.engine
 
-Ten nodes of MiniLM with LoRA take 8 steps a round, on two cores:
+Ten nodes of MiniLM with LoRA train 8 steps per round on two cores:
 
-* ``bare``: two processes of one thread with the model and the batches at hand; five nodes each,
-  whose adapters are copied in and whose optimizers are new, as a node's are.
+* ``bare``: two processes of one thread each, with the model and the batches in memory. Each trains
+  five nodes, loading their adapters and creating new optimizers, as a node does.
 * ``ours``: DeCAF on a ring through Flower and Ray.
-* ``reloading``: Flower's FedAvg with a client that loads the base anew in every call, as
+* ``reloading``: Flower's FedAvg with a client that reloads the base in every call, as
   FlowerTune's example does.
 
-With batches of 16 x 48 tokens, and of 8 x 24, a sixth of the work: what is spent beside the steps
-shows there.
+Each is measured with batches of 16 x 48 tokens, and with batches of 8 x 24, a sixth of the work, in
+which the overhead around the steps is visible.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flwr_strategy
 
 from benchmarks import simulated
-from benchmarks.measure import noted_rounds, other_work, report
+from benchmarks.measure import busy_cores, report, timed_rounds
 from flwr_decaf.clients.loading import load_node_data, load_task
 from flwr_decaf.clients.models.adapter import get_adapter, initialize_adapter, set_adapter
 from flwr_decaf.clients.training import _training_batches
@@ -43,34 +43,37 @@ _CLIENTS = {"ours": "peers", "reloading": "reloading"}
 
 
 def config_of(small: bool) -> Config:
-    """Make the settings that all ways train with."""
+    """Make the settings that all variants train with."""
     return parse_config(SMALL if small else {})
 
 
 def bare_rounds(small: bool) -> list[float]:
-    """Time rounds of the bare loop; a round is over when both processes are."""
+    """Time rounds of the bare loop; a round ends when both processes have finished it."""
     context = get_context("spawn")
-    barrier, told = context.Barrier(PROCESSES), context.Queue()
+    barrier, results = context.Barrier(PROCESSES), context.Queue()
     workers = [
-        context.Process(target=_bare, args=(small, place, barrier, told))
+        context.Process(target=_bare, args=(small, place, barrier, results))
         for place in range(PROCESSES)
     ]
     for worker in workers:
         worker.start()
-    each = [told.get() for _ in workers]
+    each = [results.get() for _ in workers]
     for worker in workers:
         worker.join()
     return [max(seconds) for seconds in zip(*each, strict=True)]
 
 
-def _bare(small: bool, place: int, barrier: Any, told: Any) -> None:
+def _bare(small: bool, place: int, barrier: Any, results: Any) -> None:
     torch.set_num_threads(1)
     config = config_of(small)
     task = load_task(config.model, config.lora, config.data)
     state = initialize_adapter(task.model, seed=0)
     mine = range(place, NODES, PROCESSES)
     rows = [load_node_data(config.model, config.lora, config.data, 0, i, NODES) for i in mine]
-    batches = [list(_training_batches(task, data.train, config.train, seed=0)) for data in rows]
+    batches = [
+        list(_training_batches(task, data.train, config.train, seed=0, server_round=1))
+        for data in rows
+    ]
     seconds = []
     for _ in range(ROUNDS + 1):
         barrier.wait()
@@ -80,7 +83,7 @@ def _bare(small: bool, place: int, barrier: Any, told: Any) -> None:
             _steps(task.model, batch, config.train.learning_rate)
             get_adapter(task.model)
         seconds.append(time.perf_counter() - started)
-    told.put(seconds[1:])
+    results.put(seconds[1:])
 
 
 def _steps(model: Any, batches: list[dict[str, torch.Tensor]], rate: float) -> None:
@@ -95,7 +98,7 @@ def _steps(model: Any, batches: list[dict[str, torch.Tensor]], rate: float) -> N
 
 
 def serve(grid: Grid, way: str, small: bool) -> list[float]:
-    """Time rounds of a strategy; the first, in which everything is loaded, does not count."""
+    """Time rounds of a strategy, without the first, in which everything is loaded."""
     roll_call(grid) if way == "ours" else _await_nodes(grid)
     config = config_of(small)
     task = load_task(config.model, config.lora, config.data)
@@ -105,7 +108,7 @@ def serve(grid: Grid, way: str, small: bool) -> list[float]:
         if way == "ours"
         else flwr_strategy.FedAvg(fraction_evaluate=0.0)
     )
-    seconds = noted_rounds(strategy)
+    seconds = timed_rounds(strategy)
     settings = ConfigRecord({"settings": json.dumps(flatten(config))})
     strategy.start(grid, state, num_rounds=ROUNDS + 1, train_config=settings)
     return seconds()
@@ -117,10 +120,10 @@ def _await_nodes(grid: Grid) -> None:
 
 
 def main() -> None:
-    """Measure the ways by turns, twice, with both batches."""
-    beside = other_work()
+    """Measure the variants alternately, twice, with both batch sizes."""
+    busy = busy_cores()
     rows = [_row(small) for small in (False, True)]
-    report("engine", "A round of 10 nodes x 8 steps of MiniLM on two cores", rows, beside)
+    report("engine", "A round of 10 nodes x 8 steps of MiniLM on two cores", rows, busy)
 
 
 def _row(small: bool) -> dict[str, Any]:
@@ -135,14 +138,14 @@ def _row(small: bool) -> dict[str, Any]:
         **{f"{way}-s": seconds for way, seconds in median.items()},
         "efficiency": median["bare"] / median["ours"],
         "reloading/ours": median["reloading"] / median["ours"],
-        # Two cores, so half of the nodes' calls come one after the other.
+        # On two cores, half of the nodes' calls run one after another.
         "reload-s/call": (median["reloading"] - median["ours"]) * PROCESSES / NODES,
     }
 
 
 if __name__ == "__main__":
     if sys.argv[1:] and sys.argv[1].startswith("{"):
-        asked = json.loads(sys.argv[1])
-        simulated.run(lambda grid: serve(grid, **asked), _CLIENTS[asked["way"]], NODES)
+        arguments = json.loads(sys.argv[1])
+        simulated.run(lambda grid: serve(grid, **arguments), _CLIENTS[arguments["way"]], NODES)
     else:
         main()

@@ -1,12 +1,12 @@
-"""What evaluation costs: the order of the rows, the size of the batches, and its share of a run.
+"""The cost of evaluation: order of the rows, batch size, and its share of a run.
 
     python -m benchmarks.evaluation
 
-MiniLM with LoRA on 400 posts of at most 48 tokens, one thread: batches of like length, as a node
-takes them, against batches in the order of the rows; these and a node's own 50 one after the other,
-against all in one pass (which cannot tell the two scores apart as it is); then the share of the
-nodes' time that goes to evaluation when every node, or three in ten, are evaluated after each round
-of 8 steps (of 8 x 24 tokens).
+MiniLM with LoRA scores 400 posts of at most 48 tokens on one thread: in batches of similar length,
+as a node does, against batches in the order of the rows; then these rows and the 50 of a node's own
+test one after the other, against all in one pass (which could not separate the two scores). A
+second table gives the share of the nodes' time that evaluation takes if all nodes, or three in ten,
+are evaluated after each round of 8 steps (of 8 x 24 tokens).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from benchmarks import simulated
-from benchmarks.measure import by_turns, other_work, report
+from benchmarks.measure import busy_cores, report, time_alternately
 from flwr_decaf.clients.loading import load_node_data, load_task
 from flwr_decaf.clients.models.adapter import initialize_adapter
 from flwr_decaf.clients.training import evaluate_rows
@@ -39,7 +39,7 @@ SETTINGS = {
 
 
 def orders() -> list[dict[str, object]]:
-    """Time one pass over a test in several ways."""
+    """Time one pass over a test set in several ways."""
     torch.set_num_threads(1)
     config = Config()
     task = load_task(config.model, config.lora, config.data)
@@ -60,7 +60,7 @@ def orders() -> list[dict[str, object]]:
         ),
         "common and own test, one pass": lambda: evaluate_rows(task, both, Train(batch_size=16)),
     }
-    seconds = by_turns(ways, repeats=3)
+    seconds = time_alternately(ways, repeats=3)
     slowest = seconds["in order, 16"]
     return [
         {"way": way, "seconds": taken, "in order / this": slowest / taken}
@@ -69,7 +69,7 @@ def orders() -> list[dict[str, object]]:
 
 
 def serve(grid: Grid, fraction: float) -> dict[str, float]:
-    """Add up what the nodes say of their seconds."""
+    """Sum the seconds that the nodes report."""
     roll_call(grid)
     config = parse_config(SETTINGS)
     spent = {"train-seconds": 0.0, "evaluate-seconds": 0.0, "mixing-seconds": 0.0}
@@ -100,7 +100,7 @@ def serve(grid: Grid, fraction: float) -> dict[str, float]:
 
 
 def shares() -> list[dict[str, Any]]:
-    """Run a simulation for each share of nodes."""
+    """Run a simulation for each fraction of nodes."""
     rows = []
     for fraction in (1.0, 0.3):
         spent = simulated.measured("benchmarks.evaluation", fraction=fraction)
@@ -114,15 +114,15 @@ def shares() -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measure both."""
-    beside = other_work()
-    report("evaluation", "Scoring 400 posts, one thread", orders(), beside)
-    report("evaluation-share", "The nodes' seconds in four rounds", shares(), beside)
+    """Measure both tables."""
+    busy = busy_cores()
+    report("evaluation", "Scoring 400 posts, one thread", orders(), busy)
+    report("evaluation-share", "The nodes' seconds in four rounds", shares(), busy)
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        asked = json.loads(sys.argv[1])
-        simulated.run(lambda grid: serve(grid, **asked), "peers", NODES)
+        arguments = json.loads(sys.argv[1])
+        simulated.run(lambda grid: serve(grid, **arguments), "peers", NODES)
     else:
         main()

@@ -1,4 +1,4 @@
-"""What all benchmarks share: ways timed by turns, medians, a table, and a JSON file."""
+"""Common parts of the benchmarks: alternating timing, medians, a table, and a JSON file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
-_BUSY = 0.5  # load beside the benchmark's own from which "other work" is told
+_BUSY = 0.5  # cores; above this, the results are marked as "other-work-ran"
 
 
-def by_turns(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Time ways to do one thing: A B A B ..., after one round that does not count.
+def time_alternately(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Time alternative functions in turn, A B A B ..., after one untimed warm-up of each.
 
     Returns
     -------
     dict of str to float
-        Median seconds of each.
+        Name -> median seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeats + (repeats > 1)):
@@ -40,13 +40,13 @@ def by_turns(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def noted_rounds(strategy: Strategy) -> Callable[[], list[float]]:
-    """Note when a strategy's rounds end.
+def timed_rounds(strategy: Strategy) -> Callable[[], list[float]]:
+    """Record when a strategy's rounds end.
 
     Returns
     -------
     callable
-        To be called after ``start``: seconds of each round, without the first.
+        Function to call after ``start``; returns the seconds of each round except the first.
     """
     ends: list[float] = []
     aggregate = strategy.aggregate_train
@@ -60,24 +60,24 @@ def noted_rounds(strategy: Strategy) -> Callable[[], list[float]]:
     return lambda: [after - before for before, after in pairwise(ends)]
 
 
-def other_work() -> float:
-    """Measure for a second how many cores are at work while the benchmark is not."""
+def busy_cores() -> float:
+    """Measure for one second how many cores are busy before the benchmark starts."""
     return psutil.cpu_percent(interval=1.0) / 100 * (os.cpu_count() or 1)
 
 
-def report(name: str, title: str, rows: Sequence[Mapping[str, Any]], beside: float) -> None:
+def report(name: str, title: str, rows: Sequence[Mapping[str, Any]], busy: float) -> None:
     """Print rows as a table, and write them to ``results/<name>.json``.
 
     Parameters
     ----------
     name, title : str
-        Of the file, and of the table.
+        Name of the file, and title of the table.
     rows : sequence of mapping
-        Column -> value; None where an alternative was not measured.
-    beside : float
-        ``other_work()`` from before the benchmark.
+        Column -> value; None if an alternative was not measured.
+    busy : float
+        ``busy_cores()`` from before the benchmark.
     """
-    table = Table(title=title, caption=f"{beside:.1f} cores busy with other work at the start")
+    table = Table(title=title, caption=f"{busy:.1f} cores busy with other work at the start")
     columns = list(dict.fromkeys(key for row in rows for key in row))
     for column in columns:
         table.add_column(column.replace("-", " "), justify="right")
@@ -86,8 +86,8 @@ def report(name: str, title: str, rows: Sequence[Mapping[str, Any]], beside: flo
     Console(width=max(100, 13 * len(columns))).print(table)
     content = {
         "machine": platform.machine(), "cpus": os.cpu_count(), "python": platform.python_version(),
-        "torch": torch.__version__, "cores-busy-at-start": round(beside, 2),
-        "other-work-ran": beside > _BUSY, "rows": rows,
+        "torch": torch.__version__, "cores-busy-at-start": round(busy, 2),
+        "other-work-ran": busy > _BUSY, "rows": rows,
     }  # fmt: skip
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf8")

@@ -1,10 +1,11 @@
-"""What a further actor adds to the memory in use, and whether the server's grows over the rounds.
+"""The memory that each further actor adds, and whether the server's memory grows over the rounds.
 
     python -m benchmarks.memory
 
-Proportional set sizes (a page shared by k processes counts 1/k in each) and unique ones (pages of
-that process alone) of the Ray actors, after rounds of MiniLM, with one actor and with two; then
-the server's unique memory, round by round, with 200 idle nodes and adapters of 150 KB.
+Reports the proportional set size (a page shared by k processes counts 1/k in each) and the unique
+set size (pages of that process only) of the Ray actors after rounds of MiniLM, with one actor and
+with two; then the unique set size of the server per round, with 200 idle nodes and adapters of
+150 KB.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 
 from benchmarks import simulated
-from benchmarks.measure import other_work, report
+from benchmarks.measure import busy_cores, report
 from benchmarks.relay import adapter
 from flwr_decaf.clients.loading import load_task
 from flwr_decaf.clients.models.adapter import initialize_adapter
@@ -34,7 +35,7 @@ NODES, MANY, ROUNDS = 4, 200, 12
 
 
 def serve_training(grid: Grid) -> dict[str, Any]:
-    """Train, and look at the actors before they end."""
+    """Train, and measure the actors' memory before they end."""
     roll_call(grid)
     config = parse_config(SMALL)
     task = load_task(config.model, config.lora, config.data)
@@ -58,12 +59,12 @@ def _memory(process: psutil.Process) -> dict[str, float]:
 
 
 def serve_rounds(grid: Grid) -> list[float]:
-    """Relay, and note the server's own memory at the end of each round."""
+    """Relay posts, and record the server's memory at the end of each round."""
     roll_call(grid)
     held: list[float] = []
 
     def note(reached: Checkpoint) -> None:
-        gc.collect()  # what is still held, not what waits to be collected
+        gc.collect()  # measure only what is still referenced
         held.append(psutil.Process().memory_full_info().uss)
 
     strategy = DLoRA("ring", evaluate_every=0, on_round=note)
@@ -72,37 +73,37 @@ def serve_rounds(grid: Grid) -> list[float]:
 
 
 def main() -> None:
-    """Measure both."""
-    beside = other_work()
+    """Measure the actors and the server."""
+    busy = busy_cores()
     rows = []
     for cpus in (2, 1):
-        told = simulated.measured("benchmarks.memory", cpus=cpus)
-        for place, actor in enumerate(told["actors"]):
+        result = simulated.measured("benchmarks.memory", cpus=cpus)
+        for place, actor in enumerate(result["actors"]):
             rows.append(
-                {"actors": len(told["actors"]), "actor": place, "base-MB": told["base"] / MB}
+                {"actors": len(result["actors"]), "actor": place, "base-MB": result["base"] / MB}
                 | {f"{kind}-MB": size / MB for kind, size in actor.items()}
             )
-    report("memory", "An actor's memory: proportional, unique, mapped weights", rows, beside)
-    report_rounds(beside)
+    report("memory", "An actor's memory: proportional, unique, mapped weights", rows, busy)
+    report_rounds(busy)
 
 
-def report_rounds(beside: float) -> None:
-    """Measure the server alone."""
+def report_rounds(busy: float) -> None:
+    """Measure only the server."""
     held = [size / MB for size in simulated.measured("benchmarks.memory", nodes=MANY)]
     row = {
         "nodes": MANY, "after-round-2-MB": held[1], "after-round-6-MB": held[5],
         f"after-round-{len(held)}-MB": held[-1],
         "MB/round-from-6": (held[-1] - held[5]) / (len(held) - 6),
     }  # fmt: skip
-    report("memory-rounds", "The server's own memory over the rounds", [row], beside)
+    report("memory-rounds", "The server's own memory over the rounds", [row], busy)
 
 
 if __name__ == "__main__":
     if sys.argv[1:] and sys.argv[1].startswith("{"):
-        asked = json.loads(sys.argv[1])
-        if "nodes" in asked:
-            simulated.run(serve_rounds, "idle", asked["nodes"])
+        arguments = json.loads(sys.argv[1])
+        if "nodes" in arguments:
+            simulated.run(serve_rounds, "idle", arguments["nodes"])
         else:
-            simulated.run(serve_training, "peers", NODES, cpus=asked["cpus"])
+            simulated.run(serve_training, "peers", NODES, cpus=arguments["cpus"])
     else:
         main()

@@ -1,15 +1,15 @@
-"""DeCAF's mix of a whole adapter against the ways that form the dense product, and DLoRA's.
+"""DeCAF's mixing of a whole adapter, against alternatives that form the dense product, and DLoRA.
 
     python -m benchmarks.mixing [--large]
 
 * ``peft``: ``add_weighted_adapter(combination_type="svd")`` on the same adapters.
 * ``dense``: the SVD of the averaged product, as the papers' code does.
-* ``dlora``: plain averaging of the same factors, which is no SVD at all.
-* ``gram``: the factored SVD by way of Gram matrices instead of QR, with its error.
+* ``dlora``: plain averaging of the same factors, without an SVD.
+* ``gram``: the factored SVD through Gram matrices instead of QR, with its error.
 
-One thread, as a node mixes. Ours and DLoRA's are timed on all layers of a model, peft and the
-dense SVD on one layer of each shape, times the number of layers; their time hangs on the shape
-alone, and is taken once a shape. ``--large`` takes them at 4096 as well (minutes).
+Everything runs on one thread, as on a node. Ours and DLoRA are timed on all layers of a model; peft
+and the dense SVD are timed once per shape and multiplied by the number of layers, since their time
+depends only on the shape. ``--large`` includes them at 4096 (this takes minutes).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from benchmarks.measure import by_turns, other_work, report
+from benchmarks.measure import busy_cores, report, time_alternately
 from flwr_decaf.lora import State, pairs, product
 from flwr_decaf.rules import RULES
 from flwr_decaf.rules.truncated_svd import truncated_svd
 
-LARGE = 4096 if "--large" in sys.argv else 1024  # up to which the dense ways are taken
+LARGE = 4096 if "--large" in sys.argv else 1024  # largest width at which the dense alternatives run
 
 
 class Case(NamedTuple):
-    """A model's adapted layers: (how many, d_out, d_in), and what is mixed."""
+    """A model's adapted layers as (count, d_out, d_in), and the states that are mixed."""
 
     model: str
     layers: tuple[tuple[int, int, int], ...]
@@ -59,7 +59,7 @@ CASES = [
 
 
 def adapter(case: Case, seed: int) -> State:
-    """Draw an adapter of the case's shapes."""
+    """Draw a random adapter with the shapes of a case."""
     torch.manual_seed(seed)
     state: State = {}
     for kind, (count, d_out, d_in) in enumerate(case.layers):
@@ -94,11 +94,11 @@ def dense_seconds(d_out: int, d_in: int, dtype: torch.dtype) -> dict[str, float 
         "peft": by_peft,
         "dense": lambda: torch.linalg.svd(average, full_matrices=False),
     }
-    return {**by_turns(ways, repeats=3 if d_in <= 1024 else 1)}
+    return {**time_alternately(ways, repeats=3 if d_in <= 1024 else 1)}
 
 
 def gram_svd(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Take the factored SVD by eigenvectors of Gram matrices: no QR, but squared condition."""
+    """Compute the factored SVD from Gram matrices: no QR, but a squared condition number."""
     value, vector = torch.linalg.eigh(left.mT @ left)
     root = value.clamp_min(0).sqrt().unsqueeze(-1)
     core = root * (vector.mT @ right)  # right singular vectors and values of left @ right
@@ -111,24 +111,24 @@ def gram_svd(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor, Te
 
 
 def gram_error(decades: float) -> tuple[float, float]:
-    """Compare both routes in fp32 to fp64 where singular values span some decades.
+    """Compare both methods in fp32 with fp64 for singular values that span some decades.
 
     Returns
     -------
     tuple of float
-        Relative error of the smallest singular value kept: by QR, by Gram matrices.
+        Relative errors of the smallest singular value kept, by QR and by Gram matrices.
     """
     torch.manual_seed(0)
-    spread = torch.logspace(0, -decades, 24, dtype=torch.float64)
-    left = torch.linalg.qr(torch.randn(1, 768, 24, dtype=torch.float64))[0] * spread
+    values = torch.logspace(0, -decades, 24, dtype=torch.float64)
+    left = torch.linalg.qr(torch.randn(1, 768, 24, dtype=torch.float64))[0] * values
     right = torch.linalg.qr(torch.randn(1, 768, 24, dtype=torch.float64))[0].mT
-    exact = spread[7]
+    exact = values[7]
     svds = (f(left.float(), right.float(), 8)[1][0, 7] for f in (truncated_svd, gram_svd))
     return tuple(float((s.double() - exact).abs() / exact) for s in svds)  # type: ignore[return-value]
 
 
 def compare(case: Case) -> dict[str, object]:
-    """Time one case all ways."""
+    """Time all alternatives in one case."""
     states = [adapter(case, seed) for seed in range(case.states)]
     weights = [1 / case.states] * case.states
     factorize, average = RULES["factorize"], RULES["average"]
@@ -137,7 +137,7 @@ def compare(case: Case) -> dict[str, object]:
         torch.cat([state[pair.b].float() / case.states for state in states], dim=1)[None],
         torch.cat([state[pair.a].float() for state in states], dim=0)[None],
     ]
-    seconds = by_turns(
+    seconds = time_alternately(
         {
             "ours": lambda: factorize(states, weights),
             "dlora": lambda: average(states, weights),
@@ -169,16 +169,16 @@ def compare(case: Case) -> dict[str, object]:
 
 
 def main() -> None:
-    """Measure all cases, print them, and keep them as JSON."""
-    beside = other_work()
+    """Measure all cases, print them, and save them as JSON."""
+    busy = busy_cores()
     torch.set_num_threads(1)
     rows = [compare(case) for case in CASES]
-    report("mixing", "DeCAF's mix of a whole adapter, one thread", rows, beside)
+    report("mixing", "DeCAF's mixing of a whole adapter, one thread", rows, busy)
     errors = [
         dict(zip(("decades", "qr-error", "gram-error"), (d, *gram_error(d)), strict=True))
         for d in (0.0, 6.0, 12.0, 18.0)
     ]
-    report("mixing-gram", "Smallest singular value kept, fp32 against fp64", errors, beside)
+    report("mixing-gram", "Smallest singular value kept, fp32 against fp64", errors, busy)
 
 
 if __name__ == "__main__":

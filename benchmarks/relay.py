@@ -1,14 +1,15 @@
-"""What relaying posts costs, against Flower's own FedAvg with the same states.
+"""The cost of relaying posts, against Flower's own FedAvg with the same states.
 
     python -m benchmarks.relay [--large]
 
-Clients turn what they get into tensors and send it back, so what is left is transport, mixing and
-Flower's engine, with its looks for messages every 0.1 s. A FedAvg node is sent the model and sends
-its own, 2 states; a node of degree d is sent d posts and sends its own, d + 1 states. ``ratio`` is
-the time of a DLoRA round against FedAvg's, ``per byte`` the same for each byte delivered. Posts lie
-in files that actors share, as under ``flwr-decaf run``; or they travel in the messages, as between
-machines. Nothing is evaluated; ``measured`` is DLoRA with the consensus distance and interference
-that runs with evaluation measure in every round. ``--large`` adds 500 nodes and adapters of 60 MB.
+Clients convert their input to tensors and send it back, so that the time consists of transport,
+mixing and Flower's engine, which polls for messages every 0.1 s. A FedAvg node receives the model
+and sends its own, 2 states; a node of degree d receives d posts and sends its own, d + 1 states.
+``ratio`` is the time of a DLoRA round divided by that of a FedAvg round, ``per byte`` the same per
+byte delivered. Posts are in files that the actors share, as under ``flwr-decaf run``, or in the
+messages, as between machines. Nothing is evaluated; ``measured`` is DLoRA with the consensus
+distance and the interference, which runs with evaluation measure in every round. ``--large`` adds
+500 nodes and adapters of 60 MB.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flwr_strategy
 
 from benchmarks import simulated
-from benchmarks.measure import noted_rounds, other_work, report
+from benchmarks.measure import busy_cores, report, timed_rounds
 from flwr_decaf.strategies import DeCAF, DLoRA
 from flwr_decaf.strategies.relay.roll_call import roll_call
 
@@ -36,7 +37,7 @@ ROUNDS = 4
 
 
 def adapter(megabytes: float) -> dict[str, torch.Tensor]:
-    """Draw an adapter of rank 8 and of that size."""
+    """Draw a random adapter of rank 8 and the given size."""
     width = round(megabytes * 1e6 / 4 / (2 * 8 * LAYERS))
     names = (f"layer.{i}.lora_{factor}.weight" for i in range(LAYERS) for factor in "AB")
     torch.manual_seed(0)
@@ -44,7 +45,7 @@ def adapter(megabytes: float) -> dict[str, torch.Tensor]:
 
 
 def serve(grid: Grid, name: str, megabytes: float, topology: str) -> list[float]:
-    """Time rounds of a strategy, without the first, which sends out the initial arrays alone."""
+    """Time rounds of a strategy, without the first, which sends only the initial arrays."""
     roll_call(grid)
     rounds = ROUNDS + 3
     strategies: dict[str, Callable[[], flwr_strategy.Strategy]] = {
@@ -54,26 +55,26 @@ def serve(grid: Grid, name: str, megabytes: float, topology: str) -> list[float]
         "measured": lambda: DLoRA(topology, evaluate_every=rounds),
     }
     strategy = strategies[name]()
-    seconds = noted_rounds(strategy)
+    seconds = timed_rounds(strategy)
     strategy.start(grid, ArrayRecord(adapter(megabytes)), num_rounds=rounds)
     return seconds()[2:]
 
 
 def main() -> None:
-    """Measure all cases, each way in a process of its own: what one leaves weighs on no other."""
-    beside = other_work()
+    """Measure all cases, each in a process of its own so that they do not affect each other."""
+    busy = busy_cores()
     rows: list[dict[str, Any]] = []
     try:
         for case in CASES + (LARGE if "--large" in sys.argv else []):
             rows.append(_row(*case))
-    finally:  # what was measured before an interruption is not lost
-        report("relay", "A round against Flower's FedAvg, seconds", rows, beside)
+    finally:  # keep what was measured before an interruption
+        report("relay", "A round against Flower's FedAvg, seconds", rows, busy)
 
 
 def _row(nodes: int, megabytes: float, topology: str) -> dict[str, Any]:
     def seconds(name: str, shared: bool = True) -> float:
-        asked = {"nodes": nodes, "megabytes": megabytes, "topology": topology, "name": name}
-        return float(statistics.median(simulated.measured("benchmarks.relay", shared, **asked)))
+        arguments = {"nodes": nodes, "megabytes": megabytes, "topology": topology, "name": name}
+        return float(statistics.median(simulated.measured("benchmarks.relay", shared, **arguments)))
 
     fedavg, dlora, measured, decaf = map(seconds, ("fedavg", "dlora", "measured", "decaf"))
     degree = nodes - 1 if topology == "complete" else 2
@@ -88,8 +89,8 @@ def _row(nodes: int, megabytes: float, topology: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     if sys.argv[1:] and sys.argv[1].startswith("{"):
-        asked = json.loads(sys.argv[1])
-        nodes = asked.pop("nodes")
-        simulated.run(lambda grid: serve(grid, **asked), "idle", nodes)
+        arguments = json.loads(sys.argv[1])
+        nodes = arguments.pop("nodes")
+        simulated.run(lambda grid: serve(grid, **arguments), "idle", nodes)
     else:
         main()

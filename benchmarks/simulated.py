@@ -1,6 +1,6 @@
-"""A simulation as a benchmark needs it: a process of its own that prints one JSON line.
+"""Simulations for benchmarks, each in a process of its own that prints one JSON line.
 
-Ray and Flower keep state for the whole process, so each simulation gets one.
+Ray and Flower keep global state, so each simulation needs a new process.
 """
 
 from __future__ import annotations
@@ -23,44 +23,44 @@ from flwr_decaf.messages.shared_posts import POSTS
 _MARK = "MEASURED"
 
 
-def measured(module: str, shared: bool = True, **asked: Any) -> Any:
-    """Run ``python -m module`` with its arguments as JSON, and read what it measured.
+def measured(module: str, shared: bool = True, **arguments: Any) -> Any:
+    """Run ``python -m module`` with its arguments as JSON, and return its measurements.
 
     Parameters
     ----------
     module : str
-        Calls ``run``.
+        Module that calls ``run``.
     shared : bool
-        Whether actors share posts in files, as under ``flwr-decaf run``.
-    **asked
-        Arguments.
+        Whether actors share posts in files, as under ``flwr-decaf run``; by default True.
+    **arguments
+        Arguments of the module.
 
     Raises
     ------
     RuntimeError
-        With the end of its output, if it fails.
+        If it fails; the message contains the end of its output.
     """
     with tempfile.TemporaryDirectory() as folder:
         posts = {POSTS: folder} if shared else {}
         done = subprocess.run(
-            [sys.executable, "-m", module, json.dumps(asked)],
+            [sys.executable, "-m", module, json.dumps(arguments)],
             capture_output=True, text=True, check=False, env={**os.environ, **ENVIRONMENT, **posts},
         )  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if not lines:
-        raise RuntimeError(f"{module} with {asked} failed: {done.stderr[-2000:]}")
+        raise RuntimeError(f"{module} with {arguments} failed: {done.stderr[-2000:]}")
     return json.loads(lines[-1].removeprefix(_MARK))
 
 
 def run(serve: Callable[[Grid], Any], client: str, nodes: int, cpus: int = 1) -> None:
-    """Run a server function and a ClientApp of ``benchmarks.clients``; print what it returns."""
+    """Run a server function with a ClientApp of ``benchmarks.clients``, and print its result."""
     from flwr.simulation import run_simulation
 
-    server, told = ServerApp(), {}
+    server, result = ServerApp(), {}
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        told["measured"] = serve(grid)
+        result["measured"] = serve(grid)
 
     run_simulation(
         server,
@@ -68,4 +68,4 @@ def run(serve: Callable[[Grid], Any], client: str, nodes: int, cpus: int = 1) ->
         num_supernodes=nodes,
         backend_config={"client_resources": {"num_cpus": cpus, "num_gpus": 0.0}},
     )
-    print(_MARK + json.dumps(told["measured"]), flush=True)
+    print(_MARK + json.dumps(result["measured"]), flush=True)

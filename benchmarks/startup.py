@@ -1,10 +1,10 @@
-"""Seconds from a command to the first training step, and what imports take.
+"""Seconds from a command to the first training step, and of imports.
 
     python -m benchmarks.startup
 
-``flwr-decaf run`` (which also tries model, data and network before it starts anything) against
-``flwr run`` by hand on a SuperLink of its own, by turns; ten nodes, one step of MiniLM. The first
-training step is over when the first line of a train round is in ``metrics.jsonl``.
+Measures ``flwr-decaf run`` (which also checks model, data and network) and a manual ``flwr run`` on
+a SuperLink of its own alternately, with ten nodes and one step of MiniLM. The first training step
+has ended when ``metrics.jsonl`` contains the first line of a train round.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from benchmarks.measure import by_turns, other_work, report
+from benchmarks.measure import busy_cores, report, time_alternately
 from flwr_decaf.cli.engine import superlink
 from flwr_decaf.cli.processes import end, script
 from flwr_decaf.config.files import checked_settings, to_toml
@@ -81,20 +81,20 @@ def _await_training(folder: Path, process: subprocess.Popen[bytes]) -> float:
 
 
 def main() -> None:
-    """Measure both by turns, twice, and the imports."""
-    beside = other_work()
+    """Measure both commands alternately, twice, and the imports."""
+    busy = busy_cores()
     times: dict[str, list[float]] = {"flwr-decaf run": [], "flwr run": []}
     for _ in range(2):
         times["flwr-decaf run"].append(by_flwr_decaf())
         times["flwr run"].append(by_flwr())
     quiet = {"check": True, "stdout": subprocess.DEVNULL}
-    imports = by_turns(
+    imports = time_alternately(
         {name: partial(subprocess.run, command, **quiet) for name, command in IMPORTS.items()},
         repeats=3,
     )
     seconds = {name: statistics.median(values) for name, values in times.items()} | imports
     rows = [{"what": name, "seconds": taken} for name, taken in seconds.items()]
-    report("startup", "Seconds to the first training step, and for imports", rows, beside)
+    report("startup", "Seconds to the first training step, and for imports", rows, busy)
 
 
 if __name__ == "__main__":

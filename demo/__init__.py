@@ -1,1 +1,1 @@
-"""Real pictures and a real image encoder for the examples and tests; not a part of the package."""
+"""Images and an image encoder for the examples and tests; not part of the package."""

@@ -1,7 +1,7 @@
-"""Lay down ``flwr_decaf_demo`` beside the installed packages: ``python -m demo``.
+"""Install ``flwr_decaf_demo`` next to the installed packages: ``python -m demo``.
 
-Then ``package:flwr_decaf_demo/emoji``, ``.../fashion_mnist``, ``.../vit-small`` and
-``.../vit-minilm`` name data sets and models in settings files. What is there already stays.
+Settings files can then name the data sets and models ``package:flwr_decaf_demo/emoji``,
+``.../fashion_mnist``, ``.../vit-small`` and ``.../vit-minilm``. Existing ones are kept.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ PARTS: dict[str, Callable[[Path], None]] = {
 
 
 def main() -> None:
-    """Write each part under another name until it is whole."""
+    """Write each part under a temporary name, and rename it when it is complete."""
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
-    logging.set_verbosity_error()  # "newly initialized" is meant here
+    logging.set_verbosity_error()  # warnings about newly initialized weights are expected
     for name, write in PARTS.items():
         folder, unfinished = ROOT / name, ROOT / f"{name}.unfinished"
         if folder.exists():

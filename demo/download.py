@@ -1,4 +1,4 @@
-"""Downloads that are checked."""
+"""Downloads with a checksum."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _SECONDS = 120
 
 
 def download(url: str, sha256: str) -> bytes:
-    """Get a file.
+    """Download a file and verify its checksum.
 
     Raises
     ------
     OSError
-        If it cannot be had, or is another than expected.
+        If the download fails, or the file has another checksum.
     """
     request = urllib.request.Request(url, headers={"User-Agent": "flwr-decaf"})
     with urllib.request.urlopen(request, timeout=_SECONDS) as answer:

@@ -1,9 +1,10 @@
-"""The ViT and MiniLM joined into a model of CLIP's shape that knows emoji a little.
+"""A dual encoder in the shape of CLIP, built from the ViT and MiniLM, with some knowledge of emoji.
 
-Nobody has trained the two together. Their projections into one space are those of a regularized
-canonical correlation analysis between pictures and names of the emoji's train split: a closed form
-that has not seen a category. On the test's pictures the categories' names then are nearest in half
-of the cases (chance is a ninth): adapters have something to start from, as on CLIP.
+The two encoders have not been trained together. Their projections into a common space come from a
+regularized canonical correlation analysis between the images and names of the emoji training split,
+a closed form that uses no categories. On the test images, the name of the correct category is
+nearest in half of the cases (chance is one in nine), so adapters start from a useful model, as with
+CLIP.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from demo.vit import write_processor
 from flwr_decaf.data.pixels import in_colour
 from flwr_decaf.data.sources import resolve_path
 
-WIDTH = 384  # in which both encoders end
+WIDTH = 384  # output width of both encoders
 _RIDGE = 1.0  # times the mean variance; without it, 1,529 pairs fit 384 x 384 too closely
 
 
@@ -56,10 +57,20 @@ def _features(
 
 
 def canonical_correlation(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Find projections in which paired rows are near: P of (width, x's), Q of (width, y's).
+    """Find projections that map paired rows close together.
 
     With Cxx = x'x/n + ridge and U S V' = Cxx^(-1/2) (x'y/n) Cyy^(-1/2): P' = Cxx^(-1/2) U S^(1/2),
-    Q' = Cyy^(-1/2) V S^(1/2), not centred, since a projection has no bias.
+    Q' = Cyy^(-1/2) V S^(1/2). The rows are not centred, since a projection has no bias.
+
+    Parameters
+    ----------
+    x, y : Tensor
+        Paired rows, of shape (n, width).
+
+    Returns
+    -------
+    tuple of Tensor
+        P and Q, of shape (width, width), for ``x`` and ``y``.
     """
     x, y = x.double(), y.double()
     whiten_x, whiten_y = _inverse_root(x), _inverse_root(y)

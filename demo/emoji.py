@@ -1,7 +1,7 @@
-"""Emoji: 1,906 colour pictures of 64 x 64 with their names, in nine categories.
+"""Emoji: 1,906 colour images of 64 x 64 pixels with their names, in nine categories.
 
-From Twitter's Twemoji (CC-BY 4.0) as packed by emoji-datasource-twitter on the npm registry. Every
-fifth picture of a category is held out as the test.
+They are Twitter's Twemoji (CC-BY 4.0) as packaged by emoji-datasource-twitter in the npm registry.
+Every fifth image of a category is held out for the test split.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ _PICTURES = "package/img/twitter/64/"
 
 def write(folder: Path) -> None:
     """Write train.parquet and test.parquet with columns image, label (category) and text (name)."""
-    unzipped = gzip.decompress(download(URL, SHA256))  # whole: files are read in another order
+    unzipped = gzip.decompress(
+        download(URL, SHA256)
+    )  # in memory, since files are read in another order
     with tarfile.open(fileobj=io.BytesIO(unzipped)) as packed:
         index = json.loads(_read(packed, "package/emoji.json"))
         entries = [e for e in index if e["has_img_twitter"] and e["category"] != "Component"]
@@ -56,5 +58,5 @@ def _row(packed: tarfile.TarFile, entry: dict[str, Any]) -> dict[str, Any]:
 def _read(packed: tarfile.TarFile, name: str) -> bytes:
     member = packed.extractfile(name)
     if member is None:
-        raise OSError(f"{URL} must hold {name}; it is not a file there")
+        raise OSError(f"{URL} must hold {name}; there is no such file")
     return member.read()

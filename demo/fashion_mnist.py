@@ -1,4 +1,4 @@
-"""Fashion-MNIST (MIT): 60,000 + 10,000 grey pictures of 28 x 28 in ten classes, Debian's copy."""
+"""Fashion-MNIST (MIT): 60,000 + 10,000 grey images of 28 x 28 in ten classes, from Debian."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write(folder: Path) -> None:
 
 
 def members(archive: bytes) -> dict[str, bytes]:
-    """Unpack a .deb, an ar archive: headers of 60 bytes, contents at even offsets."""
+    """Unpack a .deb file, an ar archive with headers of 60 bytes and contents at even offsets."""
     contents, at = {}, len(b"!<arch>\n")
     while at < len(archive):
         header = archive[at : at + 60]
@@ -53,7 +53,7 @@ def members(archive: bytes) -> dict[str, bytes]:
 def _numbers(packed: tarfile.TarFile, name: str, header: int) -> np.ndarray:
     file = packed.extractfile(f"{_FILES}{name}.gz")
     if file is None:
-        raise OSError(f"{URL} must hold {name}; it is not a file there")
+        raise OSError(f"{URL} must hold {name}; there is no such file")
     return np.frombuffer(gzip.decompress(file.read()), dtype=np.uint8, offset=header)
 
 

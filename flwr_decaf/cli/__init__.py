@@ -1,1 +1,1 @@
-"""The user's own process: the command line, and Flower's engines that it starts."""
+"""The command line, and Flower's engines that it starts."""

@@ -1,8 +1,8 @@
-"""The part of an app's folder that Flower bundles.
+"""A copy of the part of an app's folder that Flower bundles.
 
-``flwr run`` looks at every file below the app's folder, those of a virtual environment among them,
-and then takes few: 3 of its 4 seconds in this project's own folder. So it is shown a copy without
-the rest.
+``flwr run`` examines every file below the app's folder, including virtual environments, but bundles
+few of them. In this project's own folder this takes 3 of its 4 seconds, so it gets a copy without
+the other files.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-_SUFFIXES = {".py", ".toml", ".md", ".yaml", ".yml", ".json", ".jsonl"}  # Flower's own choice
+_SUFFIXES = {".py", ".toml", ".md", ".yaml", ".yml", ".json", ".jsonl"}  # as in Flower
 _NAMES = {"LICENSE", "LICENSE.md", ".gitignore"}
 _MARKS = ("pyvenv.cfg", "run.json")  # of virtual environments and of run folders
 
 
 @contextlib.contextmanager
 def bundled_part(app: Path) -> Iterator[Path]:
-    """Copy what Flower may bundle of an app to a folder that lasts as long as the block.
+    """Copy the files of an app that Flower may bundle to a folder that exists during the block.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def _left_out(folder: str, names: list[str]) -> list[str]:
 
 
 def _may_be_bundled(path: Path) -> bool:
-    if path.is_symlink():  # Flower follows none
+    if path.is_symlink():  # Flower does not follow links
         return False
     if path.is_dir():
         hidden = path.name.startswith(".") or path.name == "__pycache__"

@@ -1,4 +1,4 @@
-"""The command ``flwr-decaf``. Heavy imports stay inside the commands, so that --help is quick."""
+"""The command ``flwr-decaf``. Heavy imports are inside the commands, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from flwr_decaf.config import Value
     from flwr_decaf.runs.folder import RunFolder
 
-os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # two dozen before the first line
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # else two dozen bars come first
 
 app = typer.Typer(no_args_is_help=True)
-# Paths, settings and the texts of errors may hold brackets: nothing that is printed is markup.
+# Paths, settings and error messages may contain brackets, so nothing is parsed as markup.
 _console = Console(markup=False, highlight=False)
 _errors = Console(markup=False, highlight=False, stderr=True)
 
@@ -56,19 +56,21 @@ class Kind(StrEnum):
 
 
 @app.command()
-def run(  # noqa: PLR0913 - an argument an option
+def run(  # noqa: PLR0913 - one argument per option
     conf: Annotated[Path, typer.Argument(help="TOML file with settings (see conf/).")],
     nodes: Annotated[int, typer.Option(help="Number of virtual clients.", min=1)] = 10,
     app_dir: Annotated[Path, typer.Option("--app", help="Folder of the Flower app.")] = Path("."),
-    cpus: Annotated[int, typer.Option(help="CPU cores of one client.", min=1)] = 1,
-    gpus: Annotated[float, typer.Option(help="GPUs of one client: 1/k or a whole number.")] = 0.0,
+    cpus: Annotated[int, typer.Option(help="CPU cores per client.", min=1)] = 1,
+    gpus: Annotated[float, typer.Option(help="GPUs per client: 1/k or a whole number.")] = 0.0,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Override one setting: lora.rank=4")
+        list[str] | None, typer.Option("--set", help="Override a setting, e.g. lora.rank=4.")
     ] = None,
     engine: Annotated[
-        Kind, typer.Option(help="Ray actors, or SuperNodes as processes on this machine.")
+        Kind, typer.Option(help="Run clients as Ray actors, or as SuperNodes on this machine.")
     ] = Kind.simulation,
-    verbose: Annotated[bool, typer.Option(help="Show Flower's log instead of progress.")] = False,
+    verbose: Annotated[
+        bool, typer.Option(help="Show Flower's log instead of the progress.")
+    ] = False,
 ) -> None:
     """Run an experiment with 'flwr run', and exit with 1 if it fails.
 
@@ -93,7 +95,7 @@ def run(  # noqa: PLR0913 - an argument an option
 
 @app.command()
 def show(folders: RunFolders) -> None:
-    """Print a table for each folder: of its nodes, or of the runs in it."""
+    """Print a table for each folder: of the nodes of a run, or of the runs of a comparison."""
     from flwr_decaf.report.runs import find_runs
 
     for folder in folders:
@@ -110,7 +112,10 @@ def report(
     folders: RunFolders,
     output: Annotated[Path | None, typer.Option(help="Folder to write to.")] = None,
 ) -> None:
-    """Write an HTML page with tables and plots: into the folder given, or report/ for several."""
+    """Write an HTML page with tables and plots.
+
+    By default it goes to report/ in the given folder, or in the current one if several are given.
+    """
     from flwr_decaf.report.page import write_report
     from flwr_decaf.report.runs import find_runs
 
@@ -124,24 +129,37 @@ def report(
 
 
 @app.command()
-def topology(  # noqa: PLR0913 - an argument an option
-    names: Annotated[list[str], typer.Argument(help="Families, or JSON files with graphs.")],
+def topology(  # noqa: PLR0913 - one argument per option
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Families, or JSON files with graphs; base graphs need none."),
+    ] = None,
     nodes: Annotated[int, typer.Option(help="Number of nodes.", min=1)] = 10,
-    weights: Annotated[str, typer.Option(help="Weight rule.")] = "metropolis",
-    seed: Annotated[int, typer.Option(help="Decides the draw of random graphs.")] = 0,
-    edge_probability: Annotated[float, typer.Option(help="Of random graphs.")] = 0.5,
-    degree: Annotated[int, typer.Option(help="Of random regular graphs and small worlds.")] = 4,
-    dynamic: Annotated[str, typer.Option(help="How they change from round to round.")] = "static",
-    activation_probability: Annotated[float, typer.Option(help="Of edge-activation.")] = 0.5,
-    adapter_mb: Annotated[float, typer.Option(help="Size of one post, in MB.", min=0)] = 1.0,
-    output: Annotated[Path, typer.Option(help="Picture to draw.")] = Path("topology.png"),
+    weights: Annotated[str, typer.Option(help="Rule for the mixing weights.")] = "metropolis",
+    seed: Annotated[int, typer.Option(help="Seed of random graphs.")] = 0,
+    edge_probability: Annotated[
+        float, typer.Option(help="Probability of an edge in random graphs.")
+    ] = 0.5,
+    degree: Annotated[
+        int, typer.Option(help="Degree of random regular graphs and small worlds.")
+    ] = 4,
+    dynamic: Annotated[str, typer.Option(help="How the graph of each round is drawn.")] = "static",
+    activation_probability: Annotated[
+        float, typer.Option(help="Probability of an edge in edge-activation.")
+    ] = 0.5,
+    peers: Annotated[
+        int, typer.Option(help="Most neighbours of a node in a round of base graphs.")
+    ] = 1,
+    adapter_mb: Annotated[float, typer.Option(help="Size of one post in MB.", min=0)] = 1.0,
+    output: Annotated[Path, typer.Option(help="File for the drawing.")] = Path("topology.png"),
 ) -> None:
-    """Draw graphs, and say how fast they agree and what they cost."""
+    """Draw graphs, and tabulate how fast they reach consensus and their traffic."""
     from flwr_decaf.config import parse_config
     from flwr_decaf.config.network import network_of
-    from flwr_decaf.report.topology import save_topologies, topology_table
+    from flwr_decaf.report.topology import period_lines, save_topologies, topology_table
     from flwr_decaf.topology.mixing_matrix import lambda2
     from flwr_decaf.topology.network import format_rho, phase_length
+    from flwr_decaf.topology.time_varying import FINITE_TIME
 
     settings: dict[str, Value] = {
         "topology.weights": weights,
@@ -150,48 +168,65 @@ def topology(  # noqa: PLR0913 - an argument an option
         "topology.degree": degree,
         "topology.dynamic": dynamic,
         "topology.activation-probability": activation_probability,
+        "topology.peers": peers,
     }
-    keys = {name: "topology.file" if name.endswith(".json") else "topology.name" for name in names}
     try:
-        # Shown on a terminal alone: eigenvalues of thousands of nodes take a while.
+        # Shown only on a terminal: eigenvalues of thousands of nodes take a while.
         with _errors.status(f"Computing the eigenvalues of {nodes} x {nodes} matrices"):
             networks = {
-                name: network_of(parse_config(settings | {key: name}), nodes)
-                for name, key in keys.items()
+                name: network_of(parse_config(settings | own), nodes)
+                for name, own in _topologies(names or [], dynamic).items()
             }
             bases = {name: network.base for name, network in networks.items()}
             rates = {name: lambda2(w) for name, w in bases.items()}
-            told = [
+            lines = [
                 f"{name}, {dynamic}: rho = {format_rho(network.rho)}, "
                 f"T of TAD-LoRA = {phase_length(network)}"
                 for name, network in networks.items()
                 if network.is_time_varying
             ]
+            if dynamic in FINITE_TIME:
+                lines += period_lines(networks[dynamic])
         with _errors.status("Drawing"):
             save_topologies(bases, rates, output)
     except ValueError as error:
         _fail(str(error), code=2)
-    _console.print(topology_table(bases, rates, adapter_mb * 1e6, time_varying=bool(told)))
-    for line in told:
+    _console.print(topology_table(bases, rates, adapter_mb * 1e6, time_varying=bool(lines)))
+    for line in lines:
         _console.print(line, soft_wrap=True)
     _console.print(f"Picture: {output}", soft_wrap=True)
+
+
+def _topologies(names: list[str], dynamic: str) -> dict[str, dict[str, Value]]:
+    """Name the settings of each topology that the command line lists."""
+    from flwr_decaf.topology.graphs import TOPOLOGIES
+    from flwr_decaf.topology.time_varying import FINITE_TIME
+
+    if dynamic in FINITE_TIME:  # these have no base graph
+        return {dynamic: {}}
+    if not names:
+        raise ValueError(f"NAMES must hold a family; got none; choose from {', '.join(TOPOLOGIES)}")
+    return {
+        name: {"topology.file" if name.endswith(".json") else "topology.name": name}
+        for name in names
+    }
 
 
 @app.command("list")
 def list_names(
     kind: Annotated[
-        str | None, typer.Argument(help="strategies, topologies, settings, ...; all if left out.")
+        str | None, typer.Argument(help="strategies, topologies, settings, ...; by default all.")
     ] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
-    """List what the settings can name, and the settings, with what they mean."""
+    """List the settings, and the names that they accept, with their meanings."""
     from flwr_decaf.cli import listing
 
     kinds = [*listing.NAMED, listing.SETTINGS]
     if kind is None:
         _console.print(listing.names())
     elif kind not in kinds:
-        _fail(f"KIND must be one of {', '.join(kinds)}; got {kind!r}; take one of these", code=2)
+        _fail(f"KIND must be one of {', '.join(kinds)}; got {kind!r}; choose one of these", code=2)
     elif as_markdown:
         typer.echo(listing.markdown(kind), nl=False)
     else:
@@ -204,11 +239,11 @@ def _print_runs(folders: list[RunFolder]) -> None:
     from flwr_decaf.runs.lock import status_of
 
     _console.print(run_table(folders[0]) if len(folders) == 1 else comparison_table(folders))
-    if len(folders) == 1 and (told := describe_shares(folders[0])):
-        _console.print(told, soft_wrap=True)
+    if len(folders) == 1 and (line := describe_shares(folders[0])):
+        _console.print(line, soft_wrap=True)
     path = folders[0].path if len(folders) == 1 else folders[0].path.parent
-    odd = sorted({status_of(folder) for folder in folders} - {"finished"})
-    status = f" ({', '.join(odd)})" if odd else ""
+    unfinished = sorted({status_of(folder) for folder in folders} - {"finished"})
+    status = f" ({', '.join(unfinished)})" if unfinished else ""
     _console.print(f"Run folder: {path}{status}", soft_wrap=True)
 
 

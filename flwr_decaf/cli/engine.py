@@ -1,9 +1,9 @@
-"""Flower's two engines, started for one run and ended with it.
+"""Flower's two engines, each started for one run and ended with it.
 
-``flwr run`` alone exits 0 when the run failed, re-installs the app's dependencies, and hands the
-run to a SuperLink that outlives it and keeps its first caller's directory and environment. Here
-every run gets a SuperLink of its own on a free port; whether it succeeded is read from its run
-folder.
+On its own, ``flwr run`` exits with 0 even if the run failed, reinstalls the app's dependencies, and
+uses a SuperLink that outlives the run and keeps the directory and environment of its first caller.
+Here, every run gets a SuperLink of its own on a free port, and the run folder shows whether it
+succeeded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flwr_decaf.cli.app_bundle import bundled_part
 from flwr_decaf.cli.processes import environment, free_port, running, script, wait_until_up, watched
 from flwr_decaf.messages.shared_posts import POSTS
 
-_LOOK_EVERY = 0.5  # seconds
+_POLL_INTERVAL = 0.5  # seconds
 
 
 class Engine(NamedTuple):
@@ -49,21 +49,21 @@ def simulation(nodes: int, cpus: int = 1, gpus: float = 0.0) -> Engine:
     nodes : int
         Number of clients.
     cpus : int
-        CPU cores of one client.
+        CPU cores per client, by default 1.
     gpus : float
-        GPUs of one client: 1/k for k clients on a GPU, or a whole number.
+        GPUs per client: 1/k for k clients on one GPU, or a whole number. By default 0.
 
     Raises
     ------
     ValueError
-        If ``gpus`` is negative, or another fraction: Ray would make more actors than it can place,
-        and hang.
+        If ``gpus`` is negative or another fraction, with which Ray would create more actors than it
+        can place, and hang.
     """
     whole = gpus.is_integer() or (math.isfinite(gpus) and (1 / gpus).is_integer())
     if gpus < 0 or not whole:
         raise ValueError(
-            f"--gpus must be 0, 1/k or a whole number; got {gpus}; write e.g. 0.5 for two clients "
-            "on a GPU"
+            f"--gpus must be 0, 1/k or a whole number; got {gpus}; use e.g. 0.5 for two clients "
+            "per GPU"
         )
     federation: dict[str, object] = {"num-supernodes": nodes, "client-resources-num-cpus": cpus}
     if gpus:
@@ -76,14 +76,14 @@ def simulation(nodes: int, cpus: int = 1, gpus: float = 0.0) -> Engine:
 
 
 def _shared_posts(home: Path) -> dict[str, str]:
-    if "RAY_ADDRESS" in os.environ:  # a cluster, of several machines perhaps
+    if "RAY_ADDRESS" in os.environ:  # a cluster, possibly of several machines
         return {}
     (home / "posts").mkdir()
     return {POSTS: str(home / "posts")}
 
 
 def deployment(nodes: int) -> Engine:
-    """Run clients as SuperNodes: processes of their own on this machine, over the loopback."""
+    """Run clients as SuperNodes: separate processes on this machine."""
 
     @contextlib.contextmanager
     def start(home: Path) -> Iterator[dict[str, str]]:
@@ -99,16 +99,16 @@ def deployment(nodes: int) -> Engine:
 def supernode(
     home: Path, env: Mapping[str, str], place: int, nodes: int
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the SuperNode of one partition beside the block.
+    """Run the SuperNode of one partition during the block.
 
     Parameters
     ----------
     home : Path
-        Folder of the engine; the SuperNode logs to supernode-<place>.log there.
+        Folder of the engine; the SuperNode logs to supernode-<place>.log in it.
     env : mapping of str to str
-        What the engine yielded.
+        Environment that the engine yielded.
     place, nodes : int
-        Its partition, of how many.
+        Its partition, and the number of partitions.
     """
     command = [
         "flower-supernode", "--insecure", "--superlink", env[_ADDRESS], "--port", str(free_port()),
@@ -137,18 +137,18 @@ def flwr_run(
     engine : Engine
         ``simulation(...)`` or ``deployment(...)``.
     log : Path, optional
-        Where Flower's log goes; by default to this process's own output.
+        File for Flower's log; by default it goes to the output of this process.
     watch : callable
-        Called every half second while the run goes on.
+        Called every half second during the run; by default nothing.
     meanwhile : callable
-        Called once, in a thread, while the engine comes up; what it raises ends all. Nothing is
-        watched before it is done.
+        Called once, in a thread, while the engine starts; an exception in it ends the run.
+        ``watch`` is not called before it has returned. By default nothing.
 
     Raises
     ------
     RuntimeError
         If the SuperLink does not start, or ``flwr run`` itself fails. A run that fails later does
-        not show here: Flower exits 0 then.
+        not raise, because Flower exits with 0.
     """
     with (
         tempfile.TemporaryDirectory(prefix="flwr-decaf-") as home,
@@ -161,31 +161,31 @@ def flwr_run(
         if engine.federation:
             options = (f"{key}={value}" for key, value in engine.federation.items())
             command += ["--federation-config", " ".join(options)]
-        beside = pool.submit(meanwhile)
+        started = pool.submit(meanwhile)
 
         def look() -> None:
-            if beside.done():
-                beside.result()
+            if started.done():
+                started.result()
                 watch()
 
         with engine.start(Path(home)) as env:
             _submit(command, env, log, look)
-            beside.result()
+            started.result()
 
 
-_ADDRESS = "FLWR_DECAF_SUPERLINK"  # where supernode() finds the SuperLink's address
+_ADDRESS = "FLWR_DECAF_SUPERLINK"  # variable with the SuperLink's address, for supernode()
 
 
 @contextlib.contextmanager
 def superlink(home: Path, *options: str, **variables: str) -> Iterator[dict[str, str]]:
-    """Run a SuperLink, whose files lie in ``home``, beside the block.
+    """Run a SuperLink during the block.
 
     Parameters
     ----------
     home : Path
         Folder for its files.
     *options, **variables : str
-        For its command line, and its environment.
+        Additions to its command line, and to its environment.
 
     Yields
     ------
@@ -226,7 +226,7 @@ def _wait(process: subprocess.Popen[bytes], watch: Callable[[], None]) -> int:
     while True:
         watch()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(timeout=_LOOK_EVERY)
+            return process.wait(timeout=_POLL_INTERVAL)
 
 
 def _output(log: Path | None) -> contextlib.AbstractContextManager[IO[bytes] | None]:

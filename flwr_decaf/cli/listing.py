@@ -1,4 +1,4 @@
-"""What goes by a name in the settings, and the settings themselves, read off the code."""
+"""Lists of the settings, and of the names that they accept, generated from the code."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from flwr_decaf.app.quick_imports import quick_imports
 from flwr_decaf.config.reference import declared_settings
 from flwr_decaf.registries import Registry
 from flwr_decaf.topology.graphs import TOPOLOGIES
-from flwr_decaf.topology.time_varying import TIME_VARYING
+from flwr_decaf.topology.time_varying import FINITE_TIME, TIME_VARYING
 from flwr_decaf.topology.weights import WEIGHTS
 
 NAMED: dict[str, Mapping[str, object]] = {
     "strategies": Registry(registries.STRATEGIES),
     "topologies": TOPOLOGIES,
-    "time-varying-graphs": TIME_VARYING,
+    "time-varying-graphs": {**TIME_VARYING, **FINITE_TIME},
     "weights": WEIGHTS,
     "robust-methods": Registry(registries.ROBUST),
     "tasks": Registry(registries.TASKS),
@@ -46,19 +46,19 @@ What is wrong is reported in one line, with the key, the rule, the value and the
 
 
 def names() -> Table:
-    """Tabulate all that can be listed, without importing what is behind the names."""
+    """Tabulate everything that can be listed, without importing what the names stand for."""
     rows = [(kind, ", ".join(named)) for kind, named in NAMED.items()]
     count = sum(1 for _ in declared_settings())
     return _table(("kind", "names"), [*rows, (SETTINGS, f"all {count} of them")])
 
 
 def meanings(kind: str) -> Table:
-    """Tabulate the names of a kind, or the settings, with what they mean."""
+    """Tabulate the names of a kind, or the settings, with their meanings."""
     return _table(*_rows(kind))
 
 
 def markdown(kind: str) -> str:
-    """Write the same as Markdown; of the settings, the whole page docs/settings.md."""
+    """Format the same table as Markdown; for the settings, the whole page docs/settings.md."""
     headings, rows = _rows(kind)
     lines = [headings, ["---"] * len(headings), *([_escaped(cell) for cell in row] for row in rows)]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)

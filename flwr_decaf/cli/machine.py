@@ -1,4 +1,4 @@
-"""Whether this machine has, or reaches, what a run needs; found out without importing torch."""
+"""Checks that this machine has, or can reach, what a run needs, without importing torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flwr_decaf.registries import DEMO_SETS
 
 _log = logging.getLogger("flwr")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_HUB_LIMIT = 5.0  # seconds for the hub to answer
+_HUB_LIMIT = 5.0  # seconds for the Hub to respond
 
 
 def check_machine(runs: Collection[Config], engine: Engine) -> None:
@@ -28,11 +28,11 @@ def check_machine(runs: Collection[Config], engine: Engine) -> None:
     Raises
     ------
     ValueError
-        In one line.
+        If something is missing; the message names it in one line.
     """
     for run in runs:
         _check_packages(run)
-    if "RAY_ADDRESS" not in os.environ:  # a cluster may have other machines than this one
+    if "RAY_ADDRESS" not in os.environ:  # a cluster may have other machines
         _check_cores(engine)
         _check_gpus(engine)
         for run in runs:
@@ -40,16 +40,16 @@ def check_machine(runs: Collection[Config], engine: Engine) -> None:
 
 
 def check_hub(runs: Collection[Config]) -> None:
-    """Restrict the Hugging Face hub to what it has cached if it does not answer.
+    """Use only cached files of the Hugging Face Hub if it does not respond.
 
-    It would otherwise be asked five times for each file, which takes a minute, to the same end.
-    Sets ``HF_HUB_OFFLINE`` for this process and those that it starts, so it must be called before
+    Otherwise huggingface_hub would retry each file five times, which takes a minute. The function
+    sets ``HF_HUB_OFFLINE`` for this process and its children, so it must be called before
     huggingface_hub is imported.
 
     Raises
     ------
     ValueError
-        If it does not answer, and a model or data set is not cached.
+        If the Hub does not respond, and a model or data set is not cached.
     """
     data = {("data.name", run.data.name) for run in runs if run.data.name not in DEMO_SETS}
     models = {("model.name", run.model.name) for run in runs if run.model.task != "cnn"}
@@ -78,7 +78,7 @@ def _problem_of(endpoint: str) -> Exception | None:
         request = urllib.request.Request(endpoint, method="HEAD")
         urllib.request.urlopen(request, timeout=_HUB_LIMIT).close()
     except urllib.error.HTTPError:
-        return None  # it answers, whatever it says of this page
+        return None  # any response will do
     except (OSError, ValueError) as error:
         return error
     return None
@@ -97,9 +97,9 @@ def _is_cached(key: str, name: str) -> bool:
 def count_gpus() -> int:
     """Count the GPUs that PyTorch would find as "cuda" devices of this process.
 
-    The driver is asked directly: importing torch for this takes seconds.
+    The driver is queried directly, because importing torch takes seconds.
     """
-    if Path("/dev/kfd").exists():  # AMD's driver, which PyTorch reaches by the same name
+    if Path("/dev/kfd").exists():  # AMD's driver, which PyTorch also calls "cuda"
         import torch
 
         return torch.cuda.device_count()
@@ -124,7 +124,7 @@ def _check_cores(engine: Engine) -> None:
     if isinstance(wanted, int) and wanted > cores:
         raise ValueError(
             f"--cpus must be at most the CPU cores of this machine; got {wanted} of {cores}; "
-            "give a client fewer"
+            "give each client fewer"
         )
 
 
@@ -133,22 +133,22 @@ def _check_gpus(engine: Engine) -> None:
     if wanted and wanted > (there := count_gpus()):
         raise ValueError(
             f"--gpus must be at most the GPUs of this machine; got {wanted:g} of {there}; "
-            "leave it out to train on the CPU"
+            "omit it to train on the CPU"
         )
 
 
 def _check_device(device: str, engine: Engine) -> None:
     if device == "cuda" and not count_gpus():
-        problem = "there is none on this machine"
+        problem = "but there is none on this machine"
     elif device == "cuda" and "num-supernodes" in engine.federation and not _gives_gpus(engine):
-        problem = "which Ray hides from clients that get no share of it; add e.g. --gpus 1"
+        problem = "which Ray hides from clients without a share of it; add e.g. --gpus 1"
     elif device == "mps" and (platform.system(), platform.machine()) != ("Darwin", "arm64"):
         problem = "which only Macs with Apple silicon have"
     else:
         return
     raise ValueError(
         f"train.device must be a device that the clients see; got {device!r}, {problem}; "
-        "set it to auto or cpu otherwise"
+        "or set it to auto or cpu"
     )
 
 

@@ -1,4 +1,4 @@
-"""Starting Flower's processes in an environment that suits them, and ending them for good."""
+"""Starting Flower's processes in a suitable environment, and ending them reliably."""
 
 from __future__ import annotations
 
@@ -19,52 +19,51 @@ import psutil
 from flwr_decaf.app import STARTED_AT
 from flwr_decaf.cli import watchdog
 
-_START_LIMIT = 60.0  # seconds for a SuperLink to answer
-_STOP_LIMIT = 10.0  # seconds for a process to go before it is killed
-
+_START_LIMIT = 60.0  # seconds for a SuperLink to respond
+_STOP_LIMIT = 10.0  # seconds for a process to end before it is killed
 
 ENVIRONMENT = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_TELEMETRY_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Seconds between two looks for a run that is to be started: 1 by default.
+    # Seconds between two polls for a run to start, by default 1.
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
-    # Workers that Ray starts in advance lack the environment that Flower asks for: idle for good.
+    # Workers that Ray starts in advance lack the environment that Flower requires, and stay idle.
     "RAY_prestart_worker_first_driver": "0",
-    # Actors that wait for one another in a spin loop cost up to six times on few cores.
+    # Actors that spin while they wait for each other can be six times slower on few cores.
     "OMP_WAIT_POLICY": "passive",
     "TOKENIZERS_PARALLELISM": "false",
-    # A bar per actor and split would bury the rounds in the log.
+    # One progress bar per actor and split would clutter the log.
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
 }
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Make the environment of Flower's processes, with their own files in ``home``."""
+    """Make the environment of Flower's processes, which keep their files in ``home``."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    # Without an address Ray joins whatever cluster was last started on this machine.
+    # Without an address, Ray joins the cluster that was last started on this machine.
     ray = {"RAY_ADDRESS": os.environ.get("RAY_ADDRESS", "local")}
-    asked = {STARTED_AT: str(time.time())}
-    return {**os.environ, **ENVIRONMENT, **ray, **asked, "FLWR_HOME": str(home), "PATH": path}
+    started = {STARTED_AT: str(time.time())}
+    return {**os.environ, **ENVIRONMENT, **ray, **started, "FLWR_HOME": str(home), "PATH": path}
 
 
 @contextlib.contextmanager
 def running(
     command: Sequence[str], env: Mapping[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run one of Flower's scripts beside the block; end it, and all it started, after.
+    """Run one of Flower's scripts during the block, and then end it and its children.
 
     Parameters
     ----------
     command : sequence of str
-        The script's name first; it is taken from beside this interpreter.
+        Name of the script, which must be installed next to this interpreter, and its arguments.
     env : mapping of str to str
-        Environment.
+        Environment of the process.
     log : Path
-        File for its output.
+        File for the output.
     """
-    # Whoever ends this process politely wants those it started gone as well.
+    # A process that receives SIGTERM must also end those that it started.
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -80,12 +79,12 @@ def running(
 
 @contextlib.contextmanager
 def watched(home: Path) -> Iterator[None]:
-    """Have all processes with Flower's files in ``home`` end, should this one be killed.
+    """End all processes with Flower's files in ``home`` if this process is killed in the block.
 
-    Without it they would outlive this process, which cannot end them any more.
+    A killed process cannot end its children itself; a watchdog process does.
     """
     command = [sys.executable, "-P", watchdog.__file__, str(home)]
-    # In a session of its own: Ctrl-C is for this process, which then ends the others itself.
+    # In its own session: Ctrl-C must reach only this process, which then ends the others.
     process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
         yield
@@ -94,12 +93,12 @@ def watched(home: Path) -> Iterator[None]:
 
 
 def wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """Wait for a SuperLink to answer.
+    """Wait until a SuperLink responds.
 
     Raises
     ------
     RuntimeError
-        If it ends or stays silent, with the end of its log.
+        If it ends or does not respond; the message contains the end of its log.
     """
     deadline = time.monotonic() + _START_LIMIT
     while time.monotonic() < deadline and process.poll() is None:
@@ -108,14 +107,14 @@ def wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path) -> Non
             return
         time.sleep(0.2)
     tail = log.read_text(errors="replace")[-2000:]
-    raise RuntimeError(f"Flower's SuperLink did not come up on port {port}: {tail}")
+    raise RuntimeError(f"Flower's SuperLink did not start on port {port}: {tail}")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it started, also what has left its process group."""
+    """End a process and its descendants, including those that left its process group."""
     with contextlib.suppress(psutil.NoSuchProcess):
         leader = psutil.Process(process.pid)
-        # Asked before the leader goes: Ray's agents outlive it and belong to nobody then.
+        # Listed before the leader ends, since Ray's agents outlive it and lose their parent.
         family = [leader, *leader.children(recursive=True)]
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -128,12 +127,12 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on."""
+    """Find a free TCP port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def script(name: str) -> str:
-    """Get a script beside this interpreter, not whatever PATH has first."""
+    """Return the path of a script next to this interpreter, whatever PATH contains."""
     return str(Path(sys.executable).parent / name)

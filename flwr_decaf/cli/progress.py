@@ -1,4 +1,4 @@
-"""Progress of runs, read from their run folders: a live bar in a terminal, else plain lines."""
+"""Progress of runs, read from their folders: a live bar on a terminal, otherwise plain lines."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from flwr_decaf.runs.score import score_of
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How far a comparison has come.
+class RunProgress:
+    """Progress of a comparison.
 
     Attributes
     ----------
     name : str
-        Of the run in progress.
+        Name of the current run.
     number, count : int
-        Its place, from 1, among how many.
+        Number of the current run, from 1, and the number of runs.
     server_round, rounds : int
-        Rounds trained, of how many.
+        Number of rounds trained in the current run, and the number of its rounds.
     score : str
-        Mean over the nodes in the last evaluation, with its name; empty before it.
+        Name and mean over the nodes of the last score; empty before the first evaluation.
     evaluated : int
         Round of that evaluation.
     share : float
-        Share of all rounds of all runs that have been trained.
+        Fraction of all rounds of all runs that have been trained.
     """
 
     name: str
@@ -52,25 +52,25 @@ class Standing:
         return f"{run}{self.name}: round {self.server_round} of {self.rounds}{score}"
 
 
-def standing(paths: Mapping[str, Path], rounds: Mapping[str, int]) -> Standing:
-    """Read how far the runs have come.
+def read_progress(paths: Mapping[str, Path], rounds: Mapping[str, int]) -> RunProgress:
+    """Read the progress of some runs.
 
     Parameters
     ----------
     paths : mapping of str to Path
-        Run folders by name, in the order of the runs; those not begun need not exist.
+        Run folders by name, in the order of the runs. Runs that have not started need no folder.
     rounds : mapping of str to int
-        Rounds of each.
+        Number of rounds of each run.
     """
-    begun = [name for name, path in paths.items() if (path / "run.json").exists()]
-    name = begun[-1] if begun else next(iter(paths))
+    started = [name for name, path in paths.items() if (path / "run.json").exists()]
+    name = started[-1] if started else next(iter(paths))
     lines = RunFolder(paths[name]).metrics
     trained = max((line["round"] for line in lines if line["phase"] == "train"), default=0)
     last, score = _last_score(lines)
-    before = sum(rounds[earlier] for earlier in begun[:-1])
-    return Standing(
+    before = sum(rounds[earlier] for earlier in started[:-1])
+    return RunProgress(
         name=name,
-        number=max(len(begun), 1),
+        number=max(len(started), 1),
         count=len(paths),
         server_round=trained,
         rounds=rounds[name],
@@ -99,7 +99,7 @@ def shown_progress(
     Yields
     ------
     callable
-        To be called every now and then; it looks at the folders and shows what is new.
+        Function to call regularly; it reads the folders and shows new progress.
     """
     if not console.is_terminal:
         yield plain_lines(console, paths, rounds)
@@ -112,7 +112,7 @@ def shown_progress(
         task = bar.add_task("starting Flower", total=1.0)
 
         def look() -> None:
-            now = standing(paths, rounds)
+            now = read_progress(paths, rounds)
             bar.update(task, description=str(now), completed=now.share)
 
         yield look
@@ -123,19 +123,19 @@ def plain_lines(
     console: Console, paths: Mapping[str, Path], rounds: Mapping[str, int]
 ) -> Callable[[], None]:
     """Make a function that prints a line when the runs have advanced, for logs and pipes."""
-    started, said, done = time.monotonic(), "", standing(paths, rounds).share
+    started, printed, done = time.monotonic(), "", read_progress(paths, rounds).share
 
     def look() -> None:
-        nonlocal said
-        now = standing(paths, rounds)
-        if str(now) == said:
+        nonlocal printed
+        now = read_progress(paths, rounds)
+        if str(now) == printed:
             return
-        said = str(now)
+        printed = str(now)
         minutes = (time.monotonic() - started) / 60
-        gained = now.share - done  # what a resumed run had done before took none of the minutes
+        gained = now.share - done  # without what was done before the run was resumed
         left = f"{minutes / gained * (1 - now.share):.0f} min left" if gained > 0 else "starting"
         left = "finishing" if now.share == 1 else left
-        line = f"[{minutes:5.1f} min] {said}; {left}"
+        line = f"[{minutes:5.1f} min] {printed}; {left}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     return look

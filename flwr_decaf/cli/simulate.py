@@ -1,7 +1,7 @@
-"""A settings file in, finished run folders out: what stands behind ``flwr-decaf run``.
+"""The command ``flwr-decaf run``: executes all runs of a settings file.
 
-What loads torch or transformers is imported where it is used: a wrong setting is told at once, and
-the engine starts beside these imports.
+Modules that load torch or transformers are imported where they are used, so that a wrong setting is
+reported immediately and the engine starts during these imports.
 """
 
 from __future__ import annotations
@@ -35,37 +35,37 @@ def simulate(
     app: Path,
     console: Console | None,
 ) -> list[RunFolder]:
-    """Run all that a settings file asks for in one ``flwr run``.
+    """Execute all runs of a settings file in one ``flwr run``.
 
     Parameters
     ----------
     conf : Path
         TOML file with settings.
     overrides : sequence of str
-        ``key=value`` each.
+        Settings that replace those of the file, as ``key=value``.
     nodes : int
         Number of clients.
     engine : Engine
-        Where they run.
+        Engine that runs the clients.
     app : Path
         Folder of the Flower app.
     console : Console, optional
-        Where progress is shown while Flower's log goes to log.txt in the run folder. Without
-        one, Flower's log is shown instead.
+        Console that shows the progress, while Flower's log goes to log.txt in the run folder. By
+        default, Flower's log is shown instead.
 
     Returns
     -------
     list of RunFolder
-        In the order of the runs, all finished.
+        The finished runs, in order.
 
     Raises
     ------
     ValueError
-        If a setting is wrong, or the run cannot be; nothing is left behind then.
+        If a setting is wrong, or a run cannot succeed; no files are left then.
     RuntimeError
-        If a run failed, with its cause.
+        If a run failed; the message contains the cause.
     KeyboardInterrupt
-        If the user ends it, with how to go on.
+        If the user interrupts it; the message says how to resume.
     """
     values = checked_settings(conf, overrides, nodes)
     root = _root_of(values, conf)
@@ -91,19 +91,19 @@ def simulate(
             with shown_progress(console, paths, rounds) as watch:
                 flwr_run(app, settings, engine, root / "log.txt", watch, meanwhile)
 
-    with _left_in_order(root, folders.values()):
+    with _cleaned_up(root, folders.values()):
         run_engine(values, meanwhile=lambda: _check(runs.values(), nodes))
-        came = -1
-        # Flower cannot replace a Ray actor that died; a fresh engine can, as long as it gets on.
-        while _lost_an_actor(folders.values()) and _progress(folders.values()) > came:
-            came = _progress(folders.values())
+        before = -1
+        # Flower cannot replace a dead Ray actor, so a new engine resumes while there is progress.
+        while _lost_an_actor(folders.values()) and _progress(folders.values()) > before:
+            before = _progress(folders.values())
             run_engine(values | {"resume-from": str(root)})
     return [finished(folder, root) for folder in folders.values()]
 
 
 @contextmanager
-def _left_in_order(root: Path, folders: Collection[RunFolder]) -> Iterator[None]:
-    """See to what a run leaves, however it ends: what is refused nothing, the rest its status."""
+def _cleaned_up(root: Path, folders: Collection[RunFolder]) -> Iterator[None]:
+    """Delete the folder of runs that are refused, and record the status of interrupted ones."""
     fresh = not root.exists()
     try:
         yield
@@ -112,15 +112,15 @@ def _left_in_order(root: Path, folders: Collection[RunFolder]) -> Iterator[None]
             shutil.rmtree(root, ignore_errors=True)
         raise
     except KeyboardInterrupt as error:
-        begun = any(folder.run for folder in folders)
-        how = f"go on with the same command and --set resume-from={root}"
-        raise KeyboardInterrupt(f"interrupted; {how if begun else 'no run was begun'}") from error
+        started = any(folder.run for folder in folders)
+        how = f"resume with the same command and --set resume-from={root}"
+        raise KeyboardInterrupt(f"interrupted; {how if started else 'no run started'}") from error
     finally:
         close(folders)
 
 
 def close(folders: Iterable[RunFolder]) -> None:
-    """Mark runs as interrupted that no process works on any longer."""
+    """Mark unfinished runs as interrupted if no process is running them."""
     for folder in folders:
         if folder.run.get("status") == "running" and status_of(folder) == "interrupted":
             folder.finish("interrupted")
@@ -137,7 +137,7 @@ def _progress(folders: Iterable[RunFolder]) -> int:
 
 
 def _root_of(values: dict[str, Value], conf: Path) -> Path:
-    """Say where the runs go, and name them in the settings."""
+    """Choose the folder of the runs, and enter it in the settings."""
     if values["resume-from"]:
         root = Path(str(values["resume-from"])).resolve()
         values |= {"resume-from": str(root), "output-dir": str(root.parent), "run-name": root.name}
@@ -147,8 +147,8 @@ def _root_of(values: dict[str, Value], conf: Path) -> Path:
     _check_writable(root)
     if holds_runs(root):
         raise ValueError(
-            f"run-name must name a new run; {root} is there; choose another name, or go on with "
-            "that one by resume-from"
+            f"run-name must name a new run; {root} exists; choose another name, or resume that "
+            "run with resume-from"
         )
     return root
 
@@ -156,17 +156,17 @@ def _root_of(values: dict[str, Value], conf: Path) -> Path:
 def _check_app(app: Path) -> None:
     if not (app / "pyproject.toml").exists():
         raise ValueError(
-            f"--app must be the folder of a Flower app; {app} has no pyproject.toml; run it from "
-            "the app's folder, or name that with --app"
+            f"--app must be the folder of a Flower app; {app} has no pyproject.toml; run it in "
+            "the app's folder, or specify that with --app"
         )
 
 
 def _check_writable(folder: Path) -> None:
     there = next(path for path in folder.resolve().parents if path.exists())
-    # Both, since root may write where the mode says no, but not to a read-only file system.
+    # os.access also detects a read-only file system, to which even root cannot write.
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ValueError(
-            f"output-dir must be a folder that can be written to; {there} cannot; name another"
+            f"output-dir must be a folder that can be written to; {there} cannot; choose another"
         )
 
 
@@ -178,7 +178,7 @@ def _check(runs: Iterable[Config], nodes: int) -> None:
 
     for run in runs:
         check(run, nodes)
-    forget_task()  # what the nodes load, this process need not keep
+    forget_task()  # frees memory: from here on, only the nodes need the model
 
 
 def finished(folder: RunFolder, root: Path) -> RunFolder:
@@ -193,10 +193,8 @@ def finished(folder: RunFolder, root: Path) -> RunFolder:
     """
     if folder.run.get("status") != "finished":
         log = root / "log.txt"
-        silent = (
-            "it stopped without a word (killed, or out of memory or disk); resume with resume-from"
-        )
-        silent = silent if folder.run else "no start"
+        stopped = "it stopped without an error (killed, out of memory or disk); use resume-from"
+        silent = stopped if folder.run else "it did not start"
         cause = folder.run.get("error", silent)
         where = f"; Flower's log is {log}" if log.exists() else ""
         raise RuntimeError(f"the run {folder.path.name} failed: {cause}{where}")

@@ -1,6 +1,6 @@
-"""A process beside Flower's that ends them if the one that started them is killed.
+"""A process that ends Flower's processes if the one that started them is killed.
 
-Run as a script, so that it imports nothing but psutil.
+It runs as a script, so that it imports only psutil.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import sys
 
 import psutil
 
-_STOP_LIMIT = 5.0  # seconds for the processes to go before they are killed
+_STOP_LIMIT = 5.0  # seconds for the processes to end before they are killed
 
 
 def processes_of(home: str) -> list[psutil.Process]:
     """List the processes that have ``FLWR_HOME=home`` in their environment."""
     found = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):  # gone by now, or another user's
+        with contextlib.suppress(psutil.Error, OSError):  # it ended, or belongs to another user
             if process.environ().get("FLWR_HOME") == home:
                 found.append(process)
     return found
 
 
 def end_all(home: str) -> None:
-    """End the processes of a home, those that are started meanwhile as well, and remove it."""
+    """End the processes of a home, including those that start meanwhile, and delete it."""
     while family := processes_of(home):
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -39,6 +39,6 @@ def end_all(home: str) -> None:
 
 
 if __name__ == "__main__":
-    # The pipe closes when its other end does, by "done" or because its process is no more.
+    # The pipe closes after "done", or when the process at its other end has ended.
     if sys.stdin.buffer.read() != b"done":
         end_all(sys.argv[1])

@@ -1,4 +1,4 @@
-"""Arguments of Python constructors, checked by the rules of the settings that they stand for."""
+"""Checks of constructor arguments by the rules of the corresponding settings."""
 
 from __future__ import annotations
 
@@ -12,45 +12,51 @@ from flwr_decaf.config.sections import Config
 
 
 def check_argument(name: str, value: object, setting: str) -> Any:
-    """Check an argument as the setting that it stands for.
+    """Check an argument by the rule of a setting.
 
     Parameters
     ----------
     name : str
-        As the caller wrote it, for the error.
+        Name of the argument, for the error message.
     value : object
-        A Python, NumPy or PyTorch scalar, or a text.
+        A string, or a Python, NumPy or PyTorch scalar.
     setting : str
         Key in kebab-case, e.g. "robust.method".
 
     Returns
     -------
     str, int, float or bool
-        The value, of the setting's own type.
+        The value in the type of the setting.
 
     Raises
     ------
     ValueError
-        One line with the name, the rule, the value and the remedy.
+        If the value breaks the rule; the message names the argument, the rule, the value and the
+        remedy in one line.
     """
     section: object = Config()
-    *rooms, last = setting.replace("-", "_").split(".")
-    for room in rooms:
-        section = getattr(section, room)
+    *parents, last = setting.replace("-", "_").split(".")
+    for parent in parents:
+        section = getattr(section, parent)
     declared = next(one for one in fields(section) if one.name == last)  # type: ignore[arg-type]
     value = value.item() if hasattr(value, "item") else value
     return checked(name, value, getattr(section, last), declared.metadata)  # type: ignore[arg-type]
 
 
 def check_topology_options(options: Mapping[str, object]) -> dict[str, Any]:
-    """Check the options of a topology: its settings, by their names in Python.
+    """Check the options of a topology by the rules of its settings.
+
+    Parameters
+    ----------
+    options : mapping of str to object
+        ``edge_probability``, ``degree`` and ``activation_probability``.
 
     Raises
     ------
     ValueError
-        For a name that is none, with the nearest that is, or a value that breaks its rule.
+        If a name is unknown, with the nearest known one, or a value breaks its rule.
     """
-    known = ("edge_probability", "degree", "activation_probability")
+    known = ("edge_probability", "degree", "activation_probability", "peers")
     for name in options:
         if name not in known:
             nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)

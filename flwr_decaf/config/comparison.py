@@ -1,7 +1,7 @@
-"""One settings file -> the runs it asks for.
+"""The runs that a configuration defines.
 
-Several strategies, seeds and swept values multiply: each combination is a run of its own, on the
-same nodes and in the same simulation, so that the engine starts and the base model loads once.
+Each combination of strategies, seeds and swept values is a run of its own. All runs use the same
+nodes in one simulation, so that the engine starts and the base model is loaded only once.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from flwr_decaf.text import split_list, toml_value
 
 
 def runs_of(config: Config) -> dict[str, Config]:
-    """Multiply out what a configuration asks for.
+    """Expand a configuration into its runs.
 
     Parameters
     ----------
     config : Config
-        ``strategy`` and ``seeds`` hold one or several values, ``sweep`` settings with several:
-        ``"lora.rank = 1, 2, 4; topology.name = ring, path"``. What is named twice runs once.
+        Settings in which ``strategy`` and ``seeds`` hold one or several values, and ``sweep`` names
+        settings with several: ``"lora.rank = 1, 2, 4; topology.name = ring, path"``. Duplicates run
+        once.
 
     Returns
     -------
     dict of str to Config
-        Name of the run -> its settings, with one strategy, one seed and nothing swept. Strategies
-        change fastest, then seeds, so that what a swept value loads anew is loaded once.
+        Name of the run -> its settings, with one strategy, one seed and no sweep. Strategies vary
+        fastest, then seeds, so that what depends on a swept value is loaded once.
 
     Raises
     ------
     ValueError
-        If the sweep cannot be read, or a swept value breaks its setting's rule.
+        If the sweep cannot be parsed, or a swept value breaks its setting's rule.
 
     Examples
     --------
@@ -57,18 +58,18 @@ def runs_of(config: Config) -> dict[str, Config]:
 
 
 def folder_of(root: Path, name: str, count: int) -> Path:
-    """Say where a run lies: a run alone in the folder itself, one of several in a folder of it."""
+    """Return the folder of a run: ``root`` if it is the only one, otherwise a subfolder."""
     return root if count == 1 else root / name
 
 
 def difference(config: Config, base: Config) -> dict[str, Value]:
-    """List the settings in which a run differs from the configuration that asked for it."""
+    """Return the settings in which a run differs from the configuration that defines it."""
     common = flatten(base)
     return {key: value for key, value in flatten(config).items() if value != common[key]}
 
 
 def _unused(text: str, taken: Mapping[str, Config]) -> str:
-    """Make a name for a folder from a text; values may be paths, which must not lead elsewhere."""
+    """Make an unused folder name of a text; values may be paths, which must not lead elsewhere."""
     name = re.sub(r"[^\w.-]+", "_", text).replace("..", "_")
     return name if name not in taken else f"{name}-{len(taken)}"
 

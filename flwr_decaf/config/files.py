@@ -1,4 +1,4 @@
-"""Settings for ``flwr run`` from a TOML file and overrides, checked before anything starts."""
+"""Settings for ``flwr run`` from a TOML file and overrides, checked before the engine starts."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from flwr_decaf.topology.participation import read_schedule
 
 
 def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, Value]:
-    """Read settings, apply overrides, and check them, the network on n nodes among them.
+    """Read settings, apply overrides, and check them, including the network on n nodes.
 
     Parameters
     ----------
     conf : Path
         TOML file, nested or with dotted keys.
     overrides : sequence of str
-        ``key=value``; a value is TOML, or else taken as text.
+        Settings as ``key=value``; a value that is not TOML is text.
     n : int
         Number of nodes.
 
     Returns
     -------
     dict
-        All settings, flat. Files and folders that are there are absolute, since the run happens
-        in other processes with other working directories.
+        All settings, flat. Paths of existing files and folders are absolute, since the run uses
+        processes with other working directories.
 
     Raises
     ------
     ValueError
-        One line: what is wrong, and what to do.
+        If the file or a setting is wrong; the message names the problem and the remedy.
     """
     try:
         given = flat(tomllib.loads(conf.read_text(encoding="utf8")))
@@ -48,7 +48,7 @@ def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, 
             f"CONF must be a TOML file of settings; got {str(conf)!r} ({error}); see conf/"
         ) from error
     given |= dict(_override(text) for text in overrides)
-    if "participation" in given:  # in place of a file, for processes elsewhere and for a resume
+    if "participation" in given:  # its content, as its file may not be readable elsewhere
         given["participation"] = json.dumps(read_schedule(given["participation"]) or "").strip('"')
     config = parse_config(given)
     for run in runs_of(config).values():
@@ -62,7 +62,7 @@ def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, 
 
 
 def to_toml(values: dict[str, Value]) -> str:
-    """Write flat settings as TOML: one table per section."""
+    """Format flat settings as TOML, with one table per section."""
     nested: dict[str, Any] = {}
     for key, value in values.items():
         section, _, name = key.rpartition(".")

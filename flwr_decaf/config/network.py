@@ -1,4 +1,4 @@
-"""The network that settings ask for."""
+"""The network that the settings define."""
 
 from __future__ import annotations
 
@@ -20,21 +20,27 @@ def network_options(config: Config) -> dict[str, Any]:
             "edge_probability": topology.edge_probability,
             "degree": topology.degree,
             "activation_probability": topology.activation_probability,
+            "peers": topology.peers,
         },
     }
 
 
 def network_of(config: Config, n: int, own_weights: str = "metropolis") -> Network:
-    """Build the network of a run on n nodes; nodes that train alone have none.
+    """Build the network of a run on n nodes, which has no edges if nodes train alone.
 
     Parameters
     ----------
     config : Config
-        Settings.
+        Settings of the run.
     n : int
         Number of nodes.
     own_weights : str
-        The strategy's, which hold where the settings name none.
+        The strategy's own weight rule, used if the settings name none; by default "metropolis".
+
+    Raises
+    ------
+    ValueError
+        If there is no such network on n nodes.
     """
     options = network_options(config)
     options["weights"] = options["weights"] or own_weights
@@ -42,5 +48,5 @@ def network_of(config: Config, n: int, own_weights: str = "metropolis") -> Netwo
         options |= {"topology": "isolated", "dynamic": "static"}
     network = build_time_varying_network(n=n, **options)
     if config.strategy == "tad-lora" and config.tad.phase_length == "auto":
-        phase_length(network)  # refuse here what the first round would refuse
+        phase_length(network)  # raises here rather than in the first round
     return network

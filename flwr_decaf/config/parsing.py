@@ -1,4 +1,4 @@
-"""Flower's flat run-config in, one checked ``Config`` out, and back."""
+"""Conversion of Flower's flat run-config to a checked ``Config``, and back."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ IN_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true o
 
 
 def parse_config(run_config: Mapping[str, Given]) -> Config:
-    """Turn Flower's run-config into a ``Config``.
+    """Convert Flower's run-config to a ``Config``, and check it.
 
     Parameters
     ----------
     run_config : mapping
-        Flat, kebab-case, nested by dots. Keys that are missing take their defaults. A setting that
-        is a comma-separated list may be a list.
+        Flat settings with kebab-case keys, nested by dots. Missing keys have their defaults. A
+        comma-separated setting may be a list.
 
     Raises
     ------
     ValueError
-        One line with the key, the rule, the value and the remedy: for an unknown key, a value of
-        another type, or one that breaks its rule.
+        If a key is unknown, or a value has another type or breaks its rule; the message names the
+        key, the rule, the value and the remedy in one line.
 
     Examples
     --------
@@ -45,12 +45,12 @@ def parse_config(run_config: Mapping[str, Given]) -> Config:
                 f"did you mean {_nearest(key, list(known))}?"
             )
     config = _build(Config, run_config, prefix="")
-    read_schedule(config.participation)  # refuses what cannot be read
+    read_schedule(config.participation)  # raises if it cannot be parsed
     return config
 
 
 def flatten(config: Config) -> dict[str, Value]:
-    """Turn a ``Config`` back into Flower's flat run-config."""
+    """Convert a ``Config`` to Flower's flat run-config."""
     flat: dict[str, Value] = {}
     for key, value in asdict(config).items():
         nested = value if isinstance(value, dict) else None
@@ -73,7 +73,13 @@ def _build(kind: type[T], run_config: Mapping[str, Given], prefix: str) -> T:
 
 
 def checked(key: str, value: Given, default: Value, metadata: Mapping[str, Any]) -> Value:
-    """Check one value by its setting's type and rule, and return it in that type."""
+    """Check a value by its setting's type and rule, and return it in that type.
+
+    Raises
+    ------
+    ValueError
+        If it has another type or breaks the rule.
+    """
     wanted = type(default)
     if metadata["many"] and isinstance(value, list):
         value = _joined(key, value)
@@ -95,7 +101,7 @@ def checked(key: str, value: Given, default: Value, metadata: Mapping[str, Any])
 
 
 def spelled(value: Given) -> str:
-    """Spell a value as TOML does.
+    """Format a value as in TOML.
 
     Examples
     --------
@@ -110,7 +116,7 @@ def _joined(key: str, values: Sequence[Value]) -> str:
         if isinstance(value, list | dict) or "," in str(value):
             raise ValueError(
                 f"{key} must be a list of values without commas; got {value!r}; Flower's settings "
-                "hold no lists, so its values are separated by commas"
+                "cannot be lists, so the values are joined by commas"
             )
     return ", ".join(str(value) for value in values)
 

@@ -1,4 +1,4 @@
-"""The settings as their declarations describe them, for those who look them up."""
+"""Descriptions of all settings, taken from their declarations."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from flwr_decaf.config.sections import Config
 
 
 class Declared(NamedTuple):
-    """What is declared of a setting.
+    """The declaration of a setting.
 
     Attributes
     ----------
     key : str
-        Kebab-case, nested by dots.
+        Key in kebab-case, nested by dots.
     kind : str
-        Its type in words.
+        Type in words.
     default : str
-        As TOML spells it.
+        Default, formatted as in TOML.
     meaning : str
         One sentence.
     rule : str
-        What a value must fulfil; empty if any of its type is taken.
+        Rule for values; empty if any value of the type is valid.
     """
 
     key: str
@@ -35,14 +35,14 @@ class Declared(NamedTuple):
 
 
 def declared_settings(section: Any = None, prefix: str = "") -> Iterator[Declared]:
-    """Go through all settings, those of no section first.
+    """Iterate over all settings, beginning with those outside sections.
 
     Parameters
     ----------
     section : dataclass, optional
-        Where to look, by default the whole ``Config``.
+        Section to iterate over; by default the whole ``Config``.
     prefix : str
-        Of its keys.
+        Prefix of its keys, by default empty.
     """
     section = Config() if section is None else section
     nested = {}

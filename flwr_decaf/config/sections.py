@@ -1,8 +1,8 @@
 """All settings of a run, as frozen dataclasses.
 
 A field ``local_steps`` of ``train`` is the key ``train.local-steps`` of
-``[tool.flwr.app.config]``. Each value is checked when it is parsed; the rest of the package takes a
-``Config`` as it is.
+``[tool.flwr.app.config]``. Each value is checked when it is parsed; the rest of the package relies
+on it.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from flwr_decaf.config.setting import setting
 from flwr_decaf.config.task import Data, Lora, Model, Train
 from flwr_decaf.registries import ROBUST, STRATEGIES
 from flwr_decaf.topology.graphs import TOPOLOGIES
-from flwr_decaf.topology.time_varying import TIME_VARYING
+from flwr_decaf.topology.time_varying import DYNAMIC
 from flwr_decaf.topology.weights import WEIGHTS
 
 
 @dataclass(frozen=True)
 class Topology:
-    """Who is whose neighbour, and how much they weigh."""
+    """The communication graph and its mixing weights."""
 
     name: str = setting("ring", "Family of the communication graph.", one_of(TOPOLOGIES))
     file: str = setting(
         "",
-        "JSON file with a graph of your own, a mixing matrix, or a list of them that take "
-        "turns; replaces topology.name.",
+        "JSON file with a graph, a mixing matrix, or a list of either for successive rounds; "
+        "replaces topology.name.",
     )
     weights: str = setting(
         "auto",
-        "Rule that gives edges their mixing weights; auto takes the strategy's own.",
+        "Rule that gives edges their mixing weights; auto uses the strategy's own.",
         one_of(["auto", *WEIGHTS]),
     )
     dynamic: str = setting(
-        "static", "How the graph of each round is drawn from the base graph.", one_of(TIME_VARYING)
+        "static", "How the graph of each round is drawn from the base graph.", one_of(DYNAMIC)
     )
     edge_probability: float = setting(
         0.5,
@@ -46,6 +46,11 @@ class Topology:
         0.5,
         "Probability that an edge of the base graph is active in a round (edge-activation).",
         Check("be in [0, 1]", lambda p: bool(0 <= p <= 1), "0.5 activates half of the edges"),
+    )
+    peers: int = setting(
+        1,
+        "Most neighbours of each node in a round (base).",
+        at_least(1, "a node needs one peer to agree with the others"),
     )
     degree: int = setting(
         4,
@@ -59,7 +64,7 @@ class Topology:
 
 @dataclass(frozen=True)
 class Tad:
-    """TAD-LoRA's own."""
+    """Settings of TAD-LoRA."""
 
     phase_length: str = setting(
         "auto",
@@ -73,17 +78,17 @@ class Tad:
     )
     mixes: str = setting(
         "both",
-        "Factors that TAD-LoRA mixes: both, or the active one alone (RoLoRA).",
+        "Factors that TAD-LoRA mixes: both, or only the active one (RoLoRA).",
         one_of(["both", "active"]),
     )
 
 
 @dataclass(frozen=True)
 class Dimat:
-    """DIMAT's own.
+    """Settings of DIMAT.
 
-    Without matching, models are averaged as they are; batch-norm is recomputed nevertheless: after
-    the merge, or also before units are compared.
+    Without matching, models are averaged directly. Batch-norm statistics are recomputed in either
+    case: after the merge, or also before units are compared.
     """
 
     matching: str = setting(
@@ -96,14 +101,14 @@ class Dimat:
     )
     max_samples: int = setting(
         0,
-        "Number of a node's rows on which units are compared; 0 takes all.",
+        "Number of a node's rows on which units are compared; 0 uses all.",
         at_least(0, "0 compares units on all rows of a node"),
     )
 
 
 @dataclass(frozen=True)
 class Robust:
-    """Mixing that withstands Byzantine neighbours."""
+    """Mixing that tolerates Byzantine neighbours."""
 
     method: str = setting(
         "none", "Robust mixing rule against Byzantine neighbours.", one_of(ROBUST)
@@ -111,13 +116,13 @@ class Robust:
     byzantine: int = setting(
         1,
         "Number of Byzantine neighbours that a node withstands.",
-        at_least(0, "how many of a node's neighbours may be Byzantine"),
+        at_least(0, "how many of a node's neighbours may lie"),
     )
 
 
 @dataclass(frozen=True)
 class Attack:
-    """Byzantine nodes, for studies."""
+    """Attacks by Byzantine nodes, for studies."""
 
     sign_flipping: int = setting(
         0,
@@ -130,7 +135,7 @@ class Attack:
 class Config:
     """All settings.
 
-    Several strategies, ``seeds`` or swept values ask for several runs: see ``comparison``.
+    Several strategies, ``seeds`` or swept values define several runs, see ``comparison``.
     """
 
     strategy: str = setting(
@@ -149,14 +154,14 @@ class Config:
     )
     evaluate_fraction: float = setting(
         1.0,
-        "Share of the nodes that is evaluated between the first and the last evaluation.",
+        "Share of the nodes that are evaluated between the first and the last evaluation.",
         Check(
             "be > 0 and <= 1",
             lambda part: bool(0 < part <= 1),
             "1 evaluates all nodes; evaluate-every = 0 evaluates none",
         ),
     )
-    evaluate_average: bool = setting(False, "Evaluate the average of the nodes' models as well.")
+    evaluate_average: bool = setting(False, "Also evaluate the average of the nodes' models.")
     seed: int = setting(
         0,
         "Seed of the data, the initialization and the training.",
@@ -170,54 +175,54 @@ class Config:
     )
     sweep: str = setting(
         "",
-        "Settings with several values, each for a run of its own, as KEY = VALUE, VALUE; "
+        "Settings with several values, each of which defines a run, as KEY = VALUE, VALUE; "
         "KEY = VALUE, VALUE.",
     )
     output_dir: str = setting("runs", "Folder in which run folders are created.")
     run_name: str = setting(
         "",
-        "Name of the run folder; empty makes one from the time and the settings file.",
+        "Name of the run folder; if empty, it is made from the time and the settings file.",
         Check(
             "be a plain name, or empty",
             lambda name: not name or (Path(name).name == name and name != ".."),
-            "leave out slashes and dots",
+            "omit slashes and dots",
         ),
     )
     resume_from: str = setting("", "Run folder to resume from its last checkpoint.")
     checkpoint_every: int = setting(
         1,
         "Number of rounds between two checkpoints; 0 writes none.",
-        at_least(0, "0 keeps no checkpoint to resume from"),
+        at_least(0, "0 writes no checkpoint to resume from"),
     )
     retries: int = setting(
         1,
-        "How often a failed node is asked again in a round.",
-        at_least(0, "0 gives a failed node up for the round at once"),
+        "Number of times a failed node is called again in a round.",
+        at_least(0, "0 leaves a failed node out for the round"),
     )
     max_failures: int = setting(
         -1,
         "Number of nodes that may fail in a round before the run stops; -1 allows half of them.",
-        at_least(-1, "-1 lets half of the nodes fail"),
+        at_least(-1, "-1 allows half of the nodes to fail"),
     )
     round_timeout: float = setting(
         3600.0,
         "Seconds to wait for the nodes in a round.",
-        above(0, "seconds to wait for the nodes in a round"),
+        above(0, "the time that the slowest node needs"),
     )
     participation: str = setting(
         "",
-        "Nodes that take part in each round, a JSON list of lists or a file with one; empty "
-        "takes all.",
+        "Nodes that participate in each round, as a JSON list of lists or a file with one; by "
+        "default all.",
     )
     local_head: bool = setting(
         False,
-        "Keep what is trained beside the LoRA factors, such as a head, at its node instead of "
-        "mixing it (ConLoRA); it is posted nevertheless, for nodes that lose their state.",
+        "Keep parameters other than the LoRA factors, such as a head, local to each node instead "
+        "of mixing them (ConLoRA); they are still posted, for nodes that lose their state.",
     )
     drop_probability: float = setting(
         0.0,
-        "Probability that a node stays away from a round.",
-        share("0 lets every node take part in every round"),
+        "Probability that a node does not participate in a round.",
+        share("with 0, every node participates in every round"),
     )
     tensorboard: bool = setting(False, "Write TensorBoard event files.")
     topology: Topology = field(default_factory=Topology)

@@ -1,4 +1,4 @@
-"""How a setting is declared: its default, its meaning and its check in one place."""
+"""Declaration of a setting: its default, meaning and check in one place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 from flwr_decaf.checks import Check
 
 Value = str | int | float | bool
-Given = Value | Sequence[Value]  # as TOML has it; Flower's run-config has no lists
+Given = Value | Sequence[Value]  # TOML has lists, Flower's run-config does not
 T = TypeVar("T")
 
 
@@ -19,12 +19,13 @@ def setting(default: T, meaning: str, check: Check | None = None, many: bool = F
     Parameters
     ----------
     default : str, int, float or bool
-        Its default, whose type is the setting's.
+        Default value, which also determines the type.
     meaning : str
-        A sentence for those who look it up.
+        One sentence for the reference.
     check : Check, optional
-        What a value must fulfil.
+        Rule for values; by default none.
     many : bool
-        Whether a value is a comma-separated list, which may be given as a TOML list too.
+        Whether a value is a comma-separated list, which may also be given as a TOML list; by
+        default False.
     """
     return field(default=default, metadata={"meaning": meaning, "check": check, "many": many})

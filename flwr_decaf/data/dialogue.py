@@ -1,8 +1,8 @@
-"""Rows as tokens of a prompt and of its response, in a model's own chat format.
+"""Encoding of rows as tokens of a prompt and its response, in the model's own chat format.
 
-A row is filled into ``data.prompt`` and ``data.response``, or is a conversation whose last turn of
-the assistant is the response (``data.messages-column``). Where the tokenizer has a chat template,
-both are put into it; an empty prompt is plain language modelling.
+A row fills the templates ``data.prompt`` and ``data.response``, or is a conversation in which the
+assistant's last turn is the response (``data.messages-column``). If the tokenizer has a chat
+template, it is applied; an empty prompt means plain language modelling.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Tokens = list[int]
 
 @dataclass(frozen=True)
 class Dialogue:
-    """How the rows of a data set become tokens.
+    """Encodes the rows of a data set as tokens.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Dialogue:
     data : config.Data
         Templates, columns, and ``max_length``.
     labels : sequence of str
-        Names of the classes; a template gets these, not their numbers.
+        Names of the classes, which fill templates in place of their numbers.
     """
 
     tokenizer: Any
@@ -48,7 +48,7 @@ class Dialogue:
         Raises
         ------
         ValueError
-            In one line.
+            If one is missing.
         """
         data = self.data
         if data.messages_column:
@@ -59,20 +59,20 @@ class Dialogue:
             require_columns(f"{key}, in braces,", named, rows, data)
 
     def choices(self) -> list[Tokens]:
-        """Encode all classes as responses, if the response is the class and nothing else."""
+        """Encode all classes as responses; the list is empty unless a response is just a class."""
         named = ("{label}", f"{{{self.data.label_column}}}")
         if self.data.messages_column or self.data.response.strip() not in named:
             return []
         prompt: list[Turn] = [_user("?")] if self.data.prompt else []
-        given = ({"label": name, self.data.label_column: name} for name in self.labels)
-        return [self._tokens(prompt, fill(self.data.response, names))[1] for names in given]
+        rows = ({"label": name, self.data.label_column: name} for name in self.labels)
+        return [self._tokens(prompt, fill(self.data.response, row))[1] for row in rows]
 
     def encode(self, row: Mapping[str, Any], room: int) -> tuple[Tokens, Tokens]:
-        """Encode a row as prompt and response, ``data.max_length`` tokens or fewer together.
+        """Encode a row as a prompt and a response of at most ``data.max_length`` tokens in total.
 
-        Too long a response is cut at its end, but not to less than half of the length; the prompt
-        is cut at its start, to leave place for ``room`` tokens or the response: at its end a chat
-        template says whose turn it is.
+        A long response is truncated at its end, but never to less than half of that length. The
+        prompt is truncated at its start, since its end is where a chat template says whose turn it
+        is; this leaves space for the response, or for ``room`` tokens if these are more.
         """
         prompt, response = self._tokens(*self._conversation(row))
         limit = self.data.max_length
@@ -82,7 +82,7 @@ class Dialogue:
         return prompt if len(prompt) <= left else start + prompt[1 - left :], response
 
     def _conversation(self, row: Mapping[str, Any]) -> tuple[Sequence[Turn], str]:
-        """Get the turns before the response, none for an empty prompt, and the response."""
+        """Return the turns before the response (none for an empty prompt), and the response."""
         data = self.data
         if data.messages_column:
             return _last_answer(row[data.messages_column])
@@ -93,10 +93,11 @@ class Dialogue:
         return [_user(prompt)] if prompt else [], fill(data.response, row)
 
     def _tokens(self, turns: Sequence[Turn], response: str) -> tuple[Tokens, Tokens]:
-        """Encode what comes before the response, and the response with the end of its turn."""
+        """Encode the turns before the response, and the response with its end-of-turn token."""
         tokenizer = self.tokenizer
         if not turns:
-            start = tokenizer.bos_token or tokenizer.eos_token  # else the first token has no loss
+            # Without a start token, the first token of the text would have no loss.
+            start = tokenizer.bos_token or tokenizer.eos_token
             texts = start, response + tokenizer.eos_token
         elif tokenizer.chat_template is None:
             before = "".join(f"{turn['content']}\n" for turn in turns)
@@ -115,8 +116,8 @@ def _last_answer(turns: Sequence[Turn]) -> tuple[Sequence[Turn], str]:
     last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=0)
     if last == 0:
         raise ValueError(
-            "data.messages-column must hold conversations in which the assistant answers; got the "
-            f"roles {[turn['role'] for turn in turns]}; leave such rows out"
+            "data.messages-column must contain conversations in which the assistant answers; got "
+            f"the roles {[turn['role'] for turn in turns]}; remove such rows"
         )
     return turns[:last], turns[last]["content"]
 
@@ -126,14 +127,14 @@ def _in_template(tokenizer: Any, turns: Sequence[Turn], response: str) -> tuple[
     try:
         before = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         whole = tokenizer.apply_chat_template([*turns, answer], tokenize=False)
-    except TemplateError as error:  # it refuses roles or their order
+    except TemplateError as error:  # a template may reject roles or their order
         raise ValueError(
-            "data.messages-column must hold turns that the model's chat template takes; got the "
-            f"roles {[turn['role'] for turn in turns]} ({error}); leave such rows out"
+            "data.messages-column must contain turns that the model's chat template accepts; got "
+            f"the roles {[turn['role'] for turn in turns]} ({error}); remove such rows"
         ) from error
     if not whole.startswith(before):
         raise ValueError(
             "model.name must have a chat template in which a response follows its prompt; this one "
-            "changes the prompt; take another model"
+            "changes the prompt; use another model"
         )
     return before, whole.removeprefix(before)

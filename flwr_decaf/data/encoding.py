@@ -1,4 +1,4 @@
-"""Encoding rows once on this disk, for all actors and later runs."""
+"""Encoding of rows, cached on disk for all actors and later runs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,21 @@ Row = dict[str, Any]
 def encoded(
     rows: Dataset, encode: Callable[[dict[str, list[Any]]], dict[str, Any]], *settings: object
 ) -> Dataset:
-    """Encode rows in batches, once on this disk for all actors and later runs.
+    """Encode rows in batches, and cache the result on disk for all actors and later runs.
 
     Parameters
     ----------
     rows : Dataset
-        As loaded; its columns give way to the encoded ones.
+        The rows as loaded; their columns are replaced by the encoded ones.
     encode : callable
         Columns of a batch -> encoded columns.
     *settings
-        All that decides what ``encode`` makes of the rows.
+        Everything that the result of ``encode`` depends on: the key of the cache.
+
+    Returns
+    -------
+    Dataset
+        The encoded rows.
     """
     name = repr((fingerprint(rows), settings)).encode()
     return rows.map(

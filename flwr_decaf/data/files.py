@@ -1,4 +1,4 @@
-"""A single file of rows: its format, its column of splits, and why it cannot be read."""
+"""Data sets in a single file: its format, its column of splits, and why it cannot be read."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ _SPLIT = "split"
 
 
 def read_file(file: Path) -> DatasetDict:
-    """Read a file whose ending says its format.
+    """Read a file in the format of its suffix.
 
     Raises
     ------
     KeyError
-        If its ending is none of ``READERS``.
+        If the suffix is not in ``READERS``.
     DatasetGenerationError
-        If it is not of that format; ``reason`` says why.
+        If the file is not of that format; see ``reason``.
     """
     options = {"delimiter": "\t"} if file.suffix == ".tsv" else {}
     return load_dataset(READERS[file.suffix], data_files=str(file), **options)
 
 
 def by_split_column(splits: DatasetDict) -> DatasetDict:
-    """Split rows by their column "split", if "train" is among its values.
+    """Split rows by their column "split", if "train" is one of its values.
 
     Raises
     ------
     ValueError
-        In one line, if the column names no split in some of the rows.
+        If the column is empty in some of the rows.
     """
     rows = splits["train"]
     names = rows.unique(_SPLIT) if _SPLIT in rows.column_names else []
@@ -42,7 +42,7 @@ def by_split_column(splits: DatasetDict) -> DatasetDict:
     if None in names:
         raise ValueError(
             f'column "{_SPLIT}" of data.name must name a split in every row; in some it is empty; '
-            "fill it, or rename the column to have a test split drawn"
+            "fill it, or rename the column, so that a test split is drawn"
         )
     return DatasetDict(
         {
@@ -53,9 +53,9 @@ def by_split_column(splits: DatasetDict) -> DatasetDict:
 
 
 def reason(error: DatasetGenerationError) -> str:
-    """Say in one line why a file could not be read, and what to do."""
+    """Describe in one line why a file could not be read, and how to fix it."""
     cause = error.__cause__ or error
-    # JSON in UTF-16 is reported as invalid JSON, CSV in UTF-16 or Latin-1 by its first odd byte.
+    # JSON in UTF-16 is reported as invalid JSON, CSV in UTF-16 or Latin-1 by its first bad byte.
     encoded = isinstance(cause, UnicodeDecodeError) or "Invalid value. in row 0" in str(cause)
     remedy = "save it as UTF-8 (iconv -f UTF-16 -t UTF-8)" if encoded else "correct the file"
     return f"{type(cause).__name__}: {first_line(cause)}; {remedy}"

@@ -1,4 +1,4 @@
-"""Classes: their names and numbers, the choice of some, and few shots of each."""
+"""Class labels: their names and numbers, selection of classes, and few-shot sampling."""
 
 from __future__ import annotations
 
@@ -13,8 +13,17 @@ if TYPE_CHECKING:
     from flwr_decaf import config
 
 
-def class_names(rows: Dataset, data: config.Data, asked_by: str) -> list[str]:
-    """List the classes by number; ``asked_by`` is the setting that needs them.
+def class_names(rows: Dataset, data: config.Data, needed_by: str) -> list[str]:
+    """List the names of the classes by number.
+
+    Parameters
+    ----------
+    rows : Dataset
+        Rows as loaded, with a column "label".
+    data : config.Data
+        ``label_column``: where the classes come from.
+    needed_by : str
+        The setting that needs classes, for the error.
 
     Raises
     ------
@@ -23,13 +32,14 @@ def class_names(rows: Dataset, data: config.Data, asked_by: str) -> list[str]:
     """
     if not data.label_column:
         raise ValueError(
-            f"data.label-column must name the classes with {asked_by}; got ''; name a column"
+            f"data.label-column must name a column of classes with {needed_by}; got ''; set it to "
+            "the name of that column"
         )
     return list(rows.features["label"].names)
 
 
 def few_shots(rows: Dataset, shots: int, seed: int) -> Dataset:
-    """Draw ``shots`` rows of each class, all nodes together, or all where a class has fewer."""
+    """Draw ``shots`` rows of each class, for all nodes together; fewer if a class has fewer."""
     order = np.random.default_rng(seed).permutation(len(rows))
     labels = np.array(rows["label"][:])[order]
     chosen = [order[labels == label][:shots] for label in np.unique(labels)]
@@ -37,12 +47,12 @@ def few_shots(rows: Dataset, shots: int, seed: int) -> Dataset:
 
 
 def numbered_classes(splits: DatasetDict, data: config.Data) -> DatasetDict:
-    """Call the label column "label" and number its classes, of which ``data.classes`` stay.
+    """Rename the label column to "label", number its classes, and keep those in ``data.classes``.
 
     Raises
     ------
     ValueError
-        In one line, if a row has no class, or ``data.classes`` names one that is not there.
+        If a row has no class, or ``data.classes`` names one that does not exist.
     """
     splits = _with_class_labels(_named_label(splits, data.label_column))
     splits = _only_classes(splits, split_list(data.classes))
@@ -68,7 +78,7 @@ def _with_class_labels(splits: DatasetDict) -> DatasetDict:
 
 
 def _class_name(label: object) -> str:
-    # pandas reads whole numbers as floats where a cell of their column is empty.
+    # pandas reads integers as floats if a cell of their column is empty.
     return str(int(label) if isinstance(label, float) and label.is_integer() else label)
 
 
@@ -76,13 +86,13 @@ def _check_labelled(splits: DatasetDict, data: config.Data) -> None:
     for split in ("train", "test"):
         if any(label is None or label < 0 for label in splits[split].unique("label")):
             raise ValueError(
-                f"data.label-column must hold a class in every row; in {data.name!r} some have "
-                f"none (split {split}); name another split with data.test-split"
+                f"data.label-column must contain a class in every row; some rows of {data.name!r} "
+                f"have none (split {split}); choose another split with data.test-split"
             )
 
 
 def _only_classes(splits: DatasetDict, classes: list[str]) -> DatasetDict:
-    """Keep the rows of some classes, and number these anew in the order given; none means all."""
+    """Keep the rows of the given classes, renumbered in this order; an empty list means all."""
     names = splits["train"].features["label"].names
     for name in classes:
         if name not in names:

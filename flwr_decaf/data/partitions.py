@@ -1,4 +1,4 @@
-"""Which node gets which rows: flwr-datasets' partitioners by name, and a node's own splits."""
+"""Partitioning of rows over the nodes, by partitioners of flwr-datasets, and a node's splits."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 Partition = Callable[[Dataset, int, "config.Data", int], Partitioner]
 PARTITIONERS: Registry[Partition] = Registry(registries.PARTITIONERS)
-_NODE = "node"  # column that says which node a row goes to
+_NODE = "node"  # the column with the node of each row
 
 
 def iid(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
-    """Deal the shuffled rows out evenly."""
+    """Distribute the shuffled rows evenly."""
     return _over(IidPartitioner(num_partitions=n), rows.shuffle(seed=seed))
 
 
 def stratified(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
-    """Deal every class out evenly, one class after the other, as DeCAF's IID (2505.21382)."""
+    """Distribute the rows of every class evenly, as the IID setting of DeCAF (arXiv 2505.21382)."""
     order = np.random.default_rng(seed).permutation(len(rows))
     dealt = order[np.argsort(np.array(rows["label"][:])[order], kind="stable")]
     node_of = np.empty(len(rows), dtype=int)
@@ -49,7 +49,7 @@ def stratified(rows: Dataset, n: int, data: config.Data, seed: int) -> Partition
 
 
 def dirichlet(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
-    """Draw each class's shares from Dirichlet(alpha), keeping the nodes' sizes near one another."""
+    """Draw the shares of each class from Dirichlet(alpha), with nodes of similar sizes."""
     smallest = max(2, min(10, len(rows) // (2 * n)))
     partitioner = DirichletPartitioner(
         num_partitions=n,
@@ -63,7 +63,7 @@ def dirichlet(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitione
 
 
 def pathological(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
-    """Give whole classes to single nodes; with more nodes than classes, nodes share one class."""
+    """Assign whole classes to single nodes; with more nodes than classes, nodes share a class."""
     classes = sorted(rows.unique("label"))
     if n > len(classes):
         partitioner = PathologicalPartitioner(
@@ -80,10 +80,11 @@ def pathological(rows: Dataset, n: int, data: config.Data, seed: int) -> Partiti
 
 
 def label_skew(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
-    """Split each class over the nodes by a table, as TAD-LoRA's 3 x [.9, .1], 3 x [.1, .9], ...
+    """Distribute each class over the nodes by a table, as in TAD-LoRA (arXiv 2602.00451).
 
-    ``data.label-skew`` is JSON, in place or in a file: one row a node, one column a class. A
-    class is dealt out in proportion to its column.
+    ``data.label-skew`` is the table as JSON, or the path of a JSON file: one row per node, one
+    column per class, e.g. ``[[0.9, 0.1], [0.1, 0.9]]``. The rows of a class are distributed in
+    proportion to its column.
     """
     table = _read_table(data.label_skew, n, classes=len(set(rows["label"][:])))
     rng = np.random.default_rng(seed)
@@ -99,7 +100,17 @@ def label_skew(rows: Dataset, n: int, data: config.Data, seed: int) -> Partition
 
 @dataclass(frozen=True)
 class NodeData:
-    """What one node trains on, its own held-out rows, and the test rows common to all."""
+    """The rows of a node.
+
+    Attributes
+    ----------
+    train : Dataset
+        Rows to train on.
+    local_test : Dataset
+        Held-out rows of the node.
+    test : Dataset
+        Test rows common to all nodes.
+    """
 
     train: Dataset
     local_test: Dataset
@@ -108,23 +119,23 @@ class NodeData:
 
 @lru_cache(maxsize=4)
 def partition_rows(data: config.Data, n: int, seed: int) -> Partitioner:
-    """Split the train rows over n nodes.
+    """Partition the training rows over n nodes.
 
     Raises
     ------
     ValueError
-        In one line, if a node would go without rows.
+        If a node would have no rows, or the partitioner needs classes and there are none.
     """
     rows = load_rows(data, seed)["train"]
     if n > len(rows):
         raise ValueError(
             f"num-supernodes must be <= the number of training rows; got {n} nodes and {len(rows)} "
-            "rows of data.name; use fewer nodes or more data"
+            "rows in data.name; use fewer nodes or more data"
         )
     if data.partitioner != "iid" and not data.label_column:
         raise ValueError(
-            f"data.partitioner must be iid where data.label-column is empty; got "
-            f"{data.partitioner!r}; name a column of classes, or take iid"
+            f"data.partitioner must be iid if data.label-column is empty; got "
+            f"{data.partitioner!r}; set data.label-column, or use iid"
         )
     partitioner = PARTITIONERS[data.partitioner](rows, n, data, derive_seed(seed, "partition"))
     try:
@@ -133,14 +144,14 @@ def partition_rows(data: config.Data, n: int, seed: int) -> Partitioner:
             sizes = [len(partitioner.load_partition(node)) for node in range(n)]
     except (ValueError, KeyError) as error:
         raise ValueError(
-            f"data.partitioner must leave no node without rows; {data.partitioner!r} over {n} "
-            f"nodes does ({error}); raise data.alpha, or use fewer nodes or another partitioner"
+            f"data.partitioner must give rows to every node; {data.partitioner!r} over {n} nodes "
+            f"does not ({error}); raise data.alpha, or use fewer nodes or another partitioner"
         ) from error
     needed = 2 if data.local_test_share > 0 else 1
     if min(sizes) < needed:
         raise ValueError(
-            f"data.partitioner must leave every node {needed} rows or more (one is held out for "
-            f"its own test); {data.partitioner!r} gives node {sizes.index(min(sizes))} "
+            f"data.partitioner must give every node at least {needed} rows (one is held out as its "
+            f"local test); {data.partitioner!r} gives node {sizes.index(min(sizes))} "
             f"{min(sizes)}; use fewer nodes, another partitioner, or data.local-test-share=0"
         )
     return partitioner
@@ -148,10 +159,10 @@ def partition_rows(data: config.Data, n: int, seed: int) -> Partitioner:
 
 @lru_cache(maxsize=256)
 def node_data(data: config.Data, node: int, n: int, seed: int) -> NodeData:
-    """Get a node's rows; kept in the process, so that an actor splits each partition once.
+    """Return the rows of a node; cached, so that an actor splits each partition once.
 
-    A share ``data.local_test_share`` of the node's rows is held out as its local test: at least
-    one row unless the share is 0, and never all.
+    A fraction ``data.local_test_share`` of the node's rows is held out as its local test: at least
+    one row unless the fraction is 0, and never all.
     """
     rows = partition_rows(data, n, seed).load_partition(node)
     order = np.random.default_rng(derive_seed(seed, "local test", node)).permutation(len(rows))
@@ -181,12 +192,13 @@ def _read_table(text: str, n: int, classes: int) -> np.ndarray:
         usable = table.shape == (n, classes) and table.min() >= 0 and table.sum(axis=0).min() > 0
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"data.label-skew must be a JSON table or a file with one; got {text!r} ({error}); "
-            "write e.g. [[0.9, 0.1], [0.1, 0.9]]"
+            "data.label-skew must be a JSON table or the path of a file with one; got "
+            f"{text!r} ({error}); write e.g. [[0.9, 0.1], [0.1, 0.9]]"
         ) from error
     if not usable:
         raise ValueError(
-            f"data.label-skew must have one row a node and one column a class, >= 0, no column all "
-            f"0; got shape {table.shape} for {n} nodes and {classes} classes; mend the table"
+            "data.label-skew must have one row per node and one column per class, >= 0, and no "
+            f"column of zeros; got shape {table.shape} for {n} nodes and {classes} classes; "
+            "correct the table"
         )
     return table

@@ -1,7 +1,7 @@
-"""Pictures as pixels: resized once and kept as bytes, normalized batch by batch.
+"""Images as pixels: resized once and cached as bytes, normalized batch by batch.
 
-Resizing and cropping are those of the model's own image processor by transformers, with pillow
-rather than torchvision, so that every machine makes the same pixels.
+Images are resized and cropped by the model's own image processor of transformers, with Pillow
+rather than torchvision, so that every machine computes the same pixels.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ Shape = tuple[int, int, int]
 
 
 def image_processor(folder: str) -> Any:
-    """Load a model's image processor."""
+    """Load the image processor of a model, with the Pillow backend."""
     return AutoImageProcessor.from_pretrained(folder, backend="pil")
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """The way from pictures to batches.
+    """Converts images to batches of pixels.
 
     Attributes
     ----------
     processor : BaseImageProcessor
         The model's own.
     shape : tuple of int
-        (channels, height, width) of every picture once it is made ready.
+        (channels, height, width) of every image after resizing.
     """
 
     processor: Any
@@ -43,49 +43,56 @@ class Pixels:
 
     @classmethod
     def of(cls, processor: Any, name: str) -> Pixels:
-        """Find the shape to which an image processor brings all pictures.
+        """Determine the shape to which an image processor resizes all images.
+
+        Parameters
+        ----------
+        processor : BaseImageProcessor
+            The model's own.
+        name : str
+            ``model.name``, for the error.
 
         Raises
         ------
         ValueError
-            If it keeps their proportions, so that they do not fit into a batch.
+            If it keeps aspect ratios, so that images do not fit into a batch.
         """
-        tried = [_resized(processor, [Image.new("RGB", size)]) for size in ((40, 80), (80, 40))]
-        if tried[0].shape != tried[1].shape:
+        tall, wide = (_resized(processor, [Image.new("RGB", s)]) for s in ((40, 80), (80, 40)))
+        if tall.shape != wide.shape:
             raise ValueError(
-                "model.name must bring all pictures to one size; got "
-                f"{name!r}, whose image processor keeps their proportions; set a size with height "
-                "and width, or a centre crop, in its preprocessor_config.json"
+                "model.name must resize all images to the same size; got "
+                f"{name!r}, whose image processor keeps aspect ratios; set a size with height and "
+                "width, or a centre crop, in its preprocessor_config.json"
             )
-        return cls(processor, tried[0].shape[1:])
+        return cls(processor, tall.shape[1:])
 
     def encode(self, images: Sequence[Image.Image]) -> list[bytes]:
-        """Resize and crop; a byte for each value, in the order of ``shape``."""
+        """Resize and crop images, and return one byte per value, in the order of ``shape``."""
         return [x.tobytes() for x in _resized(self.processor, [in_colour(i) for i in images])]
 
     def batch(self, rows: Sequence[Row]) -> Tensor:
-        """Stack and normalize: (rows, channels, height, width) in fp32."""
+        """Stack and normalize encoded rows: (rows, channels, height, width) in fp32."""
         values = np.frombuffer(b"".join(row["pixels"] for row in rows), dtype=np.uint8)
         pixels = torch.tensor(values.reshape(len(rows), *self.shape), dtype=torch.float32)
         if self.processor.do_rescale:
             pixels *= self.processor.rescale_factor
         if self.processor.do_normalize:
-            mean, spread = (
+            mean, std = (
                 torch.tensor(x).view(-1, 1, 1)
                 for x in (self.processor.image_mean, self.processor.image_std)
             )
-            pixels = (pixels - mean) / spread
+            pixels = (pixels - mean) / std
         return pixels
 
 
 def _resized(processor: Any, images: list[Image.Image]) -> np.ndarray:
-    made = processor(images, do_rescale=False, do_normalize=False, return_tensors="np")
-    return np.asarray(made["pixel_values"]).round().clip(0, 255).astype(np.uint8)
+    resized = processor(images, do_rescale=False, do_normalize=False, return_tensors="np")
+    return np.asarray(resized["pixel_values"]).round().clip(0, 255).astype(np.uint8)
 
 
 def in_colour(image: Image.Image) -> Image.Image:
-    """Put what is transparent on white, and grey into three channels."""
+    """Convert an image to RGB: transparency on white, grey as three equal channels."""
     if image.mode == "P" or "A" in image.mode:
-        clear = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return image.convert("RGB")

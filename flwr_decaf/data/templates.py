@@ -1,7 +1,7 @@
-"""Templates of prompts and responses: text with columns in braces, and nothing else.
+"""Templates of prompts and responses: text with column names in braces, and nothing else.
 
-``str.format`` would follow attributes and indices from a name in braces; a settings file must not
-be able to.
+``str.format`` would evaluate attributes and indices in braces, which a settings file must not be
+able to do.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def columns_of(template: str) -> list[str]:
 
 
 def fill(template: str, row: Mapping[str, object]) -> str:
-    """Put a row's values into a template; braces within a value stay, a missing value is empty.
+    """Fill a template with the values of a row; braces in values are kept, None becomes empty.
 
     Examples
     --------

@@ -1,7 +1,8 @@
-"""Merging models whose hidden units do not correspond: match them first (DIMAT, arXiv 2404.08079).
+"""Matching of hidden units, so that models trained independently can be averaged (DIMAT).
 
-The mathematics alone, without Flower: groups of units (``groups``), their correlation on data
-(``activations``), the best permutation (``assignment``), batch-norm afterwards (``batch_norm``).
+DIMAT is arXiv 2404.08079. This is its mathematics, without Flower: groups of units (``groups``),
+their correlation on data (``activations``), the best permutation (``assignment``), and the
+batch-norm statistics of a merged model (``batch_norm``).
 """
 
 from __future__ import annotations
@@ -20,22 +21,21 @@ from flwr_decaf.matching.groups import Group, find_groups, permuted
 class Matching:
     """Aligns models of one architecture to one another on a node's data.
 
-    Each group of units is matched on its own: the correlation of two models' units does not depend
-    on how other groups are ordered, so one pass over the data serves them all. The authors match on
-    the training data of all nodes; a node has but its own, so that is what is used here.
+    Each group of units is matched independently: the correlation of two models' units does not
+    depend on the order of other groups, so one pass over the data is enough for all of them. The
+    authors match on the training data of all nodes; a node has only its own, which is used here.
 
     Parameters
     ----------
     model : nn.Module
-        Of the architecture; its values change.
+        A model of the architecture; its values are overwritten.
     groups : list of Group
-        Of ``find_groups``.
+        The result of ``find_groups``.
     batches : sequence of mapping
-        What ``model(**batch)`` takes.
+        The arguments of ``model(**batch)``.
     resets_first : bool
-        Whether models compute with batch-norm statistics recomputed on these data, rather than
-        those they come with, when they are compared; by default not. After the merge statistics
-        are recomputed in either case.
+        Whether to recompute each model's batch-norm statistics on these data before models are
+        compared, by default False. After merging, they are recomputed in either case.
 
     Raises
     ------
@@ -53,13 +53,23 @@ class Matching:
         if not batches:
             raise ValueError(
                 "matching must have data to compare units on; got no rows; leave the node out, or "
-                "give it some"
+                "give it rows"
             )
         self._model, self._groups, self._batches = model, groups, batches
         self._resets_first = resets_first
 
     def align(self, states: Sequence[State]) -> list[State]:
-        """Permute the units of all states but the first to match the first's.
+        """Permute the units of all states but the first to match those of the first.
+
+        Parameters
+        ----------
+        states : sequence of State
+            States of whole models, the node's own first.
+
+        Returns
+        -------
+        list of State
+            The first state unchanged, and the others permuted.
 
         Raises
         ------
@@ -69,20 +79,20 @@ class Matching:
         own, *others = states
         self._check_whole(own)
         device = next(self._model.parameters()).device
-        there = [{name: x.to(device) for name, x in state.items()} for state in states]
+        compared = [{name: x.to(device) for name, x in state.items()} for state in states]
         if self._resets_first and self._groups:
-            there = [self.settle(state) for state in there]
-        found = correlations(self._model, self._groups, there, self._batches)
+            compared = [self.settle(state) for state in compared]
+        correlated = correlations(self._model, self._groups, compared, self._batches)
         return [
             own,
             *(
                 permuted(state, self._groups, [assign(matrix) for matrix in matrices])
-                for state, matrices in zip(others, found, strict=True)
+                for state, matrices in zip(others, correlated, strict=True)
             ),
         ]
 
     def settle(self, state: State) -> State:
-        """Give a model batch-norm statistics of its own on the data, as a merged one has none."""
+        """Recompute a merged model's batch-norm statistics on the data."""
         return with_own_statistics(self._model, state, self._batches)
 
     def _check_whole(self, state: State) -> None:
@@ -90,8 +100,8 @@ class Matching:
             if name not in state:
                 raise ValueError(
                     f"strategy dimat must have whole models; {name} is not among the arrays; train "
-                    "and return the whole state dict, or take decaf for adapters, whose common "
-                    "base keeps units in place"
+                    "and return the whole state dict, or use decaf for adapters, whose units are "
+                    "aligned by their common base"
                 )
 
 

@@ -1,4 +1,4 @@
-"""How the hidden units of models correlate on the same data."""
+"""Correlation of the hidden units of several models on the same data."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from flwr_decaf.lora import State, compute_dtype
 from flwr_decaf.matching.groups import Group, Tap
 
 Batch = Mapping[str, Tensor]
-_ROUNDINGS = 8  # by which the values of a constant unit may differ
+_ROUNDINGS = 8  # rounding errors by which the values of a constant unit may differ
 
 
 class Moments:
-    """Sums over samples from which Pearson's correlation of two models' units follows.
+    """Sums over samples that yield Pearson's correlation between the units of two models.
 
-    Both sides are shifted by the first samples' mean, else large means would cancel the rest; sums
-    are kept in fp64.
+    Both sides are shifted by the mean of the first samples, since large means would cause
+    cancellation. Sums are accumulated in fp64.
     """
 
     def __init__(self) -> None:
         self._sums: list[Tensor] = []
 
     def add(self, own: Tensor, other: Tensor) -> None:
-        """Take in samples: ``own`` and ``other`` of shape (samples, units)."""
+        """Add samples: ``own`` and ``other`` are of shape (samples, units)."""
         if not self._sums:
             self._shifts = own.mean(dim=0), other.mean(dim=0)
             self._count, self._sums = 0, [torch.zeros(())] * 5
@@ -40,36 +40,39 @@ class Moments:
         ]
 
     def correlation(self) -> Tensor:
-        """Correlate own units (rows) with the other's (columns); a constant unit has none."""
+        """Return the correlation of own units (rows) with the other model's units (columns).
+
+        It is 0 for a constant unit.
+        """
         x, y, xx, yy, xy = (total / self._count for total in self._sums)
         own, other = self._shifts
-        spreads = torch.outer(_spread(xx - x * x, own), _spread(yy - y * y, other))
-        return (xy - torch.outer(x, y)) / spreads
+        deviations = torch.outer(_deviation(xx - x * x, own), _deviation(yy - y * y, other))
+        return (xy - torch.outer(x, y)) / deviations
 
 
-def _spread(variance: Tensor, level: Tensor) -> Tensor:
-    """Take the root; infinite where the values differ by no more than their rounding."""
-    spread = variance.clamp(min=0).sqrt()
-    rounding = _ROUNDINGS * torch.finfo(level.dtype).eps * level.double().cpu().abs()
-    return spread.masked_fill(spread <= rounding, torch.inf)
+def _deviation(variance: Tensor, mean: Tensor) -> Tensor:
+    """Return the standard deviation; infinite where it is no more than the rounding error."""
+    deviation = variance.clamp(min=0).sqrt()
+    rounding = _ROUNDINGS * torch.finfo(mean.dtype).eps * mean.double().cpu().abs()
+    return deviation.masked_fill(deviation <= rounding, torch.inf)
 
 
 @torch.no_grad()
 def correlations(
     model: nn.Module, groups: Sequence[Group], states: Sequence[State], batches: Iterable[Batch]
 ) -> list[list[Tensor]]:
-    """Correlate each model's units with those of the first.
+    """Correlate the units of each model with those of the first.
 
     Parameters
     ----------
     model : nn.Module
-        Computes with each state; its own values do not matter and stay as they are.
+        Evaluated with each state; its own values are neither used nor changed.
     groups : sequence of Group
-        Of ``find_groups``.
+        The result of ``find_groups``.
     states : sequence of State
         The first is the one that the others are to match.
     batches : iterable of mapping
-        What ``model(**batch)`` takes, on the model's device. Models compute as in evaluation.
+        The arguments of ``model(**batch)``, on the model's device. The model is in evaluation mode.
 
     Returns
     -------
@@ -81,50 +84,50 @@ def correlations(
     moments = [{tap: Moments() for tap in taps} for _ in states[1:]]
     was_training = model.training
     model.eval()
-    with _listening(model, taps) as heard:
+    with _recording(model, taps) as recorded:
         for batch in batches:
-            own = _activations(model, states[0], batch, heard)
-            for state, kept in zip(states[1:], moments, strict=True):
-                other = _activations(model, state, batch, heard)
+            own = _activations(model, states[0], batch, recorded)
+            for state, by_tap in zip(states[1:], moments, strict=True):
+                other = _activations(model, state, batch, recorded)
                 for tap in taps:
-                    kept[tap].add(own[tap], other[tap])
+                    by_tap[tap].add(own[tap], other[tap])
     model.train(was_training)
     return [
-        [torch.stack([kept[tap].correlation() for tap in group.taps]).mean(0) for group in groups]
-        for kept in moments
+        [torch.stack([by_tap[tap].correlation() for tap in group.taps]).mean(0) for group in groups]
+        for by_tap in moments
     ]
 
 
 def _activations(
-    model: nn.Module, state: State, batch: Batch, heard: dict[Tap, Tensor]
+    model: nn.Module, state: State, batch: Batch, recorded: dict[Tap, Tensor]
 ) -> dict[Tap, Tensor]:
     functional_call(model, state, kwargs=dict(batch))
-    taken = dict(heard)
-    heard.clear()
-    return taken
+    activations = dict(recorded)
+    recorded.clear()
+    return activations
 
 
 @contextmanager
-def _listening(model: nn.Module, taps: Iterable[Tap]) -> Iterator[dict[Tap, Tensor]]:
-    """Hook the layers of ``taps``; what they last computed is in the dict, as (samples, units)."""
-    heard: dict[Tap, Tensor] = {}
+def _recording(model: nn.Module, taps: Iterable[Tap]) -> Iterator[dict[Tap, Tensor]]:
+    """Hook the layers of ``taps``, and yield a dict of their last values, as (samples, units)."""
+    recorded: dict[Tap, Tensor] = {}
 
-    def listen(tap: Tap) -> Any:
+    def record(tap: Tap) -> Any:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            heard[tap] = _as_samples(inputs[0] if tap.side == "input" else output, tap)
+            recorded[tap] = _as_samples(inputs[0] if tap.side == "input" else output, tap)
 
         return model.get_submodule(tap.layer).register_forward_hook(hook)
 
-    handles = [listen(tap) for tap in taps]
+    handles = [record(tap) for tap in taps]
     try:
-        yield heard
+        yield recorded
     finally:
         for handle in handles:
             handle.remove()
 
 
 def _as_samples(values: Tensor, tap: Tap) -> Tensor:
-    values = values.to(compute_dtype(values.dtype)).clone()  # what follows may work in place
+    values = values.to(compute_dtype(values.dtype)).clone()  # the next layer may work in place
     units_last = values.movedim(tap.dim, -1)
     split = units_last.reshape(*units_last.shape[:-1], -1, tap.repeat)
     return split.transpose(-1, -2).flatten(0, -2)

@@ -1,4 +1,4 @@
-"""The permutation under which two models' units correlate most."""
+"""The permutation under which the units of two models correlate most."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-_TIE = 1e-6  # above rounding, below any correlation that means something
+_TIE = 1e-6  # above the rounding error, below any meaningful correlation
 
 
 def assign(correlation: Tensor) -> Tensor:
-    """Give each own unit one of the other model's, so that the correlations' sum is greatest.
+    """Assign each own unit a unit of the other model, maximizing the sum of their correlations.
 
     Parameters
     ----------
     correlation : Tensor
-        Of shape (units, units): rows are own units, columns the other model's.
+        Of shape (units, units): rows are own units, columns those of the other model.
 
     Returns
     -------
     Tensor
-        ``permutation[i]`` is the other model's unit for own unit i. Of equals, units in the same
-        place go together; what is not a number counts as no correlation.
+        ``permutation[i]`` is the other model's unit for own unit i. Ties are broken in favour of
+        the unit with the same index; NaN counts as 0.
 
     Examples
     --------

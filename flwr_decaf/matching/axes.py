@@ -1,4 +1,4 @@
-"""Dimensions that must be permuted alike: a union-find of axes with several entries a unit."""
+"""Dimensions that must be permuted together: a union-find of axes of units."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Place(NamedTuple):
-    """A dimension over the units of ``axis``, each of which has ``repeat`` neighbouring entries."""
+    """A dimension over the units of ``axis``, each with ``repeat`` consecutive entries."""
 
     axis: int
     repeat: int = 1
@@ -16,7 +16,7 @@ Label = Place | None  # None: a dimension whose entries stay where they are
 
 
 class Axes:
-    """Axes of units, tied to one another as a model's operations demand."""
+    """Axes of units, tied to one another as the operations of a model require."""
 
     def __init__(self) -> None:
         self._parent: list[Place] = []
@@ -24,13 +24,13 @@ class Axes:
         self._fixed: set[int] = set()
 
     def new(self, size: int) -> Place:
-        """Make an axis of ``size`` units that nothing is known of yet."""
+        """Create an axis of ``size`` units that is not tied to any other."""
         self._size.append(size)
         self._parent.append(Place(len(self._parent)))
         return self._parent[-1]
 
     def root(self, place: Place) -> Place:
-        """Say over which units a dimension runs, after all ties."""
+        """Return the units that a dimension runs over, after all ties."""
         axis, repeat = place
         while self._parent[axis].axis != axis:
             parent = self._parent[axis]
@@ -38,11 +38,11 @@ class Axes:
         return Place(axis, repeat)
 
     def size(self, axis: int) -> int:
-        """Count the units of an axis."""
+        """Return the number of units of an axis."""
         return self._size[axis]
 
     def is_fixed(self, axis: int) -> bool:
-        """Tell whether an axis's units must stay in place."""
+        """Return whether the units of an axis must stay in place."""
         return self.root(Place(axis)).axis in self._fixed
 
     def fix(self, label: Label) -> None:
@@ -51,10 +51,10 @@ class Axes:
             self._fixed.add(self.root(label).axis)
 
     def tie(self, first: Label, second: Label) -> None:
-        """Let two dimensions of the same length be permuted alike from now on.
+        """Require two dimensions of the same length to be permuted together.
 
-        If one has more entries a unit, the other's units are bound together in blocks of as many.
-        Where the blocks do not fit into one another, both stay in place.
+        If one has more entries per unit, the units of the other are permuted in blocks of that
+        size. If the block sizes are not multiples of one another, both dimensions stay in place.
         """
         if first is None or second is None:
             self.fix(first)

@@ -1,4 +1,4 @@
-"""Batch-norm statistics of a merged model: averaged ones would be those of no model at all."""
+"""Batch-norm statistics of a merged model, recomputed because averages of statistics are wrong."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def with_own_statistics(
     Parameters
     ----------
     model : nn.Module
-        Left with ``state``'s values and the new statistics.
+        Afterwards has the values of ``state`` and the new statistics.
     state : State
-        Of the model; not changed.
+        A state of the model; not modified.
     batches : sequence of mapping
-        What ``model(**batch)`` takes. Each statistic is the mean of its values over the batches,
-        which should be of nearly the same size.
+        The arguments of ``model(**batch)``. Each statistic is the mean of its values over the
+        batches, which should be of nearly the same size.
 
     Returns
     -------
     State
-        With other statistics where there are any, else as it was.
+        A copy of the state with the new statistics, if there are any.
     """
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     model.load_state_dict(state, strict=False)  # batch-norm's counters need not be in it

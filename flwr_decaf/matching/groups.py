@@ -1,13 +1,13 @@
-"""Which hidden units of a model may be permuted together, derived from the model itself.
+"""Groups of hidden units that are permuted together, derived from the model itself.
 
-The model is traced by ``torch.export``. Every dimension of every tensor carries the units it runs
-over; each operation ties dimensions that must be permuted alike: a convolution's outputs, the
-batch-norm behind it and the next layer's inputs; both sides of a residual addition; the channels of
-a depthwise convolution. Flattened feature maps have several entries a unit. The model's own inputs
-and outputs stay in place.
+The model is traced by ``torch.export``. Every dimension of every tensor is labelled with the units
+that it runs over; each operation ties the dimensions that must be permuted together: the outputs of
+a convolution, the batch-norm that follows and the inputs of the next layer; both sides of a
+residual addition; the channels of a depthwise convolution. Flattened feature maps have several
+entries per unit. The inputs and outputs of the model stay in place.
 
-torch-pruning's DepGraph finds like groups, but takes each operation that it does not know for an
-elementwise one; a wrong guess there would change a merged model silently. Here it is refused.
+torch-pruning's DepGraph finds similar groups, but treats unknown operations as elementwise; a wrong
+guess would change a merged model silently. Here, unknown operations are rejected.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from flwr_decaf.matching.operations import OPERATIONS, Unsupported
 
 
 class Member(NamedTuple):
-    """A dimension of a parameter or buffer; each unit has ``repeat`` neighbouring entries in it."""
+    """A dimension of a parameter or buffer, with ``repeat`` consecutive entries per unit."""
 
     name: str
     dim: int
@@ -35,7 +35,7 @@ class Member(NamedTuple):
 
 
 class Tap(NamedTuple):
-    """Where a group's activations can be read: dimension ``dim`` of a layer's input or output."""
+    """Where to read the activations of a group: dimension ``dim`` of a layer's input or output."""
 
     layer: str
     side: str
@@ -44,14 +44,14 @@ class Tap(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Units that move together.
+    """Units that are permuted together.
 
     Attributes
     ----------
     size : int
         Number of units.
     members : tuple of Member
-        All that a permutation of the units has to reorder.
+        Everything that a permutation of the units must reorder.
     taps : tuple of Tap
         The layers that write or read the units.
     """
@@ -67,10 +67,10 @@ def find_groups(model: nn.Module, batch: Mapping[str, Tensor]) -> list[Group]:
     Parameters
     ----------
     model : nn.Module
-        Layers that are supported: linear, convolution (plain or depthwise), batch-norm,
-        layer-norm, elementwise operations, pooling, means, reshapes, in any graph.
+        Any graph of linear layers, convolutions (plain or depthwise), batch-norm, layer-norm,
+        elementwise operations, pooling, means and reshapes.
     batch : mapping of str to Tensor
-        One batch, as ``model(**batch)`` takes it; its values do not matter.
+        The arguments of ``model(**batch)``; only their shapes matter.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def find_groups(model: nn.Module, batch: Mapping[str, Tensor]) -> list[Group]:
     Raises
     ------
     ValueError
-        If the model has a layer of which it is not known what a permutation does to it.
+        If the model has a layer that is not supported.
     """
     was_training = model.training
     model.eval()
@@ -93,24 +93,29 @@ def find_groups(model: nn.Module, batch: Mapping[str, Tensor]) -> list[Group]:
 
 
 def permuted(state: State, groups: list[Group], permutations: list[Tensor]) -> State:
-    """Reorder hidden units; the model's function stays the same.
+    """Permute hidden units; the function that the model computes stays the same.
 
     Parameters
     ----------
     state : State
-        Of the model, whole.
+        The complete state of the model.
     groups : list of Group
-        Of ``find_groups``.
+        The result of ``find_groups``.
     permutations : list of Tensor
-        One a group: unit i of the result is unit ``permutation[i]`` of ``state``.
+        One per group: unit i of the result is unit ``permutation[i]`` of ``state``.
+
+    Returns
+    -------
+    State
+        The permuted state; tensors outside the groups are shared with ``state``.
     """
-    moved = dict(state)
+    result = dict(state)
     for group, permutation in zip(groups, permutations, strict=True):
         for name, dim, repeat in group.members:
-            tensor = moved[name]
+            tensor = result[name]
             entries = permutation[:, None] * repeat + torch.arange(repeat)
-            moved[name] = tensor.index_select(dim, entries.flatten().to(tensor.device))
-    return moved
+            result[name] = tensor.index_select(dim, entries.flatten().to(tensor.device))
+    return result
 
 
 def _groups_of(program: ExportedProgram) -> list[Group]:
@@ -118,7 +123,7 @@ def _groups_of(program: ExportedProgram) -> list[Group]:
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     axes = Axes()
     held: dict[Node, list[Label]] = {}
-    computed: list[Label] = []  # labels of what operations put out: these alone are units
+    computed: list[Label] = []  # labels of the operations' results: only these are units
     taps: dict[Node, tuple[str, str, int]] = {}
     for node in program.graph.nodes:
         if node.op == "placeholder":
@@ -139,18 +144,18 @@ def _apply(node: Node, held: dict[Node, list[Label]], axes: Axes) -> list[Label]
     operation = str(node.target).removeprefix("aten.").split(".")[0].rstrip("_")
     layer, kind = _layer(node)
     if operation not in OPERATIONS:
-        raise ValueError(_refusal(layer, kind, operation))
+        raise ValueError(_unsupported(layer, kind, operation))
     try:
         return OPERATIONS[operation](node, held, axes)
     except Unsupported as error:
-        raise ValueError(_refusal(layer, kind, str(error))) from error
+        raise ValueError(_unsupported(layer, kind, str(error))) from error
 
 
-def _refusal(layer: str, kind: str, what: str) -> str:
+def _unsupported(layer: str, kind: str, what: str) -> str:
     return (
-        "matching must know what a permutation of units does to each layer; it does not for "
-        f"{what} in {layer or 'the model itself'} ({kind}); use a model without it, or another "
-        "strategy than dimat"
+        "matching must know how each layer's units can be permuted; it does not support "
+        f"{what} in {layer or 'the model itself'} ({kind}); use a model without it, or a strategy "
+        "other than dimat"
     )
 
 
@@ -162,7 +167,7 @@ def _layer(node: Node) -> tuple[str, str]:
 
 
 def _taps(node: Node, names: Mapping[str, str]) -> dict[Node, tuple[str, str, int]]:
-    """List the values that hooks on this node's layer see: what it reads, and what it puts out."""
+    """List the values that hooks on the layer of this node see: its input and its output."""
     layer, kind = _layer(node)
     weights = [names.get(source.name) for source in node.all_input_nodes]
     # A hook sees what the operation sees only if the layer is that operation and nothing else.
@@ -170,7 +175,7 @@ def _taps(node: Node, names: Mapping[str, str]) -> dict[Node, tuple[str, str, in
         return {}
     tapped = {node: (layer, "output", _DIMS[kind])}
     if all(_layer(user)[1].startswith("BatchNorm") for user in node.users):
-        tapped = {}  # the same up to its sign behind the batch-norm
+        tapped = {}  # the batch-norm's output has the same correlations, up to their sign
     if not kind.startswith("BatchNorm"):
         tapped[node.all_input_nodes[0]] = (layer, "input", _DIMS[kind])
     return tapped

@@ -1,7 +1,8 @@
-"""What each operation of a traced model does to the units of the tensors it takes.
+"""How each operation of a traced model relates the units of its inputs to those of its result.
 
-Every function below takes a node of the graph, the labels of all tensors so far (one label a
-dimension), and the axes; it ties what must move together and returns the labels of its result.
+Every function below takes a node of the graph, the labels of all tensors so far (one per
+dimension), and the axes; it ties the dimensions that must be permuted together and returns the
+labels of the result.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Operation = Callable[[Node, Held, Axes], list[Label]]
 
 
 class Unsupported(Exception):
-    """An operation that permutes in a way not known here; its text says which."""
+    """Raised for an operation that is not supported; the message names it."""
 
 
 def _convolution(node: Node, held: Held, axes: Axes) -> list[Label]:
@@ -66,7 +67,7 @@ def _layer_norm(node: Node, held: Held, axes: Axes) -> list[Label]:
 
 
 def _elementwise(node: Node, held: Held, axes: Axes) -> list[Label]:
-    """Tie the dimensions that broadcasting lays over one another."""
+    """Tie the dimensions that broadcasting aligns."""
     shape = _shape(node)
     result: list[Label] = [None] * len(shape)
     tied = [False] * len(shape)
@@ -115,7 +116,7 @@ def _transpose(node: Node, held: Held, axes: Axes) -> list[Label]:
 
 
 def _reshape(node: Node, held: Held, axes: Axes) -> list[Label]:
-    """Follow dimensions through ``flatten``, ``view`` and the like, run by run of equal length."""
+    """Follow dimensions through ``flatten``, ``view`` and the like, in runs of equal length."""
     (source,) = node.all_input_nodes
     before = [
         (size, label) for size, label in zip(_shape(source), held[source], strict=True) if size > 1
@@ -136,7 +137,7 @@ def _reshape(node: Node, held: Held, axes: Axes) -> list[Label]:
 
 
 def _merge(dims: list[tuple[int, Label]], axes: Axes) -> Label:
-    """Lay dimensions into one: each unit of the first has all entries of the others beside it."""
+    """Merge dimensions into one: the entries of the others follow each unit of the first."""
     (_, first), *others = dims
     for _, label in others:
         axes.fix(label)
@@ -159,7 +160,7 @@ def _shape(node: Node) -> tuple[int, ...]:
     return tuple(value.shape)
 
 
-# By the names of torch.ops.aten, those in place (``add_``) among them.
+# Keys are names of torch.ops.aten; in-place variants (``add_``) are looked up without the "_".
 OPERATIONS: dict[str, Operation] = {
     **dict.fromkeys(("conv1d", "conv2d"), _convolution),
     "linear": _linear,

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from flwr_decaf.report.plots import draw_graph
 from flwr_decaf.topology.graphs import Matrix
-from flwr_decaf.topology.mixing_matrix import graph_of, rounds_to_shrink
+from flwr_decaf.topology.mixing_matrix import degrees_of, graph_of, rounds_to_shrink
+from flwr_decaf.topology.network import Network
 
 
 def topology_table(
@@ -51,6 +52,27 @@ def topology_table(
     for name, w in networks.items():
         table.add_row(name, *_row(w, rates[name], adapter_bytes / 1e6))
     return table
+
+
+def period_lines(network: Network) -> list[str]:
+    """Describe one period of a network that repeats: its rounds, its posts, and how it agrees.
+
+    The consensus distance after t rounds of pure mixing is relative to the distance before, for
+    models that are drawn independently: ``||W_t .. W_1 - 1 1^T / n|| / ||I - 1 1^T / n||``
+    (Frobenius norms).
+    """
+    n, period = len(network.base), network.period or 1
+    posts, product, distances = 0, np.eye(n), []
+    for t in range(1, period + 1):
+        w = network.of_round(t)
+        posts += int(degrees_of(w).sum())
+        product = w @ product
+        distances.append(np.linalg.norm(product - 1 / n) / math.sqrt(max(n - 1, 1)))
+    return [
+        f"Period: {period} rounds, {posts / n:.1f} posts per node, "
+        f"{posts / n / period:.2f} in a round",
+        "Consensus distance after each round: " + ", ".join(f"{abs(d):.3f}" for d in distances),
+    ]
 
 
 def topology_figure(networks: Mapping[str, Matrix], rates: Mapping[str, float]) -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flwr_decaf.topology.base_graphs import Round
 from flwr_decaf.topology.conversion import TopologyLike, as_topology
 from flwr_decaf.topology.graphs import Matrix, read_rounds
 from flwr_decaf.topology.mixing_matrix import (
@@ -22,7 +23,7 @@ from flwr_decaf.topology.mixing_matrix import (
     links_of,
     matrix_of,
 )
-from flwr_decaf.topology.time_varying import TIME_VARYING, check_dynamic, period_of
+from flwr_decaf.topology.time_varying import FINITE_TIME, TIME_VARYING, check_dynamic, period_of
 from flwr_decaf.topology.weights import WEIGHTS
 
 # rho is estimated over _MOST_ROUNDS rounds, or fewer once they have _LARGEST weights in total. An
@@ -133,9 +134,11 @@ def build_time_varying_network(
         See ``mixing_matrix.build_network``. A file may also list graphs, which are used in turn.
     topology_options : mapping, optional
         ``edge_probability`` and ``degree`` of the base graph, and the ``activation_probability``
-        of its edges (by default 0.5).
+        of its edges (by default 0.5); ``peers``, the most neighbours that a node has in a round
+        of "base" (by default 1).
     dynamic : str
-        A key of ``time_varying.TIME_VARYING``, by default "static".
+        One of ``time_varying.DYNAMIC``, by default "static". Base graphs ignore ``topology`` and
+        ``weights``.
 
     Returns
     -------
@@ -158,6 +161,7 @@ def build_time_varying_network(
     check_dynamic(dynamic)
     options = {**(topology_options or {})}
     probability = float(options.pop("activation_probability", 0.5))
+    peers = int(options.pop("peers", 1))
     is_file = isinstance(topology, str) and topology.endswith(".json")
     listed = read_rounds(str(topology)) if is_file else []
     if dynamic != "static" and (listed or isinstance(topology, np.ndarray)):
@@ -166,10 +170,10 @@ def build_time_varying_network(
             'graphs; set it to "static", or describe the base graph by its edges'
         )
     if listed:
-        each = [as_mixing_matrix(one, n, weights) for one in listed]
-        turns = [links_of(w) for w in each]
-        mean = np.mean(each, axis=0)
-        return Network(mean, lambda t: turns[(t - 1) % len(turns)], period=len(turns))
+        return _in_turn([links_of(as_mixing_matrix(one, n, weights)) for one in listed], n)
+    if dynamic in FINITE_TIME:
+        rounds = FINITE_TIME[dynamic](n, peers) or [{}]  # a single node has nothing to exchange
+        return _in_turn([_weighted(each) for each in rounds], n)
     base = build_network(topology, n, weights, seed, options)
     draw = TIME_VARYING[dynamic](links_of(base).edges, n, seed, probability)
 
@@ -178,6 +182,17 @@ def build_time_varying_network(
         return Links(edges, WEIGHTS[weights](edges, n))
 
     return Network(base, links, period_of(dynamic, n))
+
+
+def _in_turn(turns: Sequence[Links], n: int) -> Network:
+    mean = sum((matrix_of(links, n) for links in turns), np.zeros((n, n))) / len(turns)
+    return Network(mean, lambda t: turns[(t - 1) % len(turns)], period=len(turns))
+
+
+def _weighted(edges: Round) -> Links:
+    ordered = sorted(edges)
+    places = np.array(ordered, dtype=np.int64).reshape(-1, 2)
+    return Links(places, np.array([edges[edge] for edge in ordered]))
 
 
 def phase_length(network: Network) -> int:

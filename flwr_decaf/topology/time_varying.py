@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flwr_decaf.seeds import derive_seed
+from flwr_decaf.topology.base_graphs import Round, base_graphs
 
 Edges = NDArray[np.int64]  # of shape (edges, 2): rows (i, j) with i < j, in ascending order
 Draw = Callable[[int], Edges]
@@ -107,6 +108,13 @@ TIME_VARYING: dict[str, TimeVarying] = {
 }
 
 
+# Families that reach consensus in finite time: they ignore the base graph, their edges have weights
+# of their own, and the rounds of a period are listed.
+FINITE_TIME: dict[str, Callable[[int, int], list[Round]]] = {"base": base_graphs}
+
+DYNAMIC = (*TIME_VARYING, *FINITE_TIME)
+
+
 def period_of(name: str, n: int) -> int | None:
     """Return the number of rounds after which the graphs of a family repeat, or None."""
     # At least 2 for one-peer-exponential, since a period of 1 stands for the base itself.
@@ -114,16 +122,16 @@ def period_of(name: str, n: int) -> int | None:
 
 
 def check_dynamic(name: str) -> None:
-    """Reject a name that is not in ``TIME_VARYING``.
+    """Reject a name that is not in ``DYNAMIC``.
 
     Raises
     ------
     ValueError
         If there is no such family.
     """
-    if name not in TIME_VARYING:
+    if name not in DYNAMIC:
         raise ValueError(
-            f"topology.dynamic must be one of {', '.join(TIME_VARYING)}; got {name!r}; choose one "
+            f"topology.dynamic must be one of {', '.join(DYNAMIC)}; got {name!r}; choose one "
             "of these, or list the graphs in topology.file"
         )
 

@@ -1,1 +1,1 @@
-"""Tests."""
+"""Apps that tests run in processes of their own."""

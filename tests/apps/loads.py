@@ -1,8 +1,8 @@
-"""A simulation of pure mixing at a given size, in a process of its own: prints what it took.
+"""A simulation of pure mixing at a given size; prints its time, memory and result as JSON.
 
     python -m tests.apps.loads '{"topology": "ring", "nodes": 1000, "rounds": 10, "floats": 2}'
 
-Node i starts from start(i), in all entries; so after k rounds it must hold row i of W^k start.
+All entries of node i start at start(i), so after k rounds it must hold row i of W^k start.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from flwr.simulation import run_simulation
 from flwr_decaf.clients import peer_mixing
 from flwr_decaf.strategies import DLoRA
 
-ASKED = json.loads(sys.argv[1]) if sys.argv[0].endswith("loads.py") else {}
+ARGUMENTS = json.loads(sys.argv[1]) if sys.argv[0].endswith("loads.py") else {}
 app = ClientApp(mods=[peer_mixing])
-server, told = ServerApp(), {}
+server, result = ServerApp(), {}
 
 
 def start(node: int) -> float:
@@ -34,7 +34,7 @@ def start(node: int) -> float:
 
 @app.train()
 def train(msg: Message, context: Context) -> Message:
-    """Round 1 puts the node's start there; after that nothing but mixing happens."""
+    """Set the node's start value in round 1, and return the arrays unchanged afterwards."""
     state = msg.content["arrays"].to_torch_state_dict()
     if msg.content["config"]["server-round"] == 1:
         state = {"x": torch.full_like(state["x"], start(int(context.node_config["partition-id"])))}
@@ -44,16 +44,16 @@ def train(msg: Message, context: Context) -> Message:
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
-    strategy = DLoRA(ASKED["topology"], evaluate_every=0)
+    strategy = DLoRA(ARGUMENTS["topology"], evaluate_every=0)
     started = time.monotonic()
-    strategy.start(grid, ArrayRecord({"x": torch.zeros(ASKED["floats"])}), ASKED["rounds"])
-    told["seconds"] = time.monotonic() - started
+    strategy.start(grid, ArrayRecord({"x": torch.zeros(ARGUMENTS["floats"])}), ARGUMENTS["rounds"])
+    result["seconds"] = time.monotonic() - started
     held = strategy.collect(grid)
-    told["held"] = [[float(held[i]["x"].min()), float(held[i]["x"].max())] for i in sorted(held)]
+    result["held"] = [[float(held[i]["x"].min()), float(held[i]["x"].max())] for i in sorted(held)]
 
 
 def watch(stop: threading.Event) -> None:
-    """Note the most memory that this process and its children have held, in bytes (shared once)."""
+    """Record the peak memory of this process and its children in bytes, shared pages once."""
     me = psutil.Process()
     while not stop.wait(1.0):
         total = 0
@@ -62,7 +62,7 @@ def watch(stop: threading.Event) -> None:
                 total += process.memory_full_info().pss
             except psutil.Error:
                 continue
-        told["peak"] = max(told.get("peak", 0), total)
+        result["peak"] = max(result.get("peak", 0), total)
 
 
 if __name__ == "__main__":
@@ -73,8 +73,10 @@ if __name__ == "__main__":
     run_simulation(
         server,
         clients.app,
-        num_supernodes=ASKED["nodes"],
-        backend_config={"client_resources": {"num_cpus": ASKED.get("cpus", 1), "num_gpus": 0.0}},
+        num_supernodes=ARGUMENTS["nodes"],
+        backend_config={
+            "client_resources": {"num_cpus": ARGUMENTS.get("cpus", 1), "num_gpus": 0.0}
+        },
     )
     stop.set()
-    print("TOLD", json.dumps(told))
+    print("RESULT", json.dumps(result))

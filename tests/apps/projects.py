@@ -1,7 +1,7 @@
-"""Small projects with the interfaces of Flower's own examples, changed by one line each.
+"""Small projects with the interfaces of Flower's own examples, each changed in one line.
 
-Every client fits a linear map to rows of its own by full-batch gradient steps, so that a test can
-repeat a run in numpy.
+Every client fits a linear map to its own rows by full-batch gradient steps, so that a test can
+reproduce a run in numpy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flwr_decaf.clients import peer_mixing
 from flwr_decaf.strategies import DeCAF, DLoRA
 
 ROWS, INPUTS, OUTPUTS, RATE = 8, 3, 2, 0.1
-FIRST = [np.zeros((INPUTS, OUTPUTS)), np.zeros(OUTPUTS)]  # what every numpy client starts from
+FIRST = [np.zeros((INPUTS, OUTPUTS)), np.zeros(OUTPUTS)]  # the start of every numpy client
 
 
 def rows_of(node: int, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
@@ -46,7 +46,7 @@ def _place(context: Context) -> int:
     return int(context.node_config["partition-id"])
 
 
-# As quickstart-sklearn: a list of numpy arrays, no torch in sight.
+# As in quickstart-sklearn: a list of numpy arrays, without torch.
 numpy_app = ClientApp(mods=[peer_mixing])
 
 
@@ -67,7 +67,7 @@ def evaluate_numpy(msg: Message, context: Context) -> Message:
     return Message(content=RecordDict({"metrics": metrics}), reply_to=msg)
 
 
-# As advanced-pytorch: a torch module, a learning rate in the message, a strategy with a loop.
+# As in advanced-pytorch: a torch module, a learning rate in the message, a strategy with a loop.
 torch_app = ClientApp(mods=[peer_mixing])
 
 
@@ -96,7 +96,7 @@ def evaluate_torch(msg: Message, context: Context) -> Message:
 
 
 class OwnLoop(DLoRA):  # was: FedAvg
-    """A strategy with a ``start`` of its own that keeps every round's results."""
+    """A strategy with its own ``start``, which keeps the results of every round."""
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -131,7 +131,7 @@ class OwnLoop(DLoRA):  # was: FedAvg
         return result
 
 
-# As flowertune-llm: LoRA factors, accumulated gradients, and no evaluate function.
+# As in flowertune-llm: LoRA factors, accumulated gradients, and no evaluate function.
 lora_app = ClientApp(mods=[peer_mixing])
 RANK, ACCUMULATED = 1, 4
 A, B = "base_model.model.map.lora_A.weight", "base_model.model.map.lora_B.weight"
@@ -162,7 +162,7 @@ def train_lora(msg: Message, context: Context) -> Message:
 
 
 class CountsBytes(DeCAF):  # was: FedAvg
-    """A strategy that adds up what its messages and their replies carry."""
+    """A strategy that sums the bytes of its messages and replies."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -186,6 +186,6 @@ class CountsBytes(DeCAF):  # was: FedAvg
         )
 
 
-# Of Flower's legacy API, which DeCAF refuses.
+# With Flower's legacy API, which DeCAF refuses.
 legacy_app = ClientApp(client_fn=lambda context: NumPyClient().to_client())
 legacy_app_with_the_mod = ClientApp(lambda context: NumPyClient().to_client(), [peer_mixing])

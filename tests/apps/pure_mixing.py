@@ -1,6 +1,6 @@
-"""ClientApps whose training is plain arithmetic, so that a test knows what must come out.
+"""ClientApps whose training is simple arithmetic, so that tests can compute the result.
 
-They are in a module of their own because Ray's actors import them by name.
+They are in a separate module because Ray's actors import them by name.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def start_value(place: int) -> torch.Tensor:
     return torch.tensor([float(place), float(place) ** 2], dtype=torch.float64)
 
 
-def train_by_nothing(msg: Message, context: Context) -> Message:
-    """Round 1 puts the node's own start value there; after that nothing but mixing happens."""
+def train_identity(msg: Message, context: Context) -> Message:
+    """Set the node's start value in round 1, and return the arrays unchanged afterwards."""
     first = msg.content["config"]["server-round"] == 1
     place = int(context.node_config["partition-id"])
     x = start_value(place) if first else held_value(msg)
@@ -31,7 +31,7 @@ def train_by_nothing(msg: Message, context: Context) -> Message:
     )
 
 
-def tell_what_is_held(msg: Message, context: Context) -> Message:
+def evaluate_held_value(msg: Message, context: Context) -> Message:
     metrics = {
         "num-examples": 1,
         "partition-id": int(context.node_config["partition-id"]),
@@ -42,8 +42,8 @@ def tell_what_is_held(msg: Message, context: Context) -> Message:
 
 def make_app(*mods: object) -> ClientApp:
     app = ClientApp(mods=list(mods))
-    app.train()(train_by_nothing)
-    app.evaluate()(tell_what_is_held)
+    app.train()(train_identity)
+    app.evaluate()(evaluate_held_value)
     return app
 
 
@@ -54,7 +54,7 @@ app_without_the_mod = make_app()
 def train_but_not_on_node_1(msg: Message, context: Context) -> Message:
     if int(context.node_config["partition-id"]) == 1:
         raise ValueError("no rows on node 1")
-    return train_by_nothing(msg, context)
+    return train_identity(msg, context)
 
 
 app_without_evaluation = ClientApp(mods=[peer_mixing])

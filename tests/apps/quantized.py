@@ -1,4 +1,4 @@
-"""MiniLM over a quantized base, in a process that finds bitsandbytes: prints what came of it."""
+"""MiniLM on a quantized base, in a process with bitsandbytes; prints the results as JSON."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def main(quantization: str, folder: Path) -> None:
     train_locally(task, rows.train, TRAIN, "AB", seed=0)
     trained = {name: x.clone() for name, x in get_adapter(task.model).items()}
     task.model.save_pretrained(folder)
-    # The same files on either base: on its own it must score the same, on the other nearly so.
+    # Loaded on its own base, the adapter must score the same; on the plain base, nearly the same.
     scores = [evaluate_rows(task, rows.test, TRAIN)]
     for base in (task, plain):
         bare = base.model.unload()
         loaded = PeftModel.from_pretrained(bare, folder)
         scores.append(evaluate_rows(replace(base, model=loaded), rows.test, TRAIN))
-    told = {
+    results = {
         "linear": type(bare_linear(task)).__name__,
         "dtypes": sorted({str(x.dtype) for x in trained.values()}),
         "moved": all(not torch.equal(x, trained[name]) for name, x in start.items()),
         "before": before,
         "trained, on its base, on the plain base": scores,
     }
-    print(json.dumps(told))
+    print(json.dumps(results))
 
 
 def bare_linear(task):
-    """The first attention layer's query; unload() has put the base's own layer back."""
+    """Get the query layer of the first attention; unload() has restored the base's own layer."""
     return next(m for n, m in task.model.named_modules() if n.endswith("query"))
 
 

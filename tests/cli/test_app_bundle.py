@@ -9,12 +9,12 @@ from flwr_decaf.cli.app_bundle import bundled_part
 ROOT = Path(__file__).parents[2]
 
 
-def test_what_flower_makes_of_the_copy_is_what_it_makes_of_the_folder():
+def test_flower_bundles_the_same_files_from_the_copy_as_from_the_folder():
     with bundled_part(ROOT / "examples" / "digits") as part:
         assert build_fab_from_disk(part) == build_fab_from_disk(ROOT / "examples" / "digits")
 
 
-def test_environments_run_folders_links_and_other_files_stay_behind(tmp_path):
+def test_environments_run_folders_links_and_other_files_are_left_out(tmp_path):
     app = tmp_path / "app"
     kept = {"pyproject.toml", "LICENSE", ".gitignore", "package/task.py", "conf/a.toml"}
     left = {

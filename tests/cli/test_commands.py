@@ -1,4 +1,4 @@
-"""The command line without a run; runs are in test_flwr_run.py."""
+"""The command line without runs, which are in tests/engine/test_flwr_run.py."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def call(*arguments):
         (["--set", "rank=4"], "did you mean"),
     ],
 )
-def test_bad_settings_end_with_one_line_and_status_2(arguments, line):
+def test_wrong_settings_end_with_one_line_and_status_2(arguments, line):
     result = call("run", CONF, *arguments)
     assert result.exit_code == 2
     assert line in result.stderr
@@ -41,7 +41,7 @@ def test_bad_settings_end_with_one_line_and_status_2(arguments, line):
     assert result.stderr.count("\n") == 1
 
 
-def test_brackets_in_an_error_are_printed_as_they_are(monkeypatch):
+def test_brackets_in_an_error_are_printed_literally(monkeypatch):
     result = call("run", CONF, "--set", "data.partitioner=[/x]")
     assert result.exit_code == 2
     assert "got '[/x]'" in result.stderr
@@ -53,7 +53,7 @@ def test_brackets_in_an_error_are_printed_as_they_are(monkeypatch):
     assert "pip install 'flwr-decaf[quantization]'" in call("run", CONF).stderr
 
 
-def test_brackets_in_a_table_are_printed_as_they_are(tmp_path):
+def test_brackets_in_a_table_are_printed_literally(tmp_path):
     for name, data in {"a": "[/bold]", "b": "[red]"}.items():
         write_run(tmp_path / name, "decaf", **{"data.name": data})
     result = call("show", tmp_path)
@@ -74,13 +74,13 @@ def test_an_app_without_pyproject_is_refused(tmp_path):
     assert "--app must be the folder of a Flower app" in result.stderr
 
 
-def test_gpus_in_fractions_that_hang_are_refused():
+def test_fractions_of_gpus_that_would_hang_are_refused():
     result = call("run", CONF, "--gpus", "0.4")
     assert result.exit_code == 2
     assert "--gpus must be 0, 1/k or a whole number; got 0.4" in result.stderr
 
 
-def test_several_folders_get_a_table_each_and_those_without_are_named(tmp_path):
+def test_several_folders_get_one_table_each_and_folders_without_one_are_named(tmp_path):
     for name in ("a", "b"):
         write_run(tmp_path / name, "decaf")
     RunFolder.create(tmp_path / "c", {"strategy": "decaf"}).finish("failed")
@@ -91,13 +91,13 @@ def test_several_folders_get_a_table_each_and_those_without_are_named(tmp_path):
     assert "status failed" in result.stderr
 
 
-def test_showing_what_is_no_run_folder(tmp_path):
+def test_show_refuses_other_folders(tmp_path):
     result = call("show", tmp_path)
     assert result.exit_code == 2
     assert "FOLDERS must be run folders or contain some" in result.stderr
 
 
-def test_showing_a_run(tmp_path):
+def test_show_prints_a_run(tmp_path):
     settings = {"strategy": "dlora", "topology.name": "star", "seed": 0}
     folder = RunFolder.create(tmp_path / "run", settings)
     folder.append([{"node": 0, "round": 0, "phase": "evaluate", "accuracy": 0.25}])
@@ -112,7 +112,7 @@ def test_showing_a_run(tmp_path):
     assert call("show", folder.path).stdout.splitlines()[-1] == f"Run folder: {folder.path}"
 
 
-def test_help_is_quick_because_it_loads_no_models():
+def test_help_is_fast_because_it_loads_no_models():
     probe = (
         "import sys, flwr_decaf.cli.commands; "
         "print([m for m in ('torch', 'ray') if m in sys.modules])"
@@ -121,7 +121,7 @@ def test_help_is_quick_because_it_loads_no_models():
     assert done.stdout.strip() == "[]"
 
 
-def test_the_version():
+def test_the_version_is_printed():
     assert call("--version").stdout == f"flwr-decaf {__version__}\n"
 
 
@@ -143,7 +143,7 @@ def test_the_help_explains_the_arguments(command, words):
     assert words in call(command, "--help").stdout
 
 
-def test_a_report_of_a_run(tmp_path):
+def test_a_report_is_written(tmp_path):
     write_run(tmp_path / "run", "decaf")
     result = call("report", tmp_path / "run")
     assert result.exit_code == 0
@@ -161,7 +161,7 @@ def test_topologies_are_drawn_and_tabulated(tmp_path):
     assert picture.read_text().startswith("<?xml")
 
 
-def test_a_topology_that_cannot_be_is_refused(tmp_path):
+def test_an_impossible_topology_is_refused(tmp_path):
     result = call("topology", "random-regular", "--nodes", 5, "--degree", 3)
     assert result.exit_code == 2
     assert "n * degree even; got topology.degree=3 with n=5" in result.stderr
@@ -172,6 +172,15 @@ def test_a_time_varying_topology_prints_rho_and_the_phase_length(tmp_path):
     result = call("topology", "complete", *options)
     assert "if every round used all edges" in result.stdout
     assert "complete, one-peer-exponential: rho = 0.0000, T of TAD-LoRA = 1" in result.stdout
+
+
+def test_base_graphs_show_their_period_posts_and_consensus(tmp_path):
+    options = ("--dynamic", "base", "--peers", 2, "--output", tmp_path / "t.png")
+    stdout = call("topology", "--nodes", 9, *options).stdout  # triples, twice
+    assert "Period: 2 rounds, 4.0 posts per node, 2.00 in a round" in stdout
+    # ||W_1 - 11^T/9|| / ||I - 11^T/9||: three blocks of 1/3 have rank 3, so sqrt(2 / 8)
+    assert "Consensus distance after each round: 0.500, 0.000" in stdout
+    assert (tmp_path / "t.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -185,10 +194,12 @@ def test_a_time_varying_topology_prints_rho_and_the_phase_length(tmp_path):
         (["ring", "--dynamic", "edge-activation", "--activation-probability", "-1"], "must be in"),
         (["ring", "--seed", "-1"], "topology.seed must be >= 0; got -1"),
         (["rnig"], "topology.name must be one of complete"),
+        ([], "NAMES must hold a family; got none; choose from complete"),
+        (["--dynamic", "base", "--peers", "0"], "topology.peers must be >= 1; got 0"),
         (["ring", "--weights", "equal"], "topology.weights must be one of auto"),
     ],
 )
-def test_a_topology_is_checked_as_the_settings_are(arguments, line):
+def test_a_topology_is_checked_like_settings(arguments, line):
     result = call("topology", *arguments)
     assert result.exit_code == 2
     assert re.search(line, result.stderr)

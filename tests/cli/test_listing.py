@@ -1,4 +1,4 @@
-"""What ``flwr-decaf list`` tells is what the code declares."""
+"""``flwr-decaf list`` prints what the code declares."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_every_setting_is_listed_once_with_its_default_and_a_sentence():
 
 
 def test_the_page_of_settings_is_current():
-    """Write it anew with: flwr-decaf list settings --markdown > docs/settings.md."""
+    """Update it with: flwr-decaf list settings --markdown > docs/settings.md."""
     assert SETTINGS_PAGE.read_text("utf8") == markdown(SETTINGS)
 
 
@@ -41,7 +41,7 @@ def test_every_name_has_a_meaning(kind):
         assert len(meaning.strip()) > 5
 
 
-def test_what_can_be_listed_is_listed():
+def test_every_kind_is_listed():
     out = call("list").stdout
     assert all(kind in out for kind in NAMED)
     assert "decaf, dlora" in out
@@ -49,7 +49,7 @@ def test_what_can_be_listed_is_listed():
 
 def test_one_kind_is_listed_with_meanings():
     out = call("list", "topologies").stdout
-    assert "A ring with one edge missing" in out
+    assert "Build a ring without one of its edges" in out
     assert "train.local-epochs" in call("list", "settings").stdout
 
 

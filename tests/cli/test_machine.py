@@ -1,4 +1,4 @@
-"""What this machine lacks is found out before the engine starts; GPUs are pretended here."""
+"""Missing hardware and packages are found before the engine starts; GPUs are simulated here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def no_cluster(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
-def pretend(monkeypatch, gpus):
+def simulate_gpus(monkeypatch, gpus):
     monkeypatch.setattr(machine, "count_gpus", lambda: gpus)
 
 
@@ -37,8 +37,18 @@ def test_gpus_are_counted_as_torch_counts_them():
 @pytest.mark.parametrize(
     ("gpus", "engine", "device", "complaint"),
     [
-        (0, simulation(2), "cuda", "train.device must be .*'cuda', there is none on this machine"),
-        (0, deployment(2), "cuda", "train.device must be .*'cuda', there is none on this machine"),
+        (
+            0,
+            simulation(2),
+            "cuda",
+            "train.device must be .*'cuda', but there is none on this machine",
+        ),
+        (
+            0,
+            deployment(2),
+            "cuda",
+            "train.device must be .*'cuda', but there is none on this machine",
+        ),
         (1, simulation(2), "cuda", "train.device must be .*which Ray hides .*--gpus 1"),
         (0, simulation(2, gpus=1.0), "auto", "--gpus must be at most the GPUs.*got 1 of 0"),
         (0, simulation(2, gpus=0.5), "auto", "--gpus must be at most the GPUs.*got 0.5 of 0"),
@@ -46,8 +56,8 @@ def test_gpus_are_counted_as_torch_counts_them():
         (0, simulation(2, cpus=10_000), "auto", "--cpus must be at most.*got 10000 of"),
     ],
 )
-def test_hardware_that_is_missing_is_named(monkeypatch, gpus, engine, device, complaint):
-    pretend(monkeypatch, gpus)
+def test_missing_hardware_is_named(monkeypatch, gpus, engine, device, complaint):
+    simulate_gpus(monkeypatch, gpus)
     with pytest.raises(ValueError, match=complaint) as info:
         check_machine([Config(), parse_config({"train.device": device})], engine)
     assert "\n" not in str(info.value)
@@ -64,13 +74,13 @@ def test_hardware_that_is_missing_is_named(monkeypatch, gpus, engine, device, co
         (2, simulation(2, gpus=2.0), "cuda"),
     ],
 )
-def test_hardware_that_is_there_is_taken(monkeypatch, gpus, engine, device):
-    pretend(monkeypatch, gpus)
+def test_existing_hardware_is_accepted(monkeypatch, gpus, engine, device):
+    simulate_gpus(monkeypatch, gpus)
     check_machine([parse_config({"train.device": device})], engine)
 
 
-def test_a_cluster_has_what_its_own_machines_have(monkeypatch):
-    pretend(monkeypatch, 0)
+def test_the_hardware_of_a_cluster_is_not_checked(monkeypatch):
+    simulate_gpus(monkeypatch, 0)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     check_machine([parse_config({"train.device": "cuda"})], simulation(2, gpus=1.0))
 
@@ -82,13 +92,13 @@ def test_a_cluster_has_what_its_own_machines_have(monkeypatch):
         ({"tensorboard": True}, "tensorboard = true needs .*'flwr-decaf.tensorboard.'"),
     ],
 )
-def test_a_package_that_is_missing_is_named(monkeypatch, settings, complaint):
+def test_a_missing_package_is_named(monkeypatch, settings, complaint):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=complaint):
         check_machine([parse_config(settings)], simulation(2))
 
 
-def test_nothing_heavy_is_imported_for_it():
+def test_counting_gpus_imports_nothing_heavy():
     code = (
         "import sys; from flwr_decaf.cli.machine import count_gpus; "
         "count_gpus(); print('torch' in sys.modules)"
@@ -98,7 +108,7 @@ def test_nothing_heavy_is_imported_for_it():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_run_without_the_gpu_it_asks_for_ends_before_the_engine_starts(monkeypatch):
+def test_a_run_without_the_required_gpu_ends_before_the_engine_starts(monkeypatch):
     monkeypatch.setattr("flwr_decaf.cli.simulate.flwr_run", None)
     for arguments in (["--set", "train.device=cuda"], ["--gpus", "1"], ["--gpus", "-1"]):
         result = call("run", CONF, *arguments)
@@ -108,7 +118,7 @@ def test_a_run_without_the_gpu_it_asks_for_ends_before_the_engine_starts(monkeyp
 
 @pytest.fixture
 def hub():
-    """Serve nothing but 404s at an address on this machine."""
+    """Serve only 404 responses at an address of this machine."""
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -126,7 +136,7 @@ def online(monkeypatch):
 
 
 @pytest.fixture
-def away(monkeypatch, online):
+def unreachable(monkeypatch, online):
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
 
 
@@ -134,12 +144,12 @@ def away(monkeypatch, online):
     ("settings", "key"),
     [(HUB_SETTINGS, "model.name"), ({"data.name": "no/such-data"}, "data.name")],
 )
-def test_a_hub_that_is_away_is_named_with_what_was_asked_of_it(away, settings, key):
+def test_an_unreachable_hub_is_named_with_the_missing_model_or_data_set(unreachable, settings, key):
     with pytest.raises(ValueError, match=f"{key} must be .*127.0.0.1:.* cannot be reached"):
         check_hub([parse_config(settings)])
 
 
-def test_what_a_hub_has_cached_is_used_while_it_is_away(away, monkeypatch, tmp_path):
+def test_cached_files_are_used_while_the_hub_is_unreachable(unreachable, monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     (tmp_path / "models--someone--some-model").mkdir()
     check_hub([parse_config(HUB_SETTINGS)])
@@ -154,12 +164,12 @@ def test_what_a_hub_has_cached_is_used_while_it_is_away(away, monkeypatch, tmp_p
         {"data.name": "/no/such/folder"},
     ],
 )
-def test_a_hub_is_asked_only_if_it_is_needed(away, settings):
+def test_the_hub_is_contacted_only_if_needed(unreachable, settings):
     check_hub([parse_config(settings)])
     assert "HF_HUB_OFFLINE" not in os.environ
 
 
-def test_a_hub_that_answers_is_used(online, monkeypatch, hub):
+def test_a_hub_that_responds_is_used(online, monkeypatch, hub):
     monkeypatch.setenv("HF_ENDPOINT", hub)
     check_hub([parse_config(HUB_SETTINGS)])
     assert "HF_HUB_OFFLINE" not in os.environ

@@ -11,7 +11,7 @@ import psutil
 from flwr_decaf.cli.processes import running, watched
 from flwr_decaf.cli.watchdog import processes_of
 
-TOLD_TO_END = """
+TERMINATED = """
 import os, signal, sys, time
 from pathlib import Path
 from flwr_decaf.cli.processes import running
@@ -21,8 +21,8 @@ with running(["flower-superlink", "--insecure"], os.environ, Path(sys.argv[1])) 
 """
 
 
-def test_a_polite_end_takes_what_was_started_along(tmp_path):
-    command = [sys.executable, "-c", TOLD_TO_END, str(tmp_path / "log")]
+def test_a_terminated_process_ends_what_it_started(tmp_path):
+    command = [sys.executable, "-c", TERMINATED, str(tmp_path / "log")]
     env = os.environ | {"FLWR_HOME": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
         started = psutil.Process(int(process.stdout.readline()))
@@ -43,7 +43,7 @@ with watched(home), running(["flower-superlink", "--insecure"], env, home / "log
 """
 
 
-def test_what_was_started_ends_when_its_parent_is_killed(tmp_path):
+def test_children_end_when_their_parent_is_killed(tmp_path):
     (home := tmp_path / "home").mkdir()
     command = [sys.executable, "-c", KILLED, str(home)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -59,7 +59,7 @@ def test_what_was_started_ends_when_its_parent_is_killed(tmp_path):
     assert processes_of(str(home)) == []
 
 
-def test_the_watchdog_goes_when_there_is_nothing_to_watch(tmp_path):
+def test_the_watchdog_ends_with_the_block(tmp_path):
     before = psutil.Process().children()
     with watched(tmp_path):
         (dog,) = set(psutil.Process().children()) - set(before)
@@ -67,16 +67,16 @@ def test_the_watchdog_goes_when_there_is_nothing_to_watch(tmp_path):
     assert tmp_path.exists()
 
 
-def test_what_a_signal_did_before_it_does_again(tmp_path):
-    heard = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+def test_the_previous_signal_handler_is_restored(tmp_path):
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
     try:
         with running(["flwr", "--version"], os.environ, tmp_path / "log") as process:
             process.wait(timeout=60)
         os.kill(os.getpid(), signal.SIGTERM)
         deadline = time.monotonic() + 10
-        while not heard and time.monotonic() < deadline:
+        while not received and time.monotonic() < deadline:
             time.sleep(0.01)
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert heard == [signal.SIGTERM]
+    assert received == [signal.SIGTERM]

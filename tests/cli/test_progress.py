@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from flwr_decaf.cli.progress import plain_lines, shown_progress, standing
+from flwr_decaf.cli.progress import plain_lines, read_progress, shown_progress
 from flwr_decaf.runs.folder import RunFolder
 
 ROUNDS = {"decaf": 2, "dlora": 2}
@@ -27,27 +27,27 @@ def evaluate(folder, when, accuracies):
     )
 
 
-def test_nothing_begun(paths):
-    now = standing(paths, ROUNDS)
+def test_progress_before_the_first_run(paths):
+    now = read_progress(paths, ROUNDS)
     assert str(now) == "run 1 of 2, decaf: round 0 of 2"
     assert now.share == 0
 
 
-def test_the_run_in_progress_its_round_and_its_last_accuracy(paths):
+def test_progress_contains_the_current_run_its_round_and_its_last_accuracy(paths):
     first = RunFolder.create(paths["decaf"], {})
     train(first, 1)
     evaluate(first, 1, [0.2, 0.4])
-    assert str(standing(paths, ROUNDS)) == (
+    assert str(read_progress(paths, ROUNDS)) == (
         "run 1 of 2, decaf: round 1 of 2, mean accuracy 0.300 after round 1"
     )
     train(first, 2)
     second = RunFolder.create(paths["dlora"], {})
     train(second, 1)
-    now = standing(paths, ROUNDS)
+    now = read_progress(paths, ROUNDS)
     assert (now.name, now.number, now.server_round, now.share) == ("dlora", 2, 1, 0.75)
 
 
-def test_a_log_file_gets_plain_lines_and_none_twice(paths):
+def test_a_log_file_gets_plain_lines_without_repetition(paths):
     file = io.StringIO()
     with shown_progress(Console(file=file, width=200), paths, ROUNDS) as look:
         look()
@@ -61,7 +61,7 @@ def test_a_log_file_gets_plain_lines_and_none_twice(paths):
     assert "\x1b" not in file.getvalue()
 
 
-def test_what_a_resumed_run_had_done_before_is_not_taken_for_quick(paths, monkeypatch):
+def test_the_estimate_of_a_resumed_run_ignores_earlier_rounds(paths, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     first = RunFolder(paths["decaf"])
@@ -76,7 +76,7 @@ def test_what_a_resumed_run_had_done_before_is_not_taken_for_quick(paths, monkey
     look()
     lines = file.getvalue().splitlines()
     assert lines[0].endswith("round 1 of 4; starting")
-    assert lines[1].endswith("round 2 of 4; 20 min left")  # a quarter took ten
+    assert lines[1].endswith("round 2 of 4; 20 min left")  # a quarter took ten minutes
 
 
 def test_a_terminal_gets_a_live_bar(paths):

@@ -28,13 +28,13 @@ from flwr_decaf.strategies import DeCAF, DLoRA, TADLoRA
     ],
 )
 @pytest.mark.parametrize("strategy", [DeCAF, DLoRA, TADLoRA])
-def test_arguments_are_checked_as_settings_are(strategy, arguments, message):
+def test_arguments_are_checked_like_settings(strategy, arguments, message):
     with pytest.raises(ValueError, match=message) as info:
         strategy("ring", **arguments)
     assert "\n" not in str(info.value)
 
 
-def test_numbers_of_other_libraries_are_numbers():
+def test_numbers_of_other_libraries_are_accepted():
     assert check_argument("retries", np.int64(3), "retries") == 3
     assert check_topology_options({"edge_probability": np.float32(0.5), "degree": 3}) == {
         "edge_probability": 0.5, "degree": 3,

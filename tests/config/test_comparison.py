@@ -8,7 +8,7 @@ from flwr_decaf.config import flatten, parse_config
 from flwr_decaf.config.comparison import difference, folder_of, runs_of
 
 
-def test_one_of_everything_is_one_run():
+def test_single_values_define_one_run():
     runs = runs_of(parse_config({"strategy": "dlora", "seed": 3}))
     assert list(runs) == ["dlora"]
     assert runs["dlora"] == parse_config({"strategy": "dlora", "seed": 3})
@@ -32,7 +32,7 @@ def test_strategies_seeds_and_sweeps_multiply():
     assert (last.strategy, last.seeds, last.sweep) == ("fedavg", "", "")
 
 
-def test_what_a_run_changes_is_told_and_gives_it_back():
+def test_the_difference_of_a_run_reproduces_it():
     config = parse_config({"strategy": "decaf, dlora", "sweep": "data.alpha = 0.1, 1"})
     run = runs_of(config)["dlora-alpha-1.0"]
     chosen = difference(run, config)
@@ -50,19 +50,19 @@ def test_what_a_run_changes_is_told_and_gives_it_back():
         ("lora.rank = 1, 0", "lora.rank must be >= 1; got 0"),
     ],
 )
-def test_a_sweep_that_cannot_be_read(sweep, complaint):
+def test_an_invalid_sweep_is_refused(sweep, complaint):
     with pytest.raises(ValueError, match=complaint):
         runs_of(parse_config({"sweep": sweep}))
 
 
-def test_what_is_named_twice_runs_once():
+def test_duplicates_run_once():
     config = parse_config(
         {"strategy": "decaf, decaf", "seeds": "1, 1", "sweep": "lora.rank = 2, 2"}
     )
     assert list(runs_of(config)) == ["decaf-rank-2"]
 
 
-def test_swept_booleans_are_toml_s():
+def test_swept_booleans_are_written_as_in_toml():
     runs = runs_of(parse_config({"sweep": "train.freeze-head = true, false"}))
     assert [run.train.freeze_head for run in runs.values()] == [True, False]
     with pytest.raises(ValueError, match="must be true or false; got 'False'"):
@@ -70,11 +70,11 @@ def test_swept_booleans_are_toml_s():
 
 
 @pytest.mark.parametrize("seeds", ["1, x", "-1", "0.5"])
-def test_seeds_are_whole_numbers(seeds):
+def test_seeds_must_be_whole_numbers(seeds):
     with pytest.raises(ValueError, match="seeds must be integers >= 0"):
         parse_config({"seeds": seeds})
 
 
-def test_a_run_alone_lies_in_the_folder_itself():
+def test_a_single_run_uses_the_folder_itself():
     assert folder_of(Path("runs/x"), "decaf", 1) == Path("runs/x")
     assert folder_of(Path("runs/x"), "decaf", 2) == Path("runs/x/decaf")

@@ -18,7 +18,7 @@ def conf(tmp_path):
     return file
 
 
-def test_the_file_over_the_defaults_and_overrides_over_the_file(conf):
+def test_overrides_take_precedence_over_the_file_and_the_file_over_defaults(conf):
     values = checked_settings(conf, ["lora.rank=2", "seed=3", "output-dir=/tmp/x y"], n=3)
     expected = {"strategy": "dlora", "lora.rank": 2, "seed": 3, "output-dir": "/tmp/x y"}
     assert values == flatten(Config()) | expected
@@ -32,7 +32,7 @@ def test_paths_become_absolute(conf, tmp_path, monkeypatch):
     assert values["output-dir"] == str(tmp_path / "here")
 
 
-def test_toml_there_and_back():
+def test_settings_survive_a_round_trip_through_toml():
     values = {"a.b": 'quote " and \\ and ä', "a.c": 1e-5, "d": True, "e": 3}
     table = tomllib.loads(to_toml(values))
     assert table == {"a": {"b": 'quote " and \\ and ä', "c": 1e-5}, "d": True, "e": 3}
@@ -49,12 +49,12 @@ def test_toml_there_and_back():
         (["topology.file=no.json"], 3, "topology.file must be a JSON file.*no.json"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_starts(conf, overrides, n, complaint):
+def test_impossible_settings_are_refused_before_anything_starts(conf, overrides, n, complaint):
     with pytest.raises(ValueError, match=complaint):
         checked_settings(conf, overrides, n)
 
 
-def test_a_file_that_is_missing_or_broken(tmp_path):
+def test_a_missing_or_invalid_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"CONF must be a TOML file.*nowhere.toml"):
         checked_settings(tmp_path / "nowhere.toml", [], 3)
     (tmp_path / "broken.toml").write_text("lora.rank =")
@@ -63,13 +63,13 @@ def test_a_file_that_is_missing_or_broken(tmp_path):
 
 
 @pytest.mark.parametrize("file", sorted(CONF.rglob("*.toml")), ids=lambda f: f.stem)
-def test_every_file_in_conf_is_good_and_says_its_command(file):
+def test_every_file_in_conf_is_valid_and_contains_its_command(file):
     command = next(line for line in file.read_text().splitlines() if "flwr-decaf run" in line)
     assert f"flwr-decaf run {file.relative_to(CONF.parent)} --nodes" in command
     assert checked_settings(file, [], n=int(command.split("--nodes")[1].split()[0]))
 
 
-def test_a_participation_schedule_is_taken_in_place_of_its_file(tmp_path):
+def test_a_participation_schedule_replaces_its_file(tmp_path):
     file = tmp_path / "schedule.json"
     file.write_text("[[0, 1], [1]]")
     conf = tmp_path / "run.toml"
@@ -83,5 +83,5 @@ def test_a_participation_schedule_is_taken_in_place_of_its_file(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["😀 {text}", "\x7f", "a\u2028b", 'quote " and \\'])
-def test_any_text_comes_back_from_toml(text):
+def test_any_text_survives_toml(text):
     assert tomllib.loads(to_toml({"data.prompt": text}))["data"]["prompt"] == text

@@ -11,16 +11,16 @@ from flwr_decaf.config.files import flat
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
-def test_the_app_s_defaults_are_the_dataclasses():
+def test_the_defaults_of_the_app_are_those_of_the_dataclasses():
     app = tomllib.loads(PYPROJECT.read_text())["tool"]["flwr"]["app"]
     assert flat(app["config"]) == flatten(Config())
 
 
-def test_nothing_given_is_all_defaults():
+def test_an_empty_run_config_gives_the_defaults():
     assert parse_config({}) == Config()
 
 
-def test_there_and_back():
+def test_settings_survive_a_round_trip():
     given = {
         "strategy": "dlora",
         "lora.rank": 3,
@@ -33,7 +33,7 @@ def test_there_and_back():
     assert parse_config(flatten(config)) == config
 
 
-def test_a_whole_number_is_a_float_where_one_is_wanted():
+def test_a_whole_number_becomes_a_float_if_needed():
     assert parse_config({"lora.alpha": 4}).lora.alpha == 4.0
 
 
@@ -46,11 +46,11 @@ def test_a_whole_number_is_a_float_where_one_is_wanted():
         ("data.classes", [], ""),
     ],
 )
-def test_a_list_is_taken_where_commas_separate(key, values, text):
+def test_comma_separated_settings_accept_lists(key, values, text):
     assert flatten(parse_config({key: values}))[key] == text
 
 
-# key, value, and what the one line must say: the key, the rule, the value, the remedy
+# Key, value, and what the message must contain: the key, the rule, the value, the remedy.
 WRONG = [
     (
         "strategy",
@@ -76,7 +76,7 @@ WRONG = [
     ("train.weight-decay", float("nan"), "train.weight-decay must be finite; got nan"),
     ("data.alpha", float("inf"), "data.alpha must be finite; got inf"),
     ("lora.dropout", 1.0, "lora.dropout must be >= 0 and < 1; got 1.0"),
-    ("data.alpha", 0.0, "data.alpha must be > 0; got 0.0; 0.1 is very unequal"),
+    ("data.alpha", 0.0, "data.alpha must be > 0; got 0.0; 0.1 is very uneven"),
     ("data.partitioner", "dirichlt", "data.partitioner must be one of iid, stratified, dirichlet"),
     ("model.task", "poetry", "model.task must be one of text-classification"),
     ("num-server-rounds", 0, "num-server-rounds must be >= 1; got 0"),
@@ -88,7 +88,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("key", "value", "line"), WRONG, ids=lambda x: str(x)[:25])
-def test_a_wrong_value_is_told_in_one_line(key, value, line):
+def test_a_wrong_value_is_reported_in_one_line(key, value, line):
     with pytest.raises(ValueError, match=line) as info:
         parse_config({key: value})
     assert "\n" not in str(info.value)

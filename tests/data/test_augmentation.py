@@ -11,7 +11,7 @@ def pictures(n=40, height=16, width=24):
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_every_one_keeps_the_shape_follows_the_seed_and_leaves_its_argument(name):
+def test_every_augmentation_keeps_the_shape_and_depends_on_the_seed(name):
     given = pictures()
     torch.manual_seed(3)
     first = AUGMENTATIONS[name](given)
@@ -21,7 +21,7 @@ def test_every_one_keeps_the_shape_follows_the_seed_and_leaves_its_argument(name
     assert torch.equal(given, pictures())
 
 
-def test_flip_mirrors_some_and_leaves_the_others():
+def test_flip_flips_about_half_of_the_images():
     torch.manual_seed(0)
     given = pictures()
     flipped = flip(given)
@@ -31,7 +31,7 @@ def test_flip_mirrors_some_and_leaves_the_others():
     assert 5 < sum(mirrored) < 35
 
 
-def test_shift_moves_by_at_most_an_eighth_and_repeats_the_edge():
+def test_shift_is_at_most_an_eighth_and_replicates_the_edge():
     torch.manual_seed(0)
     height, width = 16, 24
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -50,13 +50,13 @@ def test_shift_moves_by_at_most_an_eighth_and_repeats_the_edge():
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 60), (40, 80), (90, 30)])
-def test_random_resized_crop_is_a_window_resized_to_the_whole(height, width):
-    # Coordinates as pictures: what a window holds says where it was.
+def test_random_resized_crop_resizes_a_window_to_the_image(height, width):
+    # The pixels are their own coordinates, so a crop reveals its window.
     torch.manual_seed(0)
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     given = torch.stack([rows, columns]).float().expand(400, -1, -1, -1)
     cropped = random_resized_crop(given)
-    middle = cropped[:, :, 1:-1, 1:-1]  # at the picture's edge, values are repeated
+    middle = cropped[:, :, 1:-1, 1:-1]  # values at the image's edge are replicated
     tall = (middle[:, 0, -1, 0] - middle[:, 0, 0, 0]) * height / (height - 3)
     signed = (middle[:, 1, 0, -1] - middle[:, 1, 0, 0]) * width / (width - 3)
     broad = signed.abs()
@@ -73,18 +73,18 @@ def test_random_resized_crop_is_a_window_resized_to_the_whole(height, width):
     assert cropped[:, 0].max() <= height - 1
 
 
-def test_random_resized_crop_spreads_over_the_areas_of_a_square():
+def test_random_resized_crop_covers_the_range_of_areas():
     torch.manual_seed(0)
     columns = torch.arange(64.0).expand(2000, 1, 64, 64)
     rows = columns.mT
     cropped = random_resized_crop(torch.cat([rows, columns], dim=1))[:, :, 2:-2, 2:-2]
     sides = (cropped.amax(dim=(2, 3)) - cropped.amin(dim=(2, 3))) / 59
     areas = sides.prod(dim=1)
-    # Uniform in [0.08, 1] would have the mean 0.54; windows that do not fit are the large ones.
+    # The mean of a uniform area is 0.54; it is lower, since the windows that do not fit are large.
     assert 0.47 < float(areas.mean()) < 0.53
     assert float(areas.quantile(0.1)) == pytest.approx(0.16, abs=0.03)
 
 
-def test_a_crop_of_half_precision_pictures_keeps_their_dtype():
+def test_a_crop_of_half_precision_images_keeps_their_dtype():
     given = pictures(3).to(torch.bfloat16)
     assert random_resized_crop(given).dtype == torch.bfloat16

@@ -1,4 +1,4 @@
-"""Rows as tokens, with SmolLM2's own tokenizer and chat template."""
+"""Encoding of rows as tokens, with SmolLM2's own tokenizer and chat template."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ def dialogue(tokenizer, labels=LABELS, **data):
     return Dialogue(tokenizer, Data(max_length=data.pop("max_length", 64), **data), labels)
 
 
-def test_prompt_and_response_stand_in_the_chat_template(tokenizer):
+def test_prompt_and_response_are_put_into_the_chat_template(tokenizer):
     row = {"question": "is {x} set", "label": 1}
-    asked = dialogue(tokenizer, prompt="{question}?", response="It is {label}.")
-    prompt, response = map(tokenizer.decode, asked.encode(row, room=0))
+    encoder = dialogue(tokenizer, prompt="{question}?", response="It is {label}.")
+    prompt, response = map(tokenizer.decode, encoder.encode(row, room=0))
     turns = [{"role": "user", "content": "is {x} set?"}]
     answer = {"role": "assistant", "content": "It is True."}
     assert prompt.endswith("<|im_start|>user\nis {x} set?<|im_end|>\n<|im_start|>assistant\n")
     assert response == "It is True.<|im_end|>\n"
-    # The two together are what the template makes of the whole conversation.
+    # Together, they are what the template makes of the whole conversation.
     assert prompt + response == tokenizer.apply_chat_template([*turns, answer], tokenize=False)
 
 
-def test_without_a_prompt_it_is_plain_text_from_its_first_token_on(tokenizer):
+def test_without_a_prompt_the_text_is_encoded_as_it_is(tokenizer):
     prompt, response = dialogue(tokenizer).encode({"text": "some text", "label": 0}, room=0)
     assert prompt == [tokenizer.bos_token_id]
     assert tokenizer.decode(response) == f"some text{tokenizer.eos_token}"
 
 
-def test_without_a_template_a_prompt_is_a_line(tokenizer):
+def test_without_a_chat_template_the_prompt_is_a_line(tokenizer):
     template, tokenizer.chat_template = tokenizer.chat_template, None
     try:
-        asked = dialogue(tokenizer, prompt="{text}", response="{label}")
-        pair = asked.encode({"text": "so?", "label": 0}, room=0)
+        encoder = dialogue(tokenizer, prompt="{text}", response="{label}")
+        pair = encoder.encode({"text": "so?", "label": 0}, room=0)
     finally:
         tokenizer.chat_template = template
     assert [tokenizer.decode(part) for part in pair] == [
@@ -53,7 +53,7 @@ def test_without_a_template_a_prompt_is_a_line(tokenizer):
     ]
 
 
-def test_a_conversation_ends_with_the_assistant_s_last_turn(tokenizer):
+def test_a_conversation_ends_with_the_last_turn_of_the_assistant(tokenizer):
     turns = [
         {"role": "user", "content": "hello"},
         {"role": "assistant", "content": "hi"},
@@ -65,17 +65,17 @@ def test_a_conversation_ends_with_the_assistant_s_last_turn(tokenizer):
     prompt, response = map(tokenizer.decode, talk.encode({"messages": turns}, room=0))
     assert "hi<|im_end|>\n<|im_start|>user\nbye<|im_end|>\n" in prompt
     assert response == "so long<|im_end|>\n"
-    with pytest.raises(ValueError, match=r"data.messages-column must hold .*\['user'\]"):
+    with pytest.raises(ValueError, match=r"data.messages-column must contain .*\['user'\]"):
         talk.encode({"messages": turns[:1]}, room=0)
 
 
 @pytest.mark.parametrize(
     ("words", "length"), [((5, 5), 64), ((200, 5), 64), ((5, 200), 64), ((200, 200), 65)]
 )
-def test_what_is_too_long_is_cut_and_keeps_the_turn_and_half_a_response(tokenizer, words, length):
+def test_truncation_keeps_the_turn_and_half_of_the_response(tokenizer, words, length):
     row = {"a": "one " * words[0], "text": "two " * words[1], "label": 0}
-    asked = dialogue(tokenizer, prompt="{a}", max_length=length)
-    prompt, response = asked.encode(row, room=0)
+    encoder = dialogue(tokenizer, prompt="{a}", max_length=length)
+    prompt, response = encoder.encode(row, room=0)
     whole = dialogue(tokenizer, prompt="{a}", max_length=10_000).encode(row, room=0)
     assert len(prompt) + len(response) == min(sum(map(len, whole)), length)
     assert whole[0][-len(prompt) + 1 :] == prompt[1:]
@@ -84,16 +84,16 @@ def test_what_is_too_long_is_cut_and_keeps_the_turn_and_half_a_response(tokenize
     assert len(response) >= min(len(whole[1]), length // 2)
 
 
-def test_the_classes_are_choices_where_the_response_is_the_class(tokenizer):
-    asked = dialogue(tokenizer, prompt="{text}", response=" {answer} ", label_column="answer")
-    assert [tokenizer.decode(choice) for choice in asked.choices()] == [
+def test_the_classes_are_choices_if_the_response_is_the_class(tokenizer):
+    encoder = dialogue(tokenizer, prompt="{text}", response=" {answer} ", label_column="answer")
+    assert [tokenizer.decode(choice) for choice in encoder.choices()] == [
         " False <|im_end|>\n",
         " True <|im_end|>\n",
     ]
     assert dialogue(tokenizer, prompt="{text}", response="It is {label}").choices() == []
 
 
-def test_all_choices_have_room(tokenizer):
+def test_the_prompt_leaves_space_for_all_choices(tokenizer):
     row = {"text": "one " * 99, "label": 0}
     prompt, response = dialogue(
         tokenizer, prompt="{text}", response="{label}", max_length=40
@@ -101,7 +101,7 @@ def test_all_choices_have_room(tokenizer):
     assert (len(prompt), len(response)) == (10, 3)  # False, the end of the turn, a new line
 
 
-def test_columns_that_are_not_there_are_refused(tokenizer):
+def test_missing_columns_are_rejected(tokenizer):
     rows = Dataset.from_list([{"text": "a", "label": 0}])
     dialogue(tokenizer, prompt="{text} {topic}", label_column="topic").check(rows)
     with pytest.raises(ValueError, match=r"data.prompt, in braces, must name .*'txt'; it has text"):

@@ -1,4 +1,4 @@
-"""What every partitioner must fulfil. A new one joins with one row in OPTIONS."""
+"""What every partitioner must satisfy. A new one needs one row in OPTIONS."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def test_every_partitioner_has_a_row():
 
 @pytest.mark.parametrize("name", OPTIONS)
 class TestEveryPartitioner:
-    def test_gives_each_row_to_one_node(self, folder, name):
+    def test_assigns_each_row_to_one_node(self, folder, name):
         parts = [node_data(data(folder, name), node, N, seed=0) for node in range(N)]
-        dealt = [t for part in parts for t in texts(part.train) + texts(part.local_test)]
-        assert sorted(dealt) == sorted(f"t{i}" for i in range(300))
+        assigned = [t for part in parts for t in texts(part.train) + texts(part.local_test)]
+        assert sorted(assigned) == sorted(f"t{i}" for i in range(300))
 
-    def test_depends_on_the_seed_alone(self, folder, name):
+    def test_depends_only_on_the_seed(self, folder, name):
         def first(seed):
             node_data.cache_clear()
             partition_rows.cache_clear()
@@ -62,7 +62,7 @@ class TestEveryPartitioner:
 
         assert first(5) == first(5) != first(6)
 
-    def test_holds_out_a_local_test_of_at_most_the_size_asked_for(self, folder, name):
+    def test_holds_out_a_local_test_of_at_most_the_given_size(self, folder, name):
         part = node_data(data(folder, name, max_local_test_samples=4), 1, N, seed=0)
         assert 1 <= len(part.local_test) <= 4
         assert not set(texts(part.local_test)) & set(texts(part.train))
@@ -74,7 +74,7 @@ class TestEveryPartitioner:
         assert len(part.test) == 30
 
 
-def test_iid_gives_all_classes_to_all_in_like_shares(folder):
+def test_iid_gives_all_classes_to_all_nodes_in_similar_shares(folder):
     for node in range(N):
         part = classes(node_data(data(folder, "iid"), node, N, 0))
         assert part.total() == 100
@@ -82,7 +82,7 @@ def test_iid_gives_all_classes_to_all_in_like_shares(folder):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7])
-def test_stratified_deals_every_class_out_evenly(folder, n):
+def test_stratified_distributes_every_class_evenly(folder, n):
     options = {"partitioner": "stratified", "local_test_share": 0.0}
     parts = [classes(node_data(Data(name=folder, **options), node, n, 0)) for node in range(n)]
     for label in range(3):
@@ -91,7 +91,7 @@ def test_stratified_deals_every_class_out_evenly(folder, n):
     assert max(totals) - min(totals) <= 1
 
 
-def test_pathological_gives_whole_classes_to_single_nodes(folder):
+def test_pathological_assigns_whole_classes_to_single_nodes(folder):
     parts = [classes(node_data(data(folder, "pathological"), node, N, 0)) for node in range(N)]
     assert [list(part.values()) for part in parts] == [[100], [100], [100]]
     assert len({label for part in parts for label in part}) == 3
@@ -119,16 +119,26 @@ def test_dirichlet_is_uneven_for_small_alpha_and_even_for_large(folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "n", "options", "complaint"),
+    ("name", "n", "options", "message"),
     [
         ("iid", 301, {}, "num-supernodes must be <= the number of training rows; got 301 nodes"),
-        ("iid", 200, {}, "must leave every node 2 rows or more"),
+        ("iid", 200, {}, "must give every node at least 2 rows"),
         ("label-skew", 2, {}, r"got shape \(3, 3\) for 2 nodes and 3 classes"),
-        ("label-skew", 3, {"label_skew": "no/file.json"}, "a JSON table or a file with one"),
-        ("label-skew", 3, {"label_skew": "[[1,2],[3]]"}, "a JSON table or a file with one"),
-        ("label-skew", 3, {"label_skew": "[[0,1,1],[0,1,1],[0,1,1]]"}, "no column all 0"),
+        (
+            "label-skew",
+            3,
+            {"label_skew": "no/file.json"},
+            "must be a JSON table or the path",
+        ),
+        (
+            "label-skew",
+            3,
+            {"label_skew": "[[1,2],[3]]"},
+            "must be a JSON table or the path",
+        ),
+        ("label-skew", 3, {"label_skew": "[[0,1,1],[0,1,1],[0,1,1]]"}, "no column of zeros"),
     ],
 )
-def test_what_cannot_be_split_is_refused(folder, name, n, options, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_rows_that_cannot_be_partitioned_are_rejected(folder, name, n, options, message):
+    with pytest.raises(ValueError, match=message):
         partition_rows(data(folder, name, **options), n, seed=0)

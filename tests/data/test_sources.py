@@ -49,7 +49,7 @@ def test_a_folder_with_its_own_test_split(tmp_path):
     assert sorted(splits["test"]["body"]) == sorted(row["body"] for row in ROWS[20:])
 
 
-def test_sizes_are_samples_that_the_seed_decides(tmp_path):
+def test_samples_depend_on_the_seed(tmp_path):
     file = str(write("csv", tmp_path))
     data = Data(name=file, max_train_samples=7, max_test_samples=3, **COLUMNS)
     first, again, other = (load_rows(data, seed=seed)["train"]["body"] for seed in (1, 1, 2))
@@ -57,13 +57,13 @@ def test_sizes_are_samples_that_the_seed_decides(tmp_path):
     assert list(first) == list(again) != list(other)
 
 
-def test_shots_are_so_many_of_each_class_whatever_there_is(tmp_path):
+def test_shots_are_drawn_from_each_class(tmp_path):
     rows = [{"text": str(i), "label": "aab"[i % 3] if i < 30 else "c"} for i in range(33)]
     for split in ("train", "test"):
         Dataset.from_list(rows).to_csv(tmp_path / f"{split}.csv")
     data = Data(name=str(tmp_path), shots_per_class=5)
     splits = [load_rows(data, seed) for seed in (0, 0, 1)]
-    assert Counter(splits[0]["train"]["label"]) == {0: 5, 1: 5, 2: 3}  # of c there are three
+    assert Counter(splits[0]["train"]["label"]) == {0: 5, 1: 5, 2: 3}  # c has only three rows
     assert len(splits[0]["test"]) == 33
     drawn = [list(split["train"]["text"]) for split in splits]
     assert drawn[0] == drawn[1] != drawn[2]
@@ -75,7 +75,7 @@ def test_shots_need_classes(tmp_path):
         load_rows(Data(name=str(tmp_path), label_column="", shots_per_class=2), seed=0)
 
 
-def test_a_folder_of_pictures_by_class(tmp_path):
+def test_a_folder_of_images_by_class(tmp_path):
     for split, n in (("train", 3), ("test", 2)):
         for name, shade in (("cat", 10), ("dog", 200)):
             (tmp_path / split / name).mkdir(parents=True)
@@ -108,26 +108,26 @@ def test_20_newsgroups():
 
 
 @pytest.mark.parametrize("name", ["no/such.csv", "package:no_such_package/x.csv", "no such set"])
-def test_what_is_not_there_is_refused_in_one_line(name):
+def test_a_data_set_that_does_not_exist_is_rejected_in_one_line(name):
     with pytest.raises(ValueError, match="data.name must be one of 20newsgroups, a hub id") as info:
         load_rows(Data(name=name), seed=0)
     assert name in str(info.value)
     assert "\n" not in str(info.value)
 
 
-def test_an_unknown_ending_is_refused(tmp_path):
+def test_an_unknown_suffix_is_rejected(tmp_path):
     file = tmp_path / "rows.xls"
     file.write_text("")
     with pytest.raises(ValueError, match=r"a file ending in .csv.*rows.xls"):
         load_rows(Data(name=str(file)), seed=0)
 
 
-def test_a_missing_column_is_named_with_those_that_are_there(tmp_path):
+def test_a_missing_column_is_reported_with_those_that_exist(tmp_path):
     with pytest.raises(ValueError, match=r"data.label-column must .*'label'; it has body, topic"):
         load_rows(Data(name=str(write("csv", tmp_path))), seed=0)
 
 
-def test_other_columns_stay_and_another_label_column_gives_way(tmp_path):
+def test_other_columns_are_kept_and_another_label_column_is_replaced(tmp_path):
     rows = [{"label": "old", "answer": i % 2 == 0, "n": i} for i in range(10)]
     Dataset.from_list(rows).to_json(tmp_path / "train.jsonl")
     splits = load_rows(Data(name=str(tmp_path / "train.jsonl"), label_column="answer"), seed=0)
@@ -148,7 +148,7 @@ def test_paths_into_packages():
         resolve_path("package:datasets/no-such-file")
 
 
-def test_only_some_classes(tmp_path):
+def test_a_selection_of_classes(tmp_path):
     file = str(write("csv", tmp_path))
     splits = load_rows(Data(name=file, classes="sport, art", **COLUMNS), seed=0)
     assert splits["train"].features["label"].names == ["sport", "art"]
@@ -159,12 +159,12 @@ def test_only_some_classes(tmp_path):
         assert topic_of[row["body"]] == ["sport", "art"][row["label"]]
 
 
-def test_an_unknown_class_is_refused(tmp_path):
+def test_an_unknown_class_is_rejected(tmp_path):
     with pytest.raises(ValueError, match=r"data\.classes .* got 'chess'; it has art, food, sport"):
         load_rows(Data(name=str(write("csv", tmp_path)), classes="chess", **COLUMNS), seed=0)
 
 
-def test_a_test_split_of_your_choice(tmp_path):
+def test_the_test_split_can_be_chosen(tmp_path):
     rows = [{"text": f"b{i}", "label": i % 2} for i in range(8)]
     for split in ("train", "validation", "test"):
         Dataset.from_list(rows if split == "train" else rows[:3]).to_csv(tmp_path / f"{split}.csv")
@@ -181,7 +181,7 @@ def with_gaps(folder, *gaps):
 
 
 @pytest.mark.parametrize("empty", [None, "", "  "])
-def test_rows_without_a_text_or_a_label_are_left_out_and_counted(empty, tmp_path):
+def test_rows_without_a_text_or_a_label_are_skipped_and_counted(empty, tmp_path):
     gaps = [{"text": empty, "label": "a"}, {"text": "more", "label": empty}]
     data = with_gaps(tmp_path, *gaps)
     splits = load_rows(data, seed=0)
@@ -192,7 +192,7 @@ def test_rows_without_a_text_or_a_label_are_left_out_and_counted(empty, tmp_path
     assert skipped_rows(data) == 2
 
 
-def test_rows_that_are_all_filled_are_none_the_less_those_that_were_read(tmp_path):
+def test_the_test_split_does_not_depend_on_the_check_for_empty_rows(tmp_path):
     data = with_gaps(tmp_path)
     assert skipped_rows(data) == 0
     rows = load_dataset("csv", data_files=data.name)["train"]
@@ -200,33 +200,33 @@ def test_rows_that_are_all_filled_are_none_the_less_those_that_were_read(tmp_pat
     assert list(load_rows(data, seed=5)["test"]["text"]) == list(drawn["test"]["text"])
 
 
-def test_only_the_columns_that_are_read_must_be_filled(tmp_path):
+def test_only_columns_that_are_used_must_not_be_empty(tmp_path):
     data = with_gaps(tmp_path, {"text": "x", "label": None})
     assert skipped_rows(data) == 1
     assert skipped_rows(replace(data, label_column="")) == 0
 
 
-def test_whole_numbers_stay_so_beside_an_empty_cell(tmp_path):
+def test_integer_labels_stay_integers_despite_an_empty_cell(tmp_path):
     (tmp_path / "rows.csv").write_text("text,label\n" + "a,0\nb,1\n" * 5 + "c,\n")
     splits = load_rows(Data(name=str(tmp_path / "rows.csv")), seed=0)
     assert splits["train"].features["label"].names == ["0", "1"]
     assert {row["text"]: row["label"] for row in splits["train"]} == {"a": 0, "b": 1}
 
 
-def test_a_split_without_any_label_is_refused(tmp_path):
+def test_a_split_without_labels_is_rejected(tmp_path):
     Dataset.from_list([{"text": str(i), "label": "ab"[i % 2]} for i in range(8)]).to_json(
         tmp_path / "train.jsonl"
     )
     Dataset.from_list([{"text": str(i), "label": None} for i in range(3)]).to_json(
         tmp_path / "test.jsonl"
     )
-    expected = r"a text and a label; got .*split test none of 3 rows has; .*data\.test-split"
+    expected = r"a text and a label; got .*split test has none among 3 rows; .*data\.test-split"
     with pytest.raises(ValueError, match=expected):
         load_rows(Data(name=str(tmp_path)), seed=0)
 
 
 @pytest.mark.parametrize("held_out", ["test", "validation"])
-def test_a_single_file_may_have_a_column_of_splits(held_out, tmp_path):
+def test_a_single_file_can_have_a_column_of_splits(held_out, tmp_path):
     rows = [
         {"text": str(i), "label": i % 2, "split": held_out if i < 5 else "train"} for i in range(20)
     ]
@@ -237,7 +237,7 @@ def test_a_single_file_may_have_a_column_of_splits(held_out, tmp_path):
     assert splits["train"].column_names == ["text", "label"]
 
 
-def test_a_column_of_splits_must_be_filled_and_other_values_are_a_column_like_any(tmp_path):
+def test_a_column_of_splits_must_not_be_empty_and_needs_the_value_train(tmp_path):
     rows = [{"text": str(i), "label": i % 2, "split": "train" if i else None} for i in range(10)]
     Dataset.from_list(rows).to_json(tmp_path / "some.jsonl")
     with pytest.raises(ValueError, match='column "split" of data.name must name a split'):
@@ -251,7 +251,7 @@ def test_a_column_of_splits_must_be_filled_and_other_values_are_a_column_like_an
 @pytest.mark.parametrize(
     ("name", "encoding"), [("r.csv", "utf-16"), ("r.jsonl", "utf-16"), ("r.csv", "latin-1")]
 )
-def test_another_encoding_is_refused_in_one_line_with_the_remedy(name, encoding, tmp_path):
+def test_another_encoding_is_rejected_in_one_line_with_the_remedy(name, encoding, tmp_path):
     line = "caf\u00e9,a\n" if name.endswith("csv") else '{"text": "caf\u00e9", "label": "a"}\n'
     header = "text,label\n" if name.endswith("csv") else ""
     (tmp_path / name).write_bytes((header + line * 9).encode(encoding))
@@ -260,7 +260,7 @@ def test_another_encoding_is_refused_in_one_line_with_the_remedy(name, encoding,
     assert "\n" not in str(info.value)
 
 
-def test_a_file_that_is_broken_is_refused_with_the_cause(tmp_path):
+def test_a_broken_file_is_rejected_with_the_cause(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": 1}\n{oops\n')
     with pytest.raises(ValueError, match=r"JSON parse error.*row 1; correct the file"):
         load_rows(Data(name=str(tmp_path / "rows.jsonl")), seed=0)

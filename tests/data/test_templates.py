@@ -5,14 +5,14 @@ import pytest
 from flwr_decaf.data.templates import columns_of, fill
 
 
-def test_columns_in_braces_are_filled_in():
+def test_columns_in_braces_are_replaced():
     template = "{a} and {two words}, {a}"
     assert columns_of(template) == ["a", "two words", "a"]
     assert fill(template, {"a": 1, "two words": "x", "b": "unused"}) == "1 and x, 1"
 
 
 @pytest.mark.parametrize("text", ["{}", "{a.__class__}", "{a[0]}", "{a!r}", "{a:>9}"])
-def test_braces_name_a_column_and_can_do_nothing_else(text):
+def test_braces_can_only_name_a_column(text):
     # All but the empty pair are names of columns that do not exist.
     if columns_of(text):
         with pytest.raises(KeyError):
@@ -21,5 +21,5 @@ def test_braces_name_a_column_and_can_do_nothing_else(text):
         assert fill(text, {"a": "x"}) == text
 
 
-def test_what_is_filled_in_is_not_looked_at_again():
+def test_values_are_not_expanded_again():
     assert fill("{a}{b}", {"a": "{b}", "b": "{a}"}) == "{b}{a}"

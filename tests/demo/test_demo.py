@@ -1,4 +1,4 @@
-"""What make setup lays down: pictures, and encoders that take them."""
+"""The demo data and encoders that make setup installs."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ def demo(name):
     return resolve_path(f"package:flwr_decaf_demo/{name}")
 
 
-def test_emoji_are_all_there_with_their_names():
+def test_emoji_are_complete_and_have_names():
     rows = load_dataset(demo("emoji"))
     assert {split: len(part) for split, part in rows.items()} == {"train": 1529, "test": 377}
     names = rows["train"].features["label"].names
     assert len(names) == 9
-    told = {
+    category_of = {
         row["text"]: names[row["label"]] for row in rows["train"].select_columns(["text", "label"])
     }
-    assert told["grinning face"] == "Smileys & Emotion"
+    assert category_of["grinning face"] == "Smileys & Emotion"
     assert rows["test"][0]["image"].size == (64, 64)
 
 
-def test_fashion_mnist_is_whole_and_even():
+def test_fashion_mnist_is_complete_and_balanced():
     rows = load_dataset(demo("fashion_mnist"))
     assert {split: len(part) for split, part in rows.items()} == {"train": 60_000, "test": 10_000}
     assert torch.tensor(rows["train"]["label"][:]).bincount().tolist() == [6000] * 10
     assert rows["test"][0]["image"].size == (28, 28)
 
 
-def test_the_encoder_tells_pictures_apart():
+def test_the_encoder_distinguishes_images():
     model = AutoModel.from_pretrained(demo("vit-small")).eval()
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(22e6, rel=0.02)
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_a_deb_is_an_archive_of_members_at_even_offsets():
     assert members(packed) == {"debian-binary": b"2.0\n", "odd": b"abc", "z": b""}
 
 
-def test_canonical_correlation_finds_what_two_views_share():
+def test_canonical_correlation_finds_the_shared_component():
     torch.manual_seed(0)
     shared = torch.randn(4000, 1)
     x = torch.cat([shared + 0.1 * torch.randn(4000, 1), torch.randn(4000, 2)], dim=1)
@@ -64,6 +64,6 @@ def test_canonical_correlation_finds_what_two_views_share():
     p, q = canonical_correlation(x, y)
     first = (x.double() @ p[0]), (y.double() @ q[0])
     assert torch.corrcoef(torch.stack(first))[0, 1] > 0.98
-    # In the first direction what is not shared counts for little, in the others nothing is shared.
+    # The first direction puts little weight on what is not shared.
     assert p[0, 0].abs() > 10 * p[0, 1:].abs().max()
     assert q[0, 2].abs() > 10 * q[0, :2].abs().max()

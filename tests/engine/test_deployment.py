@@ -1,4 +1,4 @@
-"""The deployment engine: SuperLink and SuperNodes as real processes on the loopback."""
+"""The deployment engine, with SuperLink and SuperNodes as processes on this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 
 
-def test_the_same_app_gives_the_same_adapters_as_in_simulation(tmp_path):
+def test_the_adapters_are_those_of_the_simulation(tmp_path):
     three = {"num-server-rounds": 3, "evaluate-every": 3}
     for engine in ("simulation", "deployment"):
         status, log = flwr_decaf_run(tmp_path, engine, f"--engine={engine}", **three)
@@ -29,7 +29,7 @@ def test_the_same_app_gives_the_same_adapters_as_in_simulation(tmp_path):
         assert all(torch.equal(x, second[name][key]) for key, x in state.items())
 
 
-def test_a_supernode_that_is_killed_and_started_again_rejoins(tmp_path):
+def test_a_supernode_that_is_killed_and_restarted_rejoins(tmp_path):
     saved, settings, log = (tmp_path / name for name in ("model", "run.toml", "log.txt"))
     settings.write_text(f'output = "{saved}"\n')
     nodes, victims = ExitStack(), []
@@ -59,6 +59,6 @@ def test_a_supernode_that_is_killed_and_started_again_rejoins(tmp_path):
     assert saved.exists(), text[-3000:]
     assert "Round 2: node 2 failed" in text
     assert "Node 2 is back under a new node id" in text
-    assert not any(f"Round {t}: node" in text for t in (4, 5))  # whole again
+    assert not any(f"Round {t}: node" in text for t in (4, 5))  # complete again
     counter = load_file(saved)["layers.1.num_batches_tracked"].item()
-    assert counter == 5 * 15  # node 0, whose counters these are, never missed a round
+    assert counter == 5 * 15  # the counters are node 0's, which missed no round

@@ -1,4 +1,4 @@
-"""The projects under examples/, run as a user runs them, and judged by what they save."""
+"""The projects under examples/, run as by a user, and checked by what they save."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def run(example, tmp_path):
 def task_of(monkeypatch):
     def load(example, package):
         monkeypatch.syspath_prepend(EXAMPLES / example)
-        yield_module = importlib.import_module(f"{package}.task")
+        module = importlib.import_module(f"{package}.task")
         monkeypatch.delitem(sys.modules, f"{package}.task")
-        return yield_module
+        return module
 
     return load
 
@@ -46,16 +46,16 @@ def test_a_cnn_on_digits_is_decentralized_parallel_sgd(tmp_path, task_of):
     task = task_of("digits", "digits")
     state, log = run("digits", tmp_path)
     net = task.Net()
-    net.load_state_dict(state)  # integer counters of batch normalisation and all
+    net.load_state_dict(state)  # including the integer counters of batch normalization
     assert state["layers.1.num_batches_tracked"].item() == 5 * 15  # 5 rounds of 479 rows by 32
     accuracy = task.test(net, task.load_test())
     assert accuracy > 0.85
     reported = [float(x) for x in re.findall(r"'accuracy': '?([0-9.e-]+)", log)]
-    assert reported[-1] == pytest.approx(accuracy, abs=1e-3)  # what evaluate_fn saw last
+    assert reported[-1] == pytest.approx(accuracy, abs=1e-3)  # the last result of evaluate_fn
     assert reported[0] < 0.3  # and at the start
 
 
-def test_lora_on_text_learns_by_decaf(tmp_path, task_of):
+def test_lora_on_text_learns_with_decaf(tmp_path, task_of):
     task = task_of("peft-text", "peft_text")
     state, _ = run("peft-text", tmp_path)
     model = task.load_model()
@@ -63,16 +63,16 @@ def test_lora_on_text_learns_by_decaf(tmp_path, task_of):
     assert task.test(model, task.load_rows("test")[::8]) > 0.8
 
 
-def test_decaf_refuses_a_model_without_lora_and_says_what_to_use(task_of):
+def test_decaf_refuses_a_model_without_lora_and_names_an_alternative(task_of):
     arrays = ArrayRecord(task_of("digits", "digits").Net().state_dict())
     with pytest.raises(ValueError, match=r"no lora_A, lora_B pair.*use DLoRA"):
         DeCAF("ring").start(LocalGrid(make_app(peer_mixing), 2), arrays, num_rounds=1)
 
 
 @pytest.mark.parametrize("example", ["digits", "peft-text"])
-def test_two_lines_are_all_that_a_project_needs(example):
+def test_a_project_needs_only_two_changed_lines(example):
     sources = list((EXAMPLES / example).rglob("*.py"))
-    naming_us = [
+    mentions = [
         line
         for file in sources
         for line in file.read_text().splitlines()
@@ -82,6 +82,6 @@ def test_two_lines_are_all_that_a_project_needs(example):
         line for file in sources for line in file.read_text().splitlines() if "# was:" in line
     ]
     assert len(marked) == 2
-    assert not [line for line in naming_us if line not in marked and "import" not in line]
+    assert not [line for line in mentions if line not in marked and "import" not in line]
     task = next(file for file in sources if file.name == "task.py").read_text()
     assert "flwr" not in task

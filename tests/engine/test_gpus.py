@@ -1,4 +1,4 @@
-"""Sharing GPUs as Ray counts them: declared ones, so that it runs on machines without any."""
+"""GPUs shared by clients; they are only declared to Ray, so the tests need none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.engine
 
 
 @pytest.mark.slow
-def test_as_many_actors_work_as_shares_of_a_gpu_fit(tmp_path):
+def test_the_number_of_actors_is_limited_by_the_shares_of_a_gpu(tmp_path):
     overrides = [f"{key}={value}" for key, value in SETTINGS.items()]
     values = checked_settings(ROOT / "conf" / "ring.toml", overrides, n=4)
     values |= {"output-dir": str(tmp_path), "run-name": "half", "train.device": "cpu"}
@@ -30,11 +30,11 @@ def test_as_many_actors_work_as_shares_of_a_gpu_fit(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.4, 0.75, 1.5, -1.0, -0.5, float("inf"), float("nan")])
-def test_shares_that_hang_are_refused(share):
+def test_shares_that_would_hang_are_refused(share):
     with pytest.raises(ValueError, match=f"--gpus must be 0, 1/k or a whole number; got {share}"):
         simulation(nodes=4, gpus=share)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 1 / 3, 0.5, 1.0, 2.0])
-def test_shares_that_fit(share):
+def test_valid_shares_are_accepted(share):
     assert simulation(nodes=4, gpus=share)

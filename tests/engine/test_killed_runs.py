@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments and go on: real processes, kill -9."""
+"""Runs whose processes are killed at random moments, and which are then resumed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 SMALL = {**SETTINGS, "num-server-rounds": 4, "train.local-steps": 1, "data.max-train-samples": 120}
 KILLS = int(os.environ.get("KILLS", "20"))
 NODES = 3
-TIMES = ("seconds", "elapsed", "process")  # of metrics that are about time, not about the model
+TIMES = ("seconds", "elapsed", "process")  # suffixes of metrics that measure time
 
 
 def start(output, name, log, **settings):
@@ -31,7 +31,7 @@ def start(output, name, log, **settings):
 
 
 def command_of(process):
-    with contextlib.suppress(psutil.Error):  # it may be gone by now
+    with contextlib.suppress(psutil.Error):  # it may have ended
         return " ".join(process.cmdline())
     return ""
 
@@ -48,7 +48,7 @@ def actor(processes):
     return [p for p in processes if "ClientAppActor" in command_of(p)][:1]
 
 
-def told(folder):
+def results(folder):
     return [
         {key: value for key, value in line.items() if not key.endswith(TIMES)}
         for line in folder.metrics
@@ -57,14 +57,14 @@ def told(folder):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The run that nobody disturbs."""
+    """A run that is not interrupted."""
     output = tmp_path_factory.mktemp("whole")
     assert start(output, "run", output / "out").wait() == 0
     return RunFolder(output / "run")
 
 
 @pytest.mark.parametrize("attempt", range(KILLS))
-def test_a_killed_run_goes_on_to_the_same_end(whole, tmp_path, attempt):
+def test_a_killed_run_resumes_to_the_same_result(whole, tmp_path, attempt):
     draw = random.Random(attempt)
     victims = (everything, server_app, actor)[attempt % 3]
     log = tmp_path / "out"
@@ -87,14 +87,14 @@ def test_a_killed_run_goes_on_to_the_same_end(whole, tmp_path, attempt):
         settings = {"resume-from": tmp_path / "run"} if folder.run else {}
         again = start(tmp_path, "run", log, **settings)
         assert again.wait(600) == 0, log.read_text()
-    assert told(folder) == told(whole)
+    assert results(folder) == results(whole)
     first, second = adapters(whole), adapters(folder)
     assert first.keys() == second.keys()
     for name, state in first.items():
         assert all((x == second[name][key]).all() for key, x in state.items())
 
 
-def test_no_process_is_left_when_the_command_is_killed(tmp_path):
+def test_no_process_remains_after_the_command_is_killed(tmp_path):
     log = tmp_path / "out"
     process, folder = start(tmp_path, "run", log), RunFolder(tmp_path / "run")
     while process.poll() is None and not folder.metrics:

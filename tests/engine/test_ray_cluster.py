@@ -1,4 +1,4 @@
-"""Simulation on more than one machine: two Ray nodes on the loopback, joined by RAY_ADDRESS."""
+"""Simulation on several machines: two local Ray nodes, joined through RAY_ADDRESS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 @contextmanager
 def ray_node(home, name, *options):
-    """``ray start --block`` as a process of our own, so that it alone ends with the block."""
+    """Run ``ray start --block`` as a child process that ends with the block."""
     command = ["ray", "start", "--block", "--num-cpus=1", "--disable-usage-stats", *options]
     env = {key: value for key, value in environment(home).items() if key != "RAY_ADDRESS"}
     with running(command, env, home / f"{name}.log") as process:
@@ -44,19 +44,21 @@ def wait_for_nodes(address, count, env):
     raise TimeoutError(done.stderr)
 
 
-def test_actors_spread_over_the_nodes_of_an_existing_cluster(tmp_path):
+def test_actors_are_distributed_over_the_nodes_of_a_cluster(tmp_path):
     port = free_port()
     address = f"127.0.0.1:{port}"
     env = environment(tmp_path) | {"RAY_ADDRESS": address}
     head_options = ("--head", f"--port={port}", "--include-dashboard=false")
     with (
-        # A folder of its own: else Ray leaves a note of this cluster, and others try to join it.
-        tempfile.TemporaryDirectory(prefix="ray") as folder,  # short, for the names of sockets
+        # In its own folder, else Ray records this cluster, and other runs try to join it.
+        tempfile.TemporaryDirectory(
+            prefix="ray"
+        ) as folder,  # short, since socket names are limited
         ray_node(tmp_path, "head", *head_options, f"--temp-dir={folder}") as head,
         ray_node(tmp_path, "second", f"--address={address}") as second,
     ):
         wait_for_nodes(address, 2, env)
-        settings = {**SETTINGS, "output-dir": tmp_path, "run-name": "spread"}
+        settings = {**SETTINGS, "output-dir": tmp_path, "run-name": "distributed"}
         overrides = [f"--set={key}={value}" for key, value in settings.items()]
         command = [script("flwr-decaf"), "run", "conf/ring.toml", f"--nodes={NODES}", *overrides]
         run = psutil.Popen(command, cwd=ROOT, env=env)
@@ -66,8 +68,8 @@ def test_actors_spread_over_the_nodes_of_an_existing_cluster(tmp_path):
                 pids |= {child.pid for child in node.children(recursive=True)}
             time.sleep(1)
     assert run.returncode == 0
-    lines = Path(tmp_path / "spread" / "metrics.jsonl").read_text().splitlines()
+    lines = Path(tmp_path / "distributed" / "metrics.jsonl").read_text().splitlines()
     worked = {json.loads(line)["process"] for line in lines}
     assert len(worked) == 2
     assert all(len(worked & pids) == 1 for pids in on.values()), (worked, on)
-    assert RunFolder(tmp_path / "spread").run["status"] == "finished"
+    assert RunFolder(tmp_path / "distributed").run["status"] == "finished"

@@ -1,4 +1,4 @@
-"""Through Flower's simulation engine with real Ray actors, on arithmetic that is known."""
+"""Flower's simulation engine with real Ray actors, on arithmetic with a known result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).parents[2]
 
-# A process of its own: Ray and Flower keep state for the whole process.
+# In its own process, since Ray and Flower keep global state.
 SIMULATE = """
 import json, sys, torch
 from flwr.app import ArrayRecord
@@ -32,7 +32,7 @@ server, outcome = ServerApp(), {}
 @server.main()
 def main(grid, context):
     try:
-        for run in range(2):  # the second run finds the nodes as the first left them
+        for run in range(2):  # the second run finds the nodes in the state after the first
             held = []
             def record(contents, key):
                 metrics = [next(iter(c.metric_records.values())) for c in contents]
@@ -74,11 +74,11 @@ def test_k_rounds_of_pure_mixing_are_the_kth_power_of_w(n, rounds, every):  # in
 
 
 @pytest.mark.slow
-def test_a_client_app_without_the_mod_is_found_out_before_round_1():
+def test_a_client_app_without_the_mod_is_detected_before_round_1():
     assert "ClientApp(mods=[peer_mixing, ...])" in simulate(2, 1, 1, "app_without_the_mod")["error"]
 
 
-def test_ray_s_errors_are_reported_by_their_exception_and_evaluation_may_be_missing():
+def test_errors_are_reported_by_their_exception_and_evaluation_is_optional():
     code = """
 import torch
 from flwr.app import ArrayRecord

@@ -1,4 +1,4 @@
-"""The wheel, in an environment that holds nothing else."""
+"""The wheel in an empty environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 OF_THE_PROJECT = ("flwr[simulation]", "psutil", "scikit-learn")  # psutil: this test's own engine
 
-# A project that lists flwr-decaf: its bundle is run, with the package from the environment.
+# A project that depends on flwr-decaf, whose bundle runs with the installed package.
 RUN_A_PROJECT = """
 import sys
 from pathlib import Path
@@ -43,12 +43,12 @@ def python(wheel, tmp_path_factory):
     home = tmp_path_factory.mktemp("empty")
     call(sys.executable, "-m", "venv", home)
     pip = (home / "bin" / "python", "-m", "pip", "install", "--quiet")
-    # The digits project on the plug-in alone: Flower's simulation is the project's dependency.
+    # The digits project needs only the plug-in; Flower's simulation is its own dependency.
     call(*pip, "--constraint", ROOT / "constraints.txt", wheel, *OF_THE_PROJECT)
     return home / "bin" / "python"
 
 
-def test_the_wheel_holds_every_module_its_type_marker_and_the_page(wheel):
+def test_the_wheel_contains_every_module_the_type_marker_and_the_page(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     files = (path for path in (ROOT / "flwr_decaf").rglob("*") if path.is_file())
     expected = {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
@@ -56,18 +56,18 @@ def test_the_wheel_holds_every_module_its_type_marker_and_the_page(wheel):
     assert not [name for name in names if name.startswith(("tests", "examples", "benchmarks"))]
 
 
-def test_it_imports_and_its_command_works(python, tmp_path):
+def test_the_wheel_imports_and_its_command_works(python, tmp_path):
     public = "from flwr_decaf.strategies import *; from flwr_decaf.clients import *; print(DeCAF)"
     assert "DeCAF" in call(python, "-c", public, cwd=tmp_path)
     command = python.parent / "flwr-decaf"
     assert "topology" in call(command, "--help", cwd=tmp_path)
-    asked = [command, "topology", "ring"]
-    refused = subprocess.run(asked, capture_output=True, text=True, check=False)
+    command_line = [command, "topology", "ring"]
+    refused = subprocess.run(command_line, capture_output=True, text=True, check=False)
     assert refused.returncode == 1
     assert "pip install 'flwr-decaf[app]'" in refused.stderr
 
 
-def test_a_project_that_lists_it_runs(python, tmp_path):
+def test_a_project_that_depends_on_it_runs(python, tmp_path):
     settings, saved = tmp_path / "run.toml", tmp_path / "model"
     settings.write_text(f'output = "{saved}"\nnum-server-rounds = 1\n')
     app = ROOT / "examples" / "digits"

@@ -1,4 +1,4 @@
-"""Every architecture that DIMAT is built for, small, with batch-norm statistics that matter."""
+"""Small versions of every architecture that DIMAT supports, with non-trivial batch-norm."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def residual(kind, depths):
 
 
 def depthwise():
-    """A mobile block, whose depthwise convolution shares the units of the layer before it."""
+    """A mobile block, whose depthwise convolution shares the units of the previous layer."""
     return nn.Sequential(
         nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU6(inplace=True),
         nn.Conv2d(6, 6, 3, groups=6), nn.BatchNorm2d(6), nn.Hardswish(inplace=True),
@@ -46,7 +46,7 @@ MODELS = {
 
 
 class Wrapped(nn.Module):
-    """Takes pictures by name, as all models here do."""
+    """Takes images by keyword, as all models here do."""
 
     def __init__(self, network):
         super().__init__()
@@ -58,7 +58,7 @@ class Wrapped(nn.Module):
 
 
 def build(name, seed=0):
-    """A model in fp64 that has seen something: none of its batch-norm tensors is 0 or 1."""
+    """Build a model in fp64 that has seen data: no batch-norm tensor is at its initial value."""
     torch.manual_seed(seed)
     model = Wrapped(MODELS[name][0]()).double()
     for module in model.modules():
@@ -67,7 +67,7 @@ def build(name, seed=0):
             nn.init.normal_(module.bias)
             module.momentum = 0.5
     with torch.no_grad():
-        model.train()(**pictures(64, seed=7))  # without it, deep layers would hardly vary
+        model.train()(**pictures(64, seed=7))  # otherwise, deep layers would hardly vary
     return model.eval()
 
 

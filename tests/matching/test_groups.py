@@ -21,7 +21,7 @@ class TestEveryArchitecture:
         assert not all(torch.equal(moved[key], state[key]) for key in state)
         assert float((logits(model, moved) - expected).abs().max() / expected.abs().max()) < 1e-12
 
-    def test_every_single_group_matters_and_keeps_the_function(self, name):
+    def test_each_group_can_be_permuted_alone(self, name):
         model = build(name)
         groups, state = find_groups(model, pictures(2)), state_of(model)
         for group in groups:
@@ -50,7 +50,7 @@ def test_two_linear_layers_by_hand():
     assert moved["network.2.bias"].tolist() == [0, 1]
 
 
-def test_flattened_channels_move_as_blocks():
+def test_flattened_channels_are_permuted_in_blocks():
     model = Wrapped(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(2 * 4, 1)))
     (group,) = find_groups(model, {"pixel_values": torch.zeros(3, 1, 2, 2)})
     weight = {"network.2.weight": torch.arange(8.0)[None], "network.0.weight": torch.zeros(2, 1)}
@@ -78,12 +78,12 @@ class Odd(nn.Module):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_layer_that_is_not_known_is_refused_by_its_name(layer, why):
+def test_an_unsupported_layer_is_rejected_by_its_name(layer, why):
     with pytest.raises(ValueError, match=why):
         find_groups(Odd(layer), pictures(2) | {"pixel_values": torch.rand(2, 1, 8, 8)})
 
 
-def test_units_that_are_added_to_a_fixed_input_stay_in_place():
+def test_units_added_to_the_input_stay_in_place():
     class Skip(nn.Module):
         def __init__(self):
             super().__init__()
@@ -95,7 +95,7 @@ def test_units_that_are_added_to_a_fixed_input_stay_in_place():
     assert find_groups(Skip(), {"pixel_values": torch.zeros(3, 4)}) == []
 
 
-def test_a_model_is_left_in_the_mode_it_was_in():
+def test_the_training_mode_of_the_model_is_restored():
     model = build("mlp").train()
     find_groups(model, pictures(2))
     assert model.training

@@ -22,7 +22,7 @@ def matching(name, data=DATA):
 
 @pytest.mark.parametrize("name", MODELS)
 class TestEveryArchitecture:
-    def test_a_permuted_copy_is_brought_back(self, name):  # invariant 14
+    def test_a_permuted_copy_is_aligned_exactly(self, name):  # invariant 14
         model, groups, part = matching(name)
         state = state_of(model)
         _, aligned = part.align([state, permuted(state, groups, draw(groups))])
@@ -47,8 +47,8 @@ class TestEveryArchitecture:
         torch.testing.assert_close(logits(model, again), logits(model, once))
 
 
-def test_units_are_found_again_in_a_model_that_was_trained_otherwise():
-    # Unit i of the other model is the own's unit (2, 0, 1)[i] with noise; the inverse is (1, 2, 0).
+def test_units_are_matched_despite_noise():
+    # Unit i of the other model is own unit (2, 0, 1)[i] with noise; the inverse is (1, 2, 0).
     model = Wrapped(nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2)))
     data = [{"pixel_values": torch.randn(200, 3, generator=torch.Generator().manual_seed(0))}]
     own = state_of(model) | {"network.0.weight": torch.eye(3), "network.0.bias": torch.zeros(3)}
@@ -61,7 +61,7 @@ def test_units_are_found_again_in_a_model_that_was_trained_otherwise():
 
 def test_correlations_are_pearsons():
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(50, 3)) * 0.01 + 1000  # a mean that would cancel the rest
+    x = rng.normal(size=(50, 3)) * 0.01 + 1000  # a mean large enough to cause cancellation
     y = np.concatenate([x[:, ::-1] + rng.normal(size=(50, 3)) * 0.01, np.ones((50, 1))], axis=1)
     moments = Moments()
     for start in (0, 7, 30):
@@ -73,14 +73,14 @@ def test_correlations_are_pearsons():
     assert found[:, 3].tolist() == [0, 0, 0]  # a constant unit
 
 
-def test_the_assignment_is_the_best_of_all():
-    # By hand: 0.9 + 0.8 beats 0.1 + 0.9, though both rows like column 1 best.
+def test_the_assignment_is_optimal():
+    # By hand: 0.9 + 0.8 beats 0.1 + 0.9, although column 1 is the largest of both rows.
     assert assign(torch.tensor([[0.1, 0.9], [0.8, 0.9]])).tolist() == [1, 0]
     assert assign(torch.zeros(4, 4)).tolist() == [0, 1, 2, 3]
     assert assign(torch.full((2, 2), torch.nan)).tolist() == [0, 1]
 
 
-def test_batch_norm_is_recomputed_by_hand():
+def test_recomputed_batch_norm_statistics_by_hand():
     model = Wrapped(nn.BatchNorm1d(1))
     batches = [{"pixel_values": torch.tensor([[v], [v + 2]])} for v in (0.0, 10.0)]
     state = state_of(model) | {"network.running_mean": torch.tensor([99.0])}
@@ -91,21 +91,21 @@ def test_batch_norm_is_recomputed_by_hand():
     assert model.network.momentum == 0.1
 
 
-def test_no_data_are_refused():
+def test_a_node_without_data_is_rejected():
     model = build("mlp")
     with pytest.raises(ValueError, match="must have data to compare units on; got no rows"):
         Matching(model, find_groups(model, pictures(2)), [])
 
 
-def test_states_of_adapters_are_refused():
+def test_states_of_adapters_are_rejected():
     model = build("mlp")
     part = Matching(model, find_groups(model, pictures(2)), DATA)
     with pytest.raises(ValueError, match=r"whole models; network\..* is not among the arrays"):
         part.align([{"lora_A.weight": torch.zeros(1)}] * 2)
 
 
-def test_statistics_of_other_data_mislead_unless_they_are_reset_first():
-    # Batch-norm puts all that the other model's second layer sees to 0, behind a ReLU.
+def test_statistics_of_other_data_prevent_matching_unless_reset_first():
+    # Batch-norm and ReLU set every input of the other model's second layer to 0.
     layers = nn.Linear(3, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU()
     model = Wrapped(nn.Sequential(*layers, nn.Linear(3, 2))).eval()
     data = [{"pixel_values": torch.randn(200, 3, generator=torch.Generator().manual_seed(0))}]

@@ -19,10 +19,10 @@ from flwr_decaf.topology.mixing_matrix import build_network, without_nodes
 from flwr_decaf.topology.network import build_time_varying_network
 from tests.apps.pure_mixing import (
     app,
+    evaluate_held_value,
     make_app,
     start_value,
-    tell_what_is_held,
-    train_by_nothing,
+    train_identity,
 )
 from tests.local_grid import LocalGrid
 
@@ -295,13 +295,13 @@ def held_and_mixed(strategy, grid, n, rounds, disturb):
 
 def named_client():
     def train(msg, context):
-        reply = train_by_nothing(msg, context)
+        reply = train_identity(msg, context)
         reply.content["metrics"]["partition-id"] = context.node_config["partition-id"]
         return reply
 
     client = ClientApp(mods=[peer_mixing])
     client.train()(train)
-    client.evaluate()(tell_what_is_held)
+    client.evaluate()(evaluate_held_value)
     return client
 
 
@@ -361,7 +361,7 @@ def test_a_call_that_fails_does_not_mix_mail_twice_where_its_state_is_kept(retri
         if is_round(msg, 3) and context.node_config["partition-id"] == 2 and not failed:
             failed.append(3)
             raise ValueError("once")
-        return train_by_nothing(msg, context)
+        return train_identity(msg, context)
 
     client = ClientApp(mods=[peer_mixing])
     client.train()(train)
@@ -374,7 +374,7 @@ def test_a_call_that_fails_does_not_mix_mail_twice_where_its_state_is_kept(retri
 
 def test_a_node_whose_post_was_not_finite_goes_on_from_its_last_good_one():
     def train(msg, context):
-        reply = train_by_nothing(msg, context)
+        reply = train_identity(msg, context)
         if is_round(msg, 2) and context.node_config["partition-id"] == 2:
             reply.content["arrays"] = ArrayRecord({"x": torch.full((2,), float("nan")).double()})
         return reply
@@ -402,7 +402,7 @@ def test_an_edge_between_an_outlier_and_its_neighbour_is_dropped_on_both_sides()
     n, w = len(sizes), build_network("ring", len(sizes))
 
     def train(msg, context):
-        reply = train_by_nothing(msg, context)
+        reply = train_identity(msg, context)
         if is_round(msg, 1):
             x = sizes[context.node_config["partition-id"]] * torch.tensor(
                 [0.6, -0.8], dtype=torch.float64
@@ -516,7 +516,7 @@ def test_a_graph_on_which_no_node_could_mix_stops_the_run(arguments, message):
 @pytest.mark.parametrize("retries", [0, 2])
 def test_a_node_with_another_model_stops_the_run(retries):
     def train(msg, context):
-        reply = train_by_nothing(msg, context)
+        reply = train_identity(msg, context)
         if context.node_config["partition-id"] == 2:
             reply.content["arrays"] = ArrayRecord({"x": torch.zeros(3, dtype=torch.float64)})
         return reply

@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from flwr_decaf.topology.mixing_matrix import build_network, lambda2
+from flwr_decaf.topology.mixing_matrix import build_network, check_mixing_matrix, lambda2
 from flwr_decaf.topology.network import build_time_varying_network, describe, phase_length
 
 
@@ -133,3 +133,20 @@ def test_description_of_a_network():
     ]
     walk = build_time_varying_network("star", 2, dynamic="token-walk")
     assert describe(walk)[-1] == "rho: 0.0000"
+
+
+@pytest.mark.parametrize(("n", "peers"), [(1, 1), (2, 1), (3, 2), (10, 2), (11, 1)])
+def test_base_graphs_take_turns_and_average_exactly(n, peers):
+    network = build_time_varying_network(
+        "ring", n, dynamic="base", topology_options={"peers": peers}
+    )
+    product = np.eye(n)
+    for t in range(1, network.period + 1):
+        product = check_mixing_matrix(network.of_round(t)) @ product
+    np.testing.assert_allclose(product, 1 / n, atol=1e-12)
+    np.testing.assert_array_equal(network.of_round(network.period + 1), network.of_round(1))
+
+
+def test_base_graphs_take_no_matrix():
+    with pytest.raises(ValueError, match="topology.dynamic draws from a graph"):
+        build_time_varying_network(np.eye(3), 3, dynamic="base")

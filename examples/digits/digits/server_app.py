@@ -13,7 +13,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Train, and save the average over the nodes' models."""
+    """Train, and save the average of the nodes' models."""
     strategy = DLoRA(topology="ring")  # was: FedAvg()
     result = strategy.start(
         grid=grid,
@@ -26,7 +26,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def global_evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
-    """Evaluate the average over the nodes' models."""
+    """Evaluate the average of the nodes' models."""
     model = Net()
     model.load_state_dict(arrays.to_torch_state_dict())
     return MetricRecord({"accuracy": test_fn(model, load_test())})

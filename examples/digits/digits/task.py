@@ -1,4 +1,4 @@
-"""Model, data, training and test: nothing here knows of Flower or of peers."""
+"""Model, data, training and evaluation, independent of Flower and of peers."""
 
 import torch
 from sklearn.datasets import load_digits
@@ -9,7 +9,7 @@ TEST_ROWS = 360
 
 
 class Net(nn.Module):
-    """A small CNN with batch normalisation, whose counters are integers."""
+    """A small CNN with batch normalization, whose counters are integers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,20 +25,20 @@ class Net(nn.Module):
 
 
 def load_train(partition_id: int, num_partitions: int, batch_size: int) -> DataLoader:
-    """Every num_partitions-th row of the training part."""
+    """Load every num_partitions-th row of the training part."""
     images, labels = _digits()
     rows = slice(TEST_ROWS + partition_id, None, num_partitions)
     return DataLoader(TensorDataset(images[rows], labels[rows]), batch_size, shuffle=True)
 
 
 def load_test() -> DataLoader:
-    """The test part, common to all."""
+    """Load the test part, which all nodes share."""
     images, labels = _digits()
     return DataLoader(TensorDataset(images[:TEST_ROWS], labels[:TEST_ROWS]), batch_size=128)
 
 
 def train(net: nn.Module, rows: DataLoader, epochs: int, learning_rate: float) -> float:
-    """Plain SGD; returns the mean loss."""
+    """Train with SGD, and return the mean loss."""
     optimizer = torch.optim.SGD(net.parameters(), lr=learning_rate, momentum=0.9)
     net.train()
     losses = []
@@ -54,7 +54,7 @@ def train(net: nn.Module, rows: DataLoader, epochs: int, learning_rate: float) -
 
 @torch.no_grad()
 def test(net: nn.Module, rows: DataLoader) -> float:
-    """Accuracy."""
+    """Return the accuracy."""
     net.eval()
     right = sum(int((net(images).argmax(1) == labels).sum()) for images, labels in rows)
     return right / TEST_ROWS

@@ -13,7 +13,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Train, and save the average over the nodes' adapters."""
+    """Train, and save the average of the nodes' adapters."""
     strategy = DeCAF(topology="ring")  # was: FedAvg()
     result = strategy.start(
         grid=grid,

@@ -1,4 +1,4 @@
-"""Model, data, training and test: nothing here knows of Flower or of peers."""
+"""Model, data, training and evaluation, independent of Flower and of peers."""
 
 import csv
 import importlib.util
@@ -24,7 +24,7 @@ def load_model() -> PeftModel:
 
 @cache
 def load_rows(split: str) -> Rows:
-    """Posts of the two groups with their class numbers."""
+    """Load the posts of the two groups with their class indices."""
     csv.field_size_limit(10**9)
     path = _package("orangecontrib") / f"text/datasets/20newsgroups-{split}.tab"
     with path.open(encoding="utf8", newline="") as file:
@@ -35,7 +35,7 @@ def load_rows(split: str) -> Rows:
 
 
 def train(model: PeftModel, rows: Rows, steps: int, batch_size: int, lr: float, seed: int) -> float:
-    """AdamW on random batches; returns the mean loss."""
+    """Train with AdamW on random batches, and return the mean loss."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr)
     generator = torch.Generator().manual_seed(seed)
@@ -53,7 +53,7 @@ def train(model: PeftModel, rows: Rows, steps: int, batch_size: int, lr: float, 
 
 @torch.no_grad()
 def test(model: PeftModel, rows: Rows) -> float:
-    """Accuracy."""
+    """Return the accuracy."""
     model.eval()
     right = 0
     for start in range(0, len(rows), 50):

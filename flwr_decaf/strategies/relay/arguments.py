@@ -115,8 +115,8 @@ def check_byzantine(
     if needed > degrees.max():
         raise ValueError(
             f"{names[0]} must leave a node neighbours to trust; got {byzantine}, with which "
-            f"{robust} needs {needed} neighbours, and nodes have at most {degrees.max()}; choose a denser "
-            f"topology, or lower {names[0]}"
+            f"{robust} needs {needed} neighbours, and nodes have at most {degrees.max()}; choose a "
+            f"denser topology, or lower {names[0]}"
         )
     return needed if needed > degrees.min() else 0
 

@@ -118,7 +118,7 @@ def test_rows_without_classes_can_be_dealt_out_evenly_and_in_no_other_way(tmp_pa
     task, rows = load(data)
     assert task.labels == ()
     assert len(rows.train) + len(rows.local_test) in (4, 5)
-    with pytest.raises(ValueError, match=r"data.partitioner must be iid where data.label-column"):
+    with pytest.raises(ValueError, match=r"data.partitioner must be iid if data.label-column"):
         load(replace(data, partitioner="dirichlet"))
 
 

@@ -71,7 +71,7 @@ def test_augmentation_is_for_training_alone(task):
         ({"image_column": "photo"}, r"data\.image-column must name columns of .*got 'photo'"),
         (
             {"label_column": ""},
-            r"data\.label-column must name the classes with model\.task = image",
+            r"data\.label-column must name a column of classes with model\.task = image",
         ),
     ],
 )

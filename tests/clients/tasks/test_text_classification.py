@@ -94,7 +94,7 @@ def test_no_targets_leaves_the_choice_to_peft():
         ),
         ({"data": Data(name="no such set")}, "data.name must be "),
         ({"data": Data(text_column="body")}, "data.text-column must name .*'body'; it has label"),
-        ({"data": Data(label_column="")}, "data.label-column must name the classes"),
+        ({"data": Data(label_column="")}, "data.label-column must name a column of classes"),
         (
             {"model": Model(quantization="4bit")},
             "needs the package bitsandbytes.*install 'flwr-decaf.quant",
