@@ -116,7 +116,7 @@ class Robust:
     byzantine: int = setting(
         1,
         "Number of Byzantine neighbours that a node withstands.",
-        at_least(0, "how many of a node's neighbours may lie"),
+        at_least(0, "how many of a node's neighbours may be Byzantine"),
     )
 
 
