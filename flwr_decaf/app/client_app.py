@@ -48,8 +48,8 @@ def train(msg: Message, context: Context) -> Message:
         # FedAvg needs a common start, since there is one global model; others start on their own.
         if not issubclass(STRATEGIES[config.strategy], FedAvg):
             pretraining.draw_own_start(task, config.seed, node)
-        alone = derive_seed(config.seed, "pretraining", node)
-        metrics = pretraining.pretrain(task, data.train, config.train, alone)
+        own_seed = derive_seed(config.seed, "pretraining", node)
+        metrics = pretraining.pretrain(task, data.train, config.train, own_seed)
         return _reply(msg, node, server_round, len(data.train), metrics, task)
     metrics = train_locally(
         task,

@@ -72,8 +72,8 @@ def run_once(
     _send_back_scaling(folder, train_settings)
     folder.update(labels=task.labels, network=_describe_network(config, strategy, len(nodes)))
     if checkpoint is None:
-        asked = nodes[:1] if config.strategy == "centralized" else nodes
-        _evaluate_start(grid, asked, initial, settings, folder, config.round_timeout)
+        evaluated = nodes[:1] if config.strategy == "centralized" else nodes
+        _evaluate_start(grid, evaluated, initial, settings, folder, config.round_timeout)
     result = strategy.start(
         grid=grid,
         initial_arrays=ArrayRecord(initial),

@@ -132,7 +132,7 @@ def report(
 def topology(  # noqa: PLR0913 - one argument per option
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Families, or JSON files with graphs; base graphs need none."),
+        typer.Argument(help="Families, or JSON files with graphs; not for base graphs."),
     ] = None,
     nodes: Annotated[int, typer.Option(help="Number of nodes.", min=1)] = 10,
     weights: Annotated[str, typer.Option(help="Rule for the mixing weights.")] = "metropolis",
@@ -148,7 +148,7 @@ def topology(  # noqa: PLR0913 - one argument per option
         float, typer.Option(help="Probability of an edge in edge-activation.")
     ] = 0.5,
     peers: Annotated[
-        int, typer.Option(help="Most neighbours of a node in a round of base graphs.")
+        int, typer.Option(help="Maximum number of neighbours per round in base graphs.")
     ] = 1,
     adapter_mb: Annotated[float, typer.Option(help="Size of one post in MB.", min=0)] = 1.0,
     output: Annotated[Path, typer.Option(help="File for the drawing.")] = Path("topology.png"),
@@ -198,14 +198,16 @@ def topology(  # noqa: PLR0913 - one argument per option
 
 
 def _topologies(names: list[str], dynamic: str) -> dict[str, dict[str, Value]]:
-    """Name the settings of each topology that the command line lists."""
+    """Map each topology on the command line to its settings."""
     from flwr_decaf.topology.graphs import TOPOLOGIES
     from flwr_decaf.topology.time_varying import FINITE_TIME
 
-    if dynamic in FINITE_TIME:  # these have no base graph
+    if dynamic in FINITE_TIME:  # no base graph
         return {dynamic: {}}
     if not names:
-        raise ValueError(f"NAMES must hold a family; got none; choose from {', '.join(TOPOLOGIES)}")
+        raise ValueError(
+            f"NAMES must contain a family; got none; choose from {', '.join(TOPOLOGIES)}"
+        )
     return {
         name: {"topology.file" if name.endswith(".json") else "topology.name": name}
         for name in names

@@ -31,16 +31,16 @@ SETTINGS = "settings"
 
 _INTRODUCTION = """# Settings
 
-Keys of `[tool.flwr.app.config]`, as `flwr-decaf list settings --markdown` writes them. A settings
-file holds those that differ from the defaults, `--set KEY=VALUE` overrides one of them, and a list
-may be written as a TOML list or as text with commas.
+Keys of `[tool.flwr.app.config]`, as printed by `flwr-decaf list settings --markdown`. A settings
+file contains those that differ from the defaults, `--set KEY=VALUE` overrides one of them, and a
+list can be written as a TOML list or as text with commas.
 
-What is wrong is reported in one line, with the key, the rule, the value and the remedy:
+An error is reported in one line, with the key, the rule, the value and the remedy:
 
 - names, types, ranges, the graph on the given number of nodes, and whether this machine has the
-  GPUs, the packages and the connection that are asked for: before anything starts;
-- what only the model and the data can tell, such as columns, layers to adapt and partitions, and
-  one training step: while the engine starts, before the first round;
+  required GPUs, packages and connection: before anything starts;
+- what depends on the model and the data, such as columns, layers to adapt, partitions, and a trial
+  step of training: while the engine starts, before the first round;
 - under plain `flwr run`, all of this in the ServerApp, after the engine has started.
 """
 

@@ -1,7 +1,7 @@
-"""The client's side: the mod that mixes, and what trains and evaluates.
+"""The client side: the mod that mixes, and local training and evaluation.
 
-Importing this package loads flwr, torch, numpy, networkx and safetensors alone; what trains the
-models of this project is in modules of its own, which are imported when a node first needs them.
+Importing this package imports only flwr, torch, numpy, networkx and safetensors. The modules that
+train the models of this project are imported when a node first needs them.
 """
 
 from flwr_decaf.clients.freezing import freeze_factors

@@ -1,4 +1,4 @@
-"""What a client hands to the mod so that its neighbours' models can be aligned to its own."""
+"""The interface by which a client aligns its neighbours' models to its own."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from flwr_decaf.rules import ALIGNED
 
 
 class Alignment(Protocol):
-    """Aligns whole models, and mends what averaging breaks: ``flwr_decaf.matching.Matching``."""
+    """Aligns whole models before they are averaged, e.g. ``flwr_decaf.matching.Matching``."""
 
     def align(self, states: Sequence[State]) -> list[State]:
-        """Bring all states but the first into the order of the first, the node's own."""
+        """Permute the units of all states but the first to match the first, the node's own."""
 
     def settle(self, state: State) -> State:
-        """Bring a merged state's statistics up to date."""
+        """Recompute the batch-norm statistics of a merged state."""
 
 
 Prepare = Callable[[Message, Context], Alignment]
 
 
 def check_aligns(rule: str, prepare: Prepare | None) -> None:
-    """Refuse a rule of aligned states where the client gives nothing that aligns them.
+    """Reject a rule of aligned states if the client does not align them.
 
     Raises
     ------
     ValueError
-        In one line.
+        If the rule needs aligned states and ``prepare`` is None.
     """
     if rule in ALIGNED and prepare is None:
         raise ValueError(
-            "strategy dimat must be run by clients that match hidden units; this ClientApp has the "
-            "mod peer_mixing alone; write mods=[peer_mixing_with(...)], see docs/own-client.md, or "
-            "take another strategy"
+            "strategy dimat must be run by clients that match hidden units; this ClientApp has "
+            "only the mod peer_mixing; write mods=[peer_mixing_with(...)], see docs/own-client.md, "
+            "or use another strategy"
         )

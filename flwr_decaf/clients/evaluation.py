@@ -1,4 +1,4 @@
-"""A node's scores: on the test common to all nodes, and on its own held-out rows."""
+"""Evaluation of a node: on the test set common to all nodes, and on its own held-out rows."""
 
 from __future__ import annotations
 
@@ -18,20 +18,29 @@ from flwr_decaf.data.sources import fingerprint
 if TYPE_CHECKING:
     from flwr_decaf.config import Train
 
-_KEPT = 1000  # scores, of a few hundred bytes each
+_CACHE_SIZE = 1000  # scores, of a few hundred bytes each
 _Scores = OrderedDict[tuple[str, str, int, str], dict[str, float]]
-# Of each task, so that they go with it.
-_known: WeakKeyDictionary[Task, _Scores] = WeakKeyDictionary()
+# Per task, so that they are freed with it.
+_cache: WeakKeyDictionary[Task, _Scores] = WeakKeyDictionary()
 
 
 def evaluate_node(task: Task, data: NodeData, train: Train) -> dict[str, float]:
-    """Score what the model holds.
+    """Evaluate the current model.
+
+    Parameters
+    ----------
+    task : Task
+        Its model has the adapter to evaluate.
+    data : NodeData
+        Encoded rows of the node.
+    train : config.Train
+        Batch size and precision.
 
     Returns
     -------
     dict of str to float
-        The task's scores on the common test, and as ``local-...`` on the node's own (if it holds
-        rows out); ``evaluate-seconds``.
+        The task's scores on the common test set, the same with the prefix ``local-`` on the node's
+        own (if it has held-out rows), and ``evaluate-seconds``.
     """
     started = time.perf_counter()
     held = digest(task.model)
@@ -45,12 +54,12 @@ def evaluate_node(task: Task, data: NodeData, train: Train) -> dict[str, float]:
 
 
 def _scored(task: Task, rows: Dataset, train: Train, adapter_digest: str) -> dict[str, float]:
-    # At the start of every run with one seed, and under FedAvg always, all nodes hold one and the
-    # same adapter: an actor that has scored it for one node need not do so again.
-    known = _known.setdefault(task, OrderedDict())
+    # At the start of a run, and always with FedAvg, all nodes have the same adapter: an actor that
+    # has evaluated it for one node need not do so again.
+    cached = _cache.setdefault(task, OrderedDict())
     key = (adapter_digest, fingerprint(rows), train.batch_size, train.precision)
-    if key not in known:
-        known[key] = evaluate_rows(task, rows, train)
-        if len(known) > _KEPT:
-            known.popitem(last=False)
-    return known[key]
+    if key not in cached:
+        cached[key] = evaluate_rows(task, rows, train)
+        if len(cached) > _CACHE_SIZE:
+            cached.popitem(last=False)
+    return cached[key]

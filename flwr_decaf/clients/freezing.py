@@ -1,4 +1,4 @@
-"""Which LoRA factors of a PEFT model train; known by their names, so PEFT need not be imported."""
+"""Freezing LoRA factors of a PEFT model, by their names, so that PEFT need not be imported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flwr_decaf.lora import factor_of
 
 
 def freeze_factors(model: nn.Module, trainable: str, head: bool = True) -> None:
-    """Let only the named LoRA factors train, and a head that PEFT saves with them or not.
+    """Make only the given LoRA factors trainable, with or without the head.
 
     Parameters
     ----------
@@ -17,7 +17,8 @@ def freeze_factors(model: nn.Module, trainable: str, head: bool = True) -> None:
     trainable : str
         "AB", "A" or "B": the message's ``config["trainable-factors"]``.
     head : bool
-        Whether the modules train that PEFT wraps to save them (``modules_to_save``).
+        Whether modules in ``modules_to_save``, such as a classification head, are trainable, by
+        default True.
     """
     for name, parameter in model.named_parameters():
         factor = factor_of(name)

@@ -1,9 +1,9 @@
-"""The learning rate over the steps of a round and the rounds of a run, by name.
+"""Learning-rate schedules over the steps of a round and the rounds of a run, by name.
 
-Adding one: a function (optimizer, server_round, rounds, steps) -> scheduler, and a line in
+To add one, write a function (optimizer, server_round, rounds, steps) -> scheduler, and a line in
 ``registries.LEARNING_RATES``. The scheduler is one of ``torch.optim.lr_scheduler``: it starts from
-the optimizer's rate, ``train.learning-rate``, and takes a step after each of the ``steps`` of the
-round. Rounds count from 1.
+the optimizer's rate, ``train.learning-rate``, and is stepped after each of the ``steps`` of the
+round. Rounds are counted from 1.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _LOWEST = 1e-6  # where the DeCAF authors' cosine ends
 
 
 def constant(optimizer: Optimizer, server_round: int, rounds: int, steps: int) -> LRScheduler:
-    """Keep the rate."""
+    """Keep the rate constant."""
     return LambdaLR(optimizer, lambda step: 1.0)
 
 
 def cosine(optimizer: Optimizer, server_round: int, rounds: int, steps: int) -> LRScheduler:
-    """Decay over the rounds, from all of the rate in the first one towards 0.
+    """Decay the rate over the rounds, from its full value in the first one towards 0.
 
         rate = learning_rate (1 + cos(pi (server_round - 1) / rounds)) / 2
 
@@ -41,7 +41,7 @@ def cosine(optimizer: Optimizer, server_round: int, rounds: int, steps: int) -> 
 def cosine_per_round(
     optimizer: Optimizer, server_round: int, rounds: int, steps: int
 ) -> LRScheduler:
-    """Decay over the steps of each round anew, towards 1e-6, as the DeCAF authors' code does.
+    """Decay the rate over the steps of each round towards 1e-6, as the DeCAF authors' code does.
 
         rate = 1e-6 + (learning_rate - 1e-6) (1 + cos(pi step / steps)) / 2,   step = 0 .. steps-1
 

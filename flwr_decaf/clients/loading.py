@@ -1,4 +1,4 @@
-"""Loading a task and a node's rows, once per process."""
+"""Loading of a task and of a node's rows, once per process."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ TASKS: Registry[Callable[[Model, Lora, Data], Task]] = Registry(registries.TASKS
 
 
 def load_task(model: Model, lora: Lora, data: Data) -> Task:
-    """Build a task once per process; every virtual client that the process runs shares it.
+    """Build a task once per process; all virtual clients of the process share it.
 
-    How the data are split over the nodes makes no difference to it.
-
-    The adapter's values are arbitrary: the server draws the first ones
-    (``adapter.initialize_adapter``) and every message brings those to use.
+    It does not depend on how the data are partitioned. The values of its adapter are arbitrary: the
+    server draws the initial ones (``adapter.initialize_adapter``), and every message contains those
+    to use.
 
     Raises
     ------
     ValueError
-        In one line, if the model cannot be loaded or the adapter does not fit it.
+        If the model cannot be loaded or the adapter does not fit it.
     """
     return _build(model, lora, data.unsplit())
 
 
 def forget_task() -> None:
-    """Let go of the task that this process holds."""
+    """Release the task that this process has loaded."""
     _build.cache_clear()
 
 
@@ -46,14 +45,14 @@ def _build(model: Model, lora: Lora, data: Data) -> Task:
     if model.objective != "classification" and model.task != "clip":
         raise ValueError(
             f"model.objective must be classification with model.task = {model.task}; got "
-            f"{model.objective!r}; it is for clip"
+            f"{model.objective!r}, which is for clip; set model.objective to classification"
         )
     return TASKS[model.task](model, lora, data)
 
 
 @lru_cache(maxsize=256)
 def load_node_data(model: Model, lora: Lora, data: Data, seed: int, node: int, n: int) -> NodeData:
-    """Load and encode a node's rows once per process; all nodes share one encoded test."""
+    """Load and encode a node's rows once per process; all nodes share the encoded test set."""
     rows, task = node_data(data, node, n, seed), load_task(model, lora, data)
     return NodeData(
         train=task.encode(rows.train),
@@ -63,7 +62,7 @@ def load_node_data(model: Model, lora: Lora, data: Data, seed: int, node: int, n
 
 
 def load_test(model: Model, lora: Lora, data: Data, seed: int) -> Dataset:
-    """Load and encode the test rows common to all nodes, however the others are split."""
+    """Load and encode the test rows common to all nodes; they do not depend on the partitioner."""
     return _encoded_test(model, lora, data.unsplit(), seed)
 
 

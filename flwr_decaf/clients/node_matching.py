@@ -1,4 +1,4 @@
-"""DIMAT's part of the client: a task's model and a node's own rows to match hidden units on."""
+"""The client side of DIMAT: matching of a task's hidden units on a node's own rows."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def matching_on(task: Task, rows: Dataset, dimat: Dimat, seed: int) -> Matching:
     Parameters
     ----------
     task : Task
-        Its whole model trains.
+        A task whose whole model is trained.
     rows : Dataset
         Encoded rows of the node.
     dimat : config.Dimat
         Whether units are permuted, how many rows to compare them on, and when batch-norm
         statistics are recomputed.
     seed : int
-        Decides which.
+        Seed of the sample of rows and of their augmentation.
 
     Raises
     ------
     ValueError
-        If an adapter trains in place of the whole model, the model has a layer that matching does
-        not know, or there are no rows.
+        If the task trains an adapter, the model has a layer that matching does not support, or
+        there are no rows.
     """
     check_whole(task)
-    torch.manual_seed(seed)  # rows may be augmented at random
+    torch.manual_seed(seed)  # for random augmentation
     rows = sample(rows, dimat.max_samples, seed)
     device = next(task.model.parameters()).device
-    # Batches of one size but for a row: batch-norm's statistics are means over batches.
+    # Batch sizes differ by at most one, since batch-norm statistics are means over batches.
     parts = torch.arange(len(rows)).tensor_split(math.ceil(len(rows) / _ROWS)) if len(rows) else []
     batches = [_inputs(task, rows, part.tolist(), device) for part in parts]
     shapes = tuple((name, tuple(x.shape[1:])) for name, x in (batches or [{}])[0].items())
@@ -59,18 +59,18 @@ def matching_on(task: Task, rows: Dataset, dimat: Dimat, seed: int) -> Matching:
 
 
 def check_whole(task: Task) -> None:
-    """Refuse a task that trains an adapter.
+    """Reject a task that trains an adapter.
 
     Raises
     ------
     ValueError
-        In one line.
+        If it does not train the whole model.
     """
     if isinstance(task.model, PeftModel):
         raise ValueError(
-            "model.task must be one whose whole model trains with strategy dimat; this one trains "
-            "an adapter on a common base, whose units are in place; set model.task to cnn, or take "
-            "another strategy"
+            "model.task must be one that trains the whole model with strategy dimat; this one "
+            "trains an adapter, whose units are aligned by the common base; set model.task to cnn, "
+            "or use another strategy"
         )
 
 

@@ -1,7 +1,7 @@
-"""Each node's training before the first exchange, done once on this disk.
+"""Training of each node before the first exchange, cached on disk.
 
-Models that are merged by matching start from different initialisations, each trained by its node
-alone. Later runs with the same settings, of other strategies too, find it done.
+Models that are merged by matching start from different initializations, each trained by its node
+alone. Later runs with the same settings, including those of other strategies, load the result.
 """
 
 from __future__ import annotations
@@ -32,48 +32,48 @@ if TYPE_CHECKING:
 
 
 def needs_pretraining(task: Task, train: Train, seed: int) -> bool:
-    """Tell whether a node is still where the run began, and has to be trained alone first.
+    """Return whether a node still has the common initial model, and must be pretrained first.
 
     Parameters
     ----------
     task : Task
-        Its model holds what the node was sent.
+        Its model has the values that the node received.
     train : config.Train
-        ``pretrain_epochs``: 0 for none.
+        ``pretrain_epochs``: 0 for no pretraining.
     seed : int
-        The run's, from which the server drew the common start.
+        The run's seed, from which the server drew the initial model.
     """
     return train.pretrain_epochs > 0 and digest(task.model) == _start(task, seed)
 
 
 def draw_own_start(task: Task, seed: int, node: int) -> None:
-    """Draw a model that is this node's alone."""
+    """Draw an initial model that is different on every node."""
     _draw(task, derive_seed(seed, "start", node))
 
 
 def pretrain(task: Task, rows: Dataset, train: Train, seed: int) -> dict[str, float]:
-    """Train for ``train.pretrain_epochs`` from what the model holds, or load what came of it.
+    """Train the current model for ``train.pretrain_epochs``, or load the cached result.
 
     Parameters
     ----------
     task : Task
-        Its model holds the start, and then the result.
+        Its model has the initial values, and afterwards the result.
     rows : Dataset
         Encoded rows of the node.
     train : config.Train
         As for local training.
     seed : int
-        Decides the batches.
+        Seed of the batches.
 
     Returns
     -------
     dict of str to float
-        As ``train_locally``; the seconds are those of this call.
+        ``train-loss`` as in ``train_locally``, and ``train-seconds``, those of this call.
     """
     started = time.perf_counter()
     settings = replace(train, local_epochs=train.pretrain_epochs)
-    known = repr((digest(task.model), fingerprint(rows), settings, seed, __version__))
-    name = hashlib.blake2b(known.encode(), digest_size=16).hexdigest()
+    key = repr((digest(task.model), fingerprint(rows), settings, seed, __version__))
+    name = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
     folder = cached_assets_path("flwr-decaf", namespace="pretraining")
     file = folder / f"{name}.safetensors"
     if file.exists():
@@ -88,15 +88,15 @@ def pretrain(task: Task, rows: Dataset, train: Train, seed: int) -> dict[str, fl
 
 @lru_cache(maxsize=4)
 def _start(task: Task, seed: int) -> str:
-    held = {name: tensor.clone() for name, tensor in get_adapter(task.model).items()}
+    current = {name: tensor.clone() for name, tensor in get_adapter(task.model).items()}
     _draw(task, seed)
     start = digest(task.model)
-    set_adapter(task.model, held)
+    set_adapter(task.model, current)
     return start
 
 
 def _draw(task: Task, seed: int) -> None:
-    # On the CPU, where the server draws: another device draws other numbers.
+    # On the CPU, as on the server, since another device would draw different numbers.
     device = next(task.model.parameters()).device
     task.model.to("cpu")
     initialize_adapter(task.model, seed)

@@ -33,16 +33,16 @@ _UNSCALED = LossScaling()
 
 
 class Steps(NamedTuple):
-    """What came of some optimizer steps.
+    """The result of some optimizer steps.
 
     Attributes
     ----------
     losses : list of float
-        One a step, before it.
+        The loss before each step.
     skipped : int
-        Steps that fp16's loss scaling skipped, because their gradients overflowed.
+        Number of steps that loss scaling skipped because fp16 gradients overflowed.
     scaling : LossScaling or None
-        Where the scaling stands now; None without fp16.
+        The state of loss scaling after the last step; None without fp16.
     """
 
     losses: list[float]
@@ -50,7 +50,7 @@ class Steps(NamedTuple):
     scaling: LossScaling | None
 
 
-def train_locally(  # noqa: PLR0913 - what a round depends on
+def train_locally(  # noqa: PLR0913 - everything that a round depends on
     task: Task,
     rows: Dataset,
     train: Train,
@@ -60,30 +60,31 @@ def train_locally(  # noqa: PLR0913 - what a round depends on
     rounds: int = 1,
     scaling: LossScaling = _UNSCALED,
 ) -> dict[str, float]:
-    """Take ``train.local_steps`` AdamW steps, or ``train.local_epochs`` passes, on a node's rows.
+    """Train with AdamW for ``train.local_steps`` steps, or ``train.local_epochs`` epochs.
 
-    The optimizer is new in each round: a node is stateless but for its adapter.
+    Each round has a new optimizer: the adapter is the only state of a node.
 
     Parameters
     ----------
     task : Task
-        Its model holds the adapter to train.
+        Its model has the adapter to train.
     rows : Dataset
-        Encoded rows. Batches are drawn in shuffled passes, each of which continues from round to
-        round, so that all rows are used equally often; a node with fewer rows than a batch trains
-        on all of them.
+        Encoded rows. Batches are taken from shuffled passes over the rows that continue from round
+        to round, so that all rows are used equally often. A node with fewer rows than a batch
+        trains on all of them in each step.
     train : config.Train
         Learning rate and its schedule, batch size, steps, precision.
     trainable : str
-        LoRA factors that train: "AB", "A" or "B". Dense parameters of the adapter always do.
+        The LoRA factors to train: "AB", "A" or "B". Dense parameters of the adapter are trained
+        unless ``train.freeze_head``.
     seed : int
-        The node's; with the round it decides the batches and the dropout.
+        The node's seed; together with the round, it determines batches and dropout.
     server_round : int
-        The round, by default 1: it says how far the passes have come, and the schedule.
+        The round, by default 1; it determines the position in the passes and in the schedule.
     rounds : int
-        Rounds of the run, by default 1, over which ``train.schedule`` may extend.
+        Number of rounds of the run, by default 1, for ``train.schedule``.
     scaling : LossScaling
-        What the node reported of fp16's loss scaling in its last round.
+        The state of loss scaling after the node's last round, by default the initial one.
 
     Returns
     -------
@@ -109,10 +110,10 @@ def train_locally(  # noqa: PLR0913 - what a round depends on
     if steps.scaling:
         if not taken:
             raise RuntimeError(
-                "train.precision must let a round take a step; fp16 skipped all "
-                f"{steps.skipped}, whose gradients overflowed down to a loss scale of "
+                "train.precision must allow at least one step per round; with fp16, all "
+                f"{steps.skipped} were skipped, since gradients overflowed down to a loss scale of "
                 f"{steps.scaling.scale:g}; set train.precision (and model.dtype, if it is fp16) "
-                "to bf16 or fp32, or take more train.local-steps"
+                "to bf16 or fp32, or raise train.local-steps"
             )
         metrics |= {"skipped-steps": steps.skipped, "loss-scale": steps.scaling.scale}
         metrics["growth-tracker"] = steps.scaling.growth_tracker
@@ -134,9 +135,14 @@ def take_steps(
     task, train, trainable, scaling
         As for ``train_locally``.
     batches : iterable of Batch
-        Wherever they lie; each is moved to the model's device.
-    schedule : callable
-        Makes the learning rate's scheduler; without one the rate is constant.
+        Batches on any device; each is moved to the model's.
+    schedule : callable, optional
+        Optimizer -> learning-rate scheduler; by default, the rate is constant.
+
+    Returns
+    -------
+    Steps
+        Losses, skipped steps, and the state of loss scaling.
     """
     freeze_factors(task.model, trainable, head=not train.freeze_head)
     parameters = [p for p in task.model.parameters() if p.requires_grad]
@@ -168,12 +174,21 @@ def take_steps(
 
 @torch.no_grad()
 def evaluate_rows(task: Task, rows: Dataset, train: Train) -> dict[str, float]:
-    """Score the model on encoded rows, in batches of like length and ``train.precision``.
+    """Evaluate the model on encoded rows, in batches of similar length.
+
+    Parameters
+    ----------
+    task : Task
+        Its model has the adapter to evaluate.
+    rows : Dataset
+        Encoded rows.
+    train : config.Train
+        Batch size and precision.
 
     Returns
     -------
     dict of str to float
-        The task's scores over all rows; empty for no rows.
+        The task's scores over all rows; empty if there are none.
     """
     if not len(rows):
         return {}
@@ -198,24 +213,23 @@ def _training_batches(
 
 
 def shuffled_passes(count: int, start: int, drawn: int, seed: int) -> list[int]:
-    """Cut a stretch out of an endless row of passes over 0 .. count-1, each shuffled anew.
+    """Return a slice of an endless sequence of passes over 0 .. count-1, each shuffled anew.
 
-    Stretches that follow one another go through all numbers equally often, and where one begins
-    has not to be stored.
+    Consecutive slices contain all numbers equally often, and no position needs to be stored.
 
     Parameters
     ----------
     count : int
-        Numbers in a pass.
+        Length of a pass.
     start, drawn : int
-        Where the stretch begins, and its length.
+        Start and length of the slice.
     seed : int
-        Decides, with the number of a pass, its order.
+        Seed of the order of a pass, together with the number of the pass.
 
     Returns
     -------
     list of int
-        ``drawn`` numbers.
+        The ``drawn`` numbers of the slice.
 
     Examples
     --------

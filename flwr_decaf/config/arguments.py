@@ -49,7 +49,7 @@ def check_topology_options(options: Mapping[str, object]) -> dict[str, Any]:
     Parameters
     ----------
     options : mapping of str to object
-        ``edge_probability``, ``degree`` and ``activation_probability``.
+        ``edge_probability``, ``degree``, ``activation_probability`` and ``peers``.
 
     Raises
     ------

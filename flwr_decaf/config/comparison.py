@@ -49,11 +49,11 @@ def runs_of(config: Config) -> dict[str, Config]:
     strategies = list(dict.fromkeys(split_list(config.strategy)))
     for *values, seed, strategy in product(*swept.values(), seeds, strategies):
         chosen = dict(zip(swept, values, strict=True))
-        alone = {"strategy": strategy, "seed": seed, "seeds": "", "sweep": ""}
+        single = {"strategy": strategy, "seed": seed, "seeds": "", "sweep": ""}
         parts = [str(strategy), *(f"{key.split('.')[-1]}-{value}" for key, value in chosen.items())]
         if len(seeds) > 1:
             parts.append(f"s{seed}")
-        runs[_unused("-".join(parts), runs)] = parse_config(flatten(config) | chosen | alone)
+        runs[_unused("-".join(parts), runs)] = parse_config(flatten(config) | chosen | single)
     return runs
 
 

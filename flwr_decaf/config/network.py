@@ -26,7 +26,7 @@ def network_options(config: Config) -> dict[str, Any]:
 
 
 def network_of(config: Config, n: int, own_weights: str = "metropolis") -> Network:
-    """Build the network of a run on n nodes, which has no edges if nodes train alone.
+    """Build the network of a run on n nodes, which has no edges for "local-only".
 
     Parameters
     ----------

@@ -49,8 +49,8 @@ class Topology:
     )
     peers: int = setting(
         1,
-        "Most neighbours of each node in a round (base).",
-        at_least(1, "a node needs one peer to agree with the others"),
+        "Maximum number of neighbours of each node in a round (base).",
+        at_least(1, "a node needs at least one peer"),
     )
     degree: int = setting(
         4,

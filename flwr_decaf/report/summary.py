@@ -164,5 +164,5 @@ def _minutes(folder: RunFolder) -> float:
         return float("nan")
     if "resumed" in run:  # without the pause before it was resumed
         return max((line.get("elapsed", 0.0) for line in folder.metrics), default=0.0) / 60
-    begun, ended = (datetime.fromisoformat(run[key]) for key in ("started", "ended"))
-    return (ended - begun).total_seconds() / 60
+    started, ended = (datetime.fromisoformat(run[key]) for key in ("started", "ended"))
+    return (ended - started).total_seconds() / 60

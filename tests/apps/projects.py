@@ -114,15 +114,15 @@ class OwnLoop(DLoRA):  # was: FedAvg
         train_config, evaluate_config = train_config or ConfigRecord(), ConfigRecord()
         result, arrays, self.scored = Result(), initial_arrays, []
         for current in range(1, num_rounds + 1):
-            asked = self.configure_train(current, arrays, train_config, grid)
-            replies = grid.send_and_receive(messages=asked, timeout=timeout)
+            messages = self.configure_train(current, arrays, train_config, grid)
+            replies = grid.send_and_receive(messages=messages, timeout=timeout)
             aggregated, metrics = self.aggregate_train(current, replies)
             if aggregated is not None:
                 result.arrays = arrays = aggregated
             if metrics is not None:
                 result.train_metrics_clientapp[current] = metrics
-            asked = self.configure_evaluate(current, arrays, evaluate_config, grid)
-            replies = grid.send_and_receive(messages=asked, timeout=timeout)
+            messages = self.configure_evaluate(current, arrays, evaluate_config, grid)
+            replies = grid.send_and_receive(messages=messages, timeout=timeout)
             metrics = self.aggregate_evaluate(current, replies)
             if metrics is not None:
                 result.evaluate_metrics_clientapp[current] = metrics
@@ -169,9 +169,9 @@ class CountsBytes(DeCAF):  # was: FedAvg
         self.carried = 0
 
     def configure_train(self, *arguments: Any) -> Any:
-        asked = super().configure_train(*arguments)
-        self._track(asked)
-        return asked
+        messages = super().configure_train(*arguments)
+        self._track(messages)
+        return messages
 
     def aggregate_train(self, server_round: int, replies: Any) -> Any:
         self._track(replies)

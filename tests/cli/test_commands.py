@@ -194,7 +194,7 @@ def test_base_graphs_show_their_period_posts_and_consensus(tmp_path):
         (["ring", "--dynamic", "edge-activation", "--activation-probability", "-1"], "must be in"),
         (["ring", "--seed", "-1"], "topology.seed must be >= 0; got -1"),
         (["rnig"], "topology.name must be one of complete"),
-        ([], "NAMES must hold a family; got none; choose from complete"),
+        ([], "NAMES must contain a family; got none; choose from complete"),
         (["--dynamic", "base", "--peers", "0"], "topology.peers must be >= 1; got 0"),
         (["ring", "--weights", "equal"], "topology.weights must be one of auto"),
     ],

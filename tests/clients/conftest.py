@@ -1,4 +1,4 @@
-"""The real model on real posts, small enough for seconds."""
+"""The real model on a few real posts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SETTINGS = Model(), Lora(rank=4), Data(max_train_samples=120, max_test_samples=4
 
 @pytest.fixture
 def task():
-    """MiniLM with LoRA as every actor builds it; fresh, because training moves it."""
+    """MiniLM with LoRA as every actor builds it; built anew, because training changes it."""
     forget_task()
     task = load_task(*SETTINGS)
     initialize_adapter(task.model, seed=0)

@@ -7,7 +7,7 @@ from flwr_decaf.clients.learning_rate import LEARNING_RATES
 
 
 def rates(name, rounds, steps, rate=2e-4):
-    """List the rate of every step: a list a round, each with an optimizer of its own."""
+    """List the rates of all steps, one list per round, each with a new optimizer."""
     found = []
     for server_round in range(1, rounds + 1):
         parameter = torch.nn.Parameter(torch.ones(2))
@@ -26,7 +26,7 @@ def rates(name, rounds, steps, rate=2e-4):
 @pytest.mark.parametrize("name", LEARNING_RATES)
 @pytest.mark.parametrize("rounds", [1, 2, 3, 50])
 @pytest.mark.parametrize("steps", [1, 3])
-def test_every_one_starts_at_the_rate_never_rises_in_a_round_and_never_stops(name, rounds, steps):
+def test_every_schedule_starts_at_the_rate_and_never_increases_in_a_round(name, rounds, steps):
     found = rates(name, rounds, steps)
     assert found[0][0] == pytest.approx(2e-4)
     assert all(of_round == sorted(of_round, reverse=True) for of_round in found)
@@ -46,5 +46,5 @@ def test_cosine_per_round_by_hand():
     assert found == [pytest.approx(by_hand, abs=1e-9)] * 3
 
 
-def test_a_rate_below_the_cosine_s_end_is_kept():
+def test_a_rate_below_the_lowest_is_kept():
     assert rates("cosine-per-round", rounds=1, steps=3, rate=1e-7) == [pytest.approx([1e-7] * 3)]

@@ -48,7 +48,7 @@ def held(task):
     return {key: x.clone() for key, x in get_adapter(task.model).items()}
 
 
-def test_it_is_done_once_on_a_disk_and_comes_back_to_the_bit(cache):
+def test_the_result_is_cached_on_disk_to_the_bit(cache):
     config, task, rows = loaded()
     start = initialize_adapter(task.model, seed=5)
     first = pretraining.pretrain(task, rows, config.train, seed=1)
@@ -64,7 +64,7 @@ def test_it_is_done_once_on_a_disk_and_comes_back_to_the_bit(cache):
 
 
 @pytest.mark.parametrize("what", ["start", "seed", "rows", "settings"])
-def test_another_training_is_not_taken_for_it(what, cache):
+def test_the_cache_distinguishes_start_seed_rows_and_settings(what, cache):
     _, task, rows = loaded()
     for changed in (False, True):
         initialize_adapter(task.model, seed=int(changed and what == "start"))
@@ -75,7 +75,7 @@ def test_another_training_is_not_taken_for_it(what, cache):
     assert len(list(cache.iterdir())) == 2
 
 
-def test_it_is_due_at_the_start_alone():
+def test_pretraining_is_needed_only_at_the_start():
     config, task, _ = loaded()
     initialize_adapter(task.model, config.seed)
     assert pretraining.needs_pretraining(task, config.train, config.seed)
@@ -88,7 +88,7 @@ def test_it_is_due_at_the_start_alone():
 
 
 def run(strategy, tmp_path, rounds=2, **changes):
-    """Run the real ClientApp and a strategy in this process; the lines of metrics.jsonl."""
+    """Run the real ClientApp and a strategy in this process; return the lines of metrics.jsonl."""
     config = parse_config(SETTINGS | {"strategy": strategy} | changes)
     check(config, 3)
     task = load_task(config.model, config.lora, config.data)
@@ -102,7 +102,7 @@ def run(strategy, tmp_path, rounds=2, **changes):
     return folder.metrics
 
 
-def test_nodes_on_a_graph_start_from_models_of_their_own_and_those_of_a_server_from_one(tmp_path):
+def test_nodes_of_a_graph_start_from_different_models_and_those_of_a_server_from_one(tmp_path):
     alone, matched, averaged, server = (
         {
             (line["round"], line["node"]): line["train-loss"]
@@ -117,20 +117,20 @@ def test_nodes_on_a_graph_start_from_models_of_their_own_and_those_of_a_server_f
         assert matched[2, node] != averaged[2, node]
 
 
-def test_dimat_with_an_adapter_is_refused_before_the_start():
+def test_dimat_with_an_adapter_is_rejected_before_the_start():
     config = parse_config({"strategy": "dimat", "data.max-train-samples": 40})
-    with pytest.raises(ValueError, match=r"model.task must be one whose whole model trains"):
+    with pytest.raises(ValueError, match=r"model.task must be one that trains the whole model"):
         check(config, 2)
 
 
 @pytest.mark.parametrize("strategy", ["decaf", "dlora-fa", "tad-lora"])
-def test_a_strategy_of_factors_is_refused_for_whole_models(strategy):
+def test_a_strategy_for_adapters_is_rejected_for_whole_models(strategy):
     config = parse_config(SETTINGS | {"strategy": strategy})
     with pytest.raises(ValueError, match=f"strategy must be one for whole models.*'{strategy}'"):
         check(config, 2)
 
 
-def test_adapters_are_not_pretrained_from_starts_of_their_own():
+def test_pretraining_is_rejected_for_adapters():
     config = parse_config({"train.pretrain-epochs": 2, "data.max-train-samples": 40})
     with pytest.raises(
         ValueError, match=r"train\.pretrain-epochs must be 0 .* got 2 with .* text-"
@@ -138,7 +138,7 @@ def test_adapters_are_not_pretrained_from_starts_of_their_own():
         check(config, 2)
 
 
-def test_a_node_holds_the_same_after_matching_whether_it_was_evaluated_or_not():
+def test_evaluation_does_not_change_the_matched_models():
     held = []
     for every in (1, 0):
         settings = {"strategy": "dimat", "evaluate-every": every, "dimat.max-samples": 20}
@@ -154,7 +154,7 @@ def test_a_node_holds_the_same_after_matching_whether_it_was_evaluated_or_not():
         assert all(torch.equal(x, held[1][node][key]) for key, x in state.items())
 
 
-def test_matching_can_be_left_out(tmp_path):
+def test_matching_can_be_disabled(tmp_path):
     matched = run("dimat", tmp_path / "1")
     unmatched = run("dimat", tmp_path / "2", **{"dimat.matching": "none"})
     assert all("matching-seconds" in line for line in (*matched, *unmatched))

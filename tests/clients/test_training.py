@@ -33,7 +33,7 @@ def moved(task, before):
 
 
 def train_twice(task, rows, trainable):
-    # LoRA's B starts at zero, and so does the gradient of A: the first steps move B alone.
+    # LoRA's B is zero at first, and so is the gradient of A: the first step changes only B.
     train_locally(task, rows.train, TRAIN, "AB", seed=1)
     before = snapshot(task)
     train_locally(task, rows.train, TRAIN, trainable, seed=2)
@@ -41,11 +41,11 @@ def train_twice(task, rows, trainable):
 
 
 @pytest.mark.parametrize("trainable", ["A", "B", "AB"])
-def test_only_the_named_factors_and_the_head_move(task, rows, trainable):
+def test_only_the_given_factors_and_the_head_are_trained(task, rows, trainable):
     assert train_twice(task, rows, trainable) == {None, *trainable}
 
 
-def test_the_base_never_moves(task, rows):
+def test_the_base_is_not_trained(task, rows):
     frozen = {k: p.clone() for k, p in task.model.named_parameters() if not p.requires_grad}
     train_locally(task, rows.train, TRAIN, "AB", seed=0)
     after = dict(task.model.named_parameters())
@@ -53,7 +53,7 @@ def test_the_base_never_moves(task, rows):
     assert all(torch.equal(p, after[k]) for k, p in frozen.items())
 
 
-def test_training_fits_its_rows(task, rows):
+def test_training_fits_the_rows(task, rows):
     before = evaluate_rows(task, rows.train, Train())
     metrics = train_locally(task, rows.train, Train(local_steps=25), "AB", seed=0)
     after = evaluate_rows(task, rows.train, Train())
@@ -62,7 +62,7 @@ def test_training_fits_its_rows(task, rows):
     assert metrics["train-loss"] < before["loss"]
 
 
-def test_the_same_seed_trains_to_the_same_bits(task, rows):
+def test_training_is_reproducible_to_the_bit(task, rows):
     start = snapshot(task)
     ends = []
     for seed in (7, 7, 8):
@@ -87,7 +87,7 @@ def test_batching_does_not_change_the_score(task, rows):
     assert evaluate_rows(task, rows.test.select([]), Train()) == {}
 
 
-def test_accuracy_is_the_share_of_rows_classified_right(task, rows):
+def test_accuracy_is_the_fraction_of_correctly_classified_rows(task, rows):
     scores = evaluate_rows(task, rows.test, Train(batch_size=7))
     with torch.no_grad():
         guesses = [
@@ -97,7 +97,7 @@ def test_accuracy_is_the_share_of_rows_classified_right(task, rows):
     assert scores["accuracy"] == sum(guesses) / len(guesses)
 
 
-def test_one_adapter_is_scored_once(task, rows):
+def test_the_same_adapter_is_evaluated_once(task, rows):
     passes = []
     counting = replace(task, tally=lambda *what: passes.append(0) or task.tally(*what))
     first = evaluate_node(counting, rows, Train())
@@ -111,15 +111,15 @@ def test_one_adapter_is_scored_once(task, rows):
     assert len(passes) == 2 * once
     assert changed["loss"] != first["loss"]
     assert changed["local-loss"] != first["local-loss"]
-    evaluate_node(counting, rows, Train(batch_size=7))  # other batches round in another way
+    evaluate_node(counting, rows, Train(batch_size=7))  # other batches are rounded differently
     assert len(passes) > 3 * once
 
 
-def test_an_adapter_comes_back_as_it_was_put_in(task):
+def test_get_adapter_returns_what_set_adapter_was_given(task):
     wanted = {k: torch.randn_like(x) for k, x in get_adapter(task.model).items()}
     set_adapter(task.model, wanted)
     assert all(torch.equal(x, wanted[k]) for k, x in get_adapter(task.model).items())
-    with pytest.raises(ValueError, match="must hold the model's own tensors"):
+    with pytest.raises(ValueError, match="must have the same tensors as the model"):
         set_adapter(task.model, lora_state(0))
 
 
@@ -132,7 +132,7 @@ def test_freezing_is_by_name_not_by_position(task):  # defect 6
     assert sum("classifier" in name for name in trainable) == 2
 
 
-def test_epochs_go_through_every_row_as_often_as_asked(task, rows):
+def test_epochs_use_every_row_equally_often(task, rows):
     seen = []
     counting = replace(task, collate=lambda batch: seen.extend(batch) or task.collate(batch))
     train_locally(counting, rows.train, Train(local_epochs=2, batch_size=7), "AB", seed=0)
@@ -141,14 +141,14 @@ def test_epochs_go_through_every_row_as_often_as_asked(task, rows):
     assert all(ids.count(tuple(row["input_ids"])) >= 2 for row in rows.train)
 
 
-def test_a_frozen_head_stays_and_a_freed_one_moves(task, rows):
+def test_freeze_head_decides_whether_the_head_is_trained(task, rows):
     for freeze in (True, False):
         before = snapshot(task)
         train_locally(task, rows.train, replace(TRAIN, freeze_head=freeze), "AB", seed=0)
         assert (None in moved(task, before)) != freeze
 
 
-def test_local_steps_go_through_every_row_before_any_comes_again():
+def test_local_steps_use_every_row_before_any_is_repeated():
     # 960 rows in batches of 16: an epoch is 60 steps, 7.5 rounds of 8.
     rounds = [shuffled_passes(960, t * 8 * 16, 8 * 16, seed=0) for t in range(15)]
     drawn = list(chain.from_iterable(rounds))
@@ -160,7 +160,7 @@ def test_local_steps_go_through_every_row_before_any_comes_again():
 
 
 @pytest.mark.parametrize(("count", "drawn"), [(1, 5), (2, 3), (3, 3), (5, 12)])
-def test_a_stretch_may_span_passes(count, drawn):
+def test_a_slice_can_span_several_passes(count, drawn):
     parts = (shuffled_passes(count, t * drawn, drawn, seed=0) for t in range(4))
     whole = shuffled_passes(count, 0, 4 * drawn, seed=0)
     assert list(chain.from_iterable(parts)) == whole
@@ -168,7 +168,7 @@ def test_a_stretch_may_span_passes(count, drawn):
     assert all(sorted(each) == list(range(count)) for each in passes)
 
 
-def test_rounds_train_on_rows_that_follow_one_another(task, rows):
+def test_rounds_continue_the_passes(task, rows):
     seen = []
     counting = replace(task, collate=lambda batch: seen.extend(batch) or task.collate(batch))
     chosen = rows.train.select(range(20))
@@ -181,7 +181,7 @@ def test_rounds_train_on_rows_that_follow_one_another(task, rows):
 
 
 class Steep(nn.Module):
-    """Two classes, and logits a hundred times what a linear layer says of them."""
+    """Two classes, with logits a hundred times the output of a linear layer."""
 
     def __init__(self):
         super().__init__()
@@ -203,7 +203,7 @@ def steep_task():
     return replace(task, collate=collate), Dataset.from_dict({"y": [0]})
 
 
-def test_the_loss_scale_goes_on_where_the_round_before_left_it():
+def test_the_loss_scale_continues_from_the_previous_round():
     # The gradient of the logits is 0.5, times 100 before the linear layer: 50 times the scale must
     # be below 65504, fp16's largest number. 65536 is halved six times to 1024.
     task, rows = steep_task()
@@ -221,17 +221,17 @@ def test_the_loss_scale_goes_on_where_the_round_before_left_it():
     assert moved == pytest.approx(10 * 1e-5, rel=0.01)  # AdamW's steps, of the learning rate each
 
 
-def test_a_round_without_a_step_is_an_error():
+def test_a_round_without_any_step_is_an_error():
     task, rows = steep_task()
     few = Train(local_steps=6, precision="fp16")
     with pytest.raises(
-        RuntimeError, match=r"train\.precision .* all 6, .* 1024; set .* bf16 or fp3"
+        RuntimeError, match=r"train\.precision .* all 6 were .* 1024; set .* bf16 or fp3"
     ):
         train_locally(task, rows, few, "AB", seed=0)
     assert not task.model.linear.weight.any()
 
 
-def test_the_schedule_goes_by_step_and_by_round(task, rows, monkeypatch):
+def test_the_schedule_depends_on_step_and_round(task, rows, monkeypatch):
     seen = []
     step = torch.optim.AdamW.step
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.engine
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"lora.target-modules": "qery"}, "take some of its linear layers: classifier, dense, key"),
+        ({"lora.target-modules": "qery"}, "choose from its linear layers: classifier, dense, key"),
         ({"model.name": "/no/such"}, "model.name must be a hub id.*no such folder: /no/such"),
         ({"data.name": "posts.csv"}, "data.name must be one of.*no such file: .*posts.csv"),
         ({"data.max-train-samples": 3}, "num-supernodes must be <= the number of training rows"),

@@ -127,4 +127,4 @@ def test_a_running_run_is_not_resumed_and_a_killed_one_is_shown_as_interrupted(t
         [script("flwr-decaf"), "show", run], capture_output=True, text=True, check=True
     )
     assert "(interrupted)" in " ".join(shown.stdout.split())
-    assert folder.run["status"] == "running"  # nobody was left to write it
+    assert folder.run["status"] == "running"  # no process was left to update it

@@ -1,6 +1,7 @@
-"""What of a model trains and travels: drawing it, getting it out, and putting another one in.
+"""The part of a model that is trained and exchanged: initializing, getting and setting it.
 
-Of a PEFT model that is its adapter; of any other the whole model with its batch-norm statistics.
+For a PEFT model, this is its adapter; for any other, the whole model with its batch-norm
+statistics.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from torch import Tensor, nn
 from flwr_decaf.lora import State
 from flwr_decaf.seeds import derive_seed
 
-NEW_HEADS = ("classifier", "score")  # transformers' names of heads that no base brings trained
+NEW_HEADS = ("classifier", "score")  # transformers' names of heads that are never pretrained
 _HEADS = (*NEW_HEADS, "lm_head")
 
 
 def train_in_single_precision(model: PeftModel) -> None:
-    """Put all that trains into fp32, whatever the base's dtype; the base stays as it is.
+    """Convert all trainable parameters to fp32, whatever the base's dtype; the base is unchanged.
 
-    PEFT does so for LoRA's factors, and casts at their borders. Modules that train whole
-    (``modules_to_save``) get casts of their own: their inputs to fp32, and their outputs back to
+    PEFT does so for LoRA factors, and casts their inputs and outputs. Modules that are trained
+    completely (``modules_to_save``) get casts here: their inputs to fp32, and their outputs back to
     the base's dtype, for the frozen layers that follow. Logits stay in fp32.
     """
     for path, module in model.named_modules():
@@ -54,17 +55,17 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 def initialize_adapter(model: nn.Module, seed: int) -> State:
-    """Draw the adapter, or the whole model, anew: it depends on the seed and on nothing else.
+    """Initialize the adapter, or the whole model, as a function of the seed only.
 
-    LoRA's A as PEFT draws it, B = 0; linear layers of a new head (``NEW_HEADS``) normal with the
-    model's ``initializer_range`` as standard deviation, biases 0, as transformers draws them;
-    other modules that train whole beside an adapter as they came with the base. The layers of a
-    whole model as PyTorch draws them.
+    LoRA's A is drawn as PEFT does, and B = 0. Linear layers of a new head (``NEW_HEADS``) are
+    normal with the model's ``initializer_range`` (by default 0.02) as standard deviation and biases
+    0, as in transformers; other modules in ``modules_to_save`` get the values of the base. The
+    layers of a whole model are drawn as PyTorch does.
 
     Returns
     -------
     State
-        A copy of what the model now holds.
+        A copy of the new values.
     """
     torch.manual_seed(derive_seed(seed, "adapter"))
     if isinstance(model, PeftModel):
@@ -78,29 +79,29 @@ def initialize_adapter(model: nn.Module, seed: int) -> State:
 
 def _draw_adapter(model: PeftModel) -> None:
     name = model.active_adapter
-    spread = getattr(model.config, "initializer_range", 0.02)
+    std = getattr(model.config, "initializer_range", 0.02)
     for path, module in model.named_modules():
         if isinstance(module, LoraLayer):
             module.reset_lora_parameters(name, init_lora_weights=True)
         elif isinstance(module, ModulesToSaveWrapper) and path.endswith(NEW_HEADS):
-            _draw_head(module.modules_to_save[name], spread)
+            _draw_head(module.modules_to_save[name], std)
         elif isinstance(module, ModulesToSaveWrapper):
             module.modules_to_save[name].load_state_dict(module.original_module.state_dict())
 
 
-def _draw_head(head: nn.Module, spread: float) -> None:
+def _draw_head(head: nn.Module, std: float) -> None:
     for parameter in head.parameters():
         if parameter.dim() > 1:
-            nn.init.normal_(parameter, std=spread)
+            nn.init.normal_(parameter, std=std)
         else:
             nn.init.zeros_(parameter)
 
 
 def get_adapter(model: nn.Module) -> State:
-    """Get the tensors that train and travel; they share memory with the model.
+    """Return the tensors that are trained and exchanged; they share memory with the model.
 
-    An adapter's have PEFT's names. Integer buffers of a whole model stay where they are: they are
-    batch-norm's counters, which nothing reads, and no average of them would be an integer.
+    Those of an adapter have PEFT's names. Integer buffers of a whole model are not included: they
+    are batch-norm counters, which are not used, and whose average would not be an integer.
     """
     if isinstance(model, PeftModel):
         return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
@@ -108,7 +109,7 @@ def get_adapter(model: nn.Module) -> State:
 
 
 def digest(model: nn.Module) -> str:
-    """Name the values of what trains and travels."""
+    """Return a hash of the values that are trained and exchanged."""
     digest = hashlib.blake2b(digest_size=16)
     for tensor in get_adapter(model).values():
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -116,20 +117,20 @@ def digest(model: nn.Module) -> str:
 
 
 def set_adapter(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy values into the adapter, or the whole model; nothing is rebuilt.
+    """Copy values into the adapter, or the whole model, in place.
 
     Raises
     ------
     ValueError
-        If the names are not the model's.
+        If the names differ from the model's.
     """
-    held = get_adapter(model)
-    if held.keys() != state.keys():
+    own = get_adapter(model)
+    if own.keys() != state.keys():
         raise ValueError(
-            "an adapter must hold the model's own tensors; "
-            f"{min(held.keys() ^ state.keys())} is in one only; use the same lora.* and model.* "
-            "settings"
+            "an adapter must have the same tensors as the model; "
+            f"{min(own.keys() ^ state.keys())} is in only one of them; use the same lora.* and "
+            "model.* settings"
         )
     with torch.no_grad():
-        for name, tensor in held.items():
+        for name, tensor in own.items():
             tensor.copy_(state[name])

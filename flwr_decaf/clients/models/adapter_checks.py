@@ -1,4 +1,4 @@
-"""What an adapter asks of its base, checked before anything is allocated for it."""
+"""Checks that an adapter fits its base, made before it is allocated."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 
 
 def check_rank(base: torch.nn.Module, config: LoraConfig) -> None:
-    """Refuse a rank above what a product of two factors can have, before they are allocated.
+    """Reject a rank that exceeds the shorter side of a layer, before factors are allocated.
 
-    Where PEFT chooses the layers, the rank is compared with the largest linear one.
+    If PEFT chooses the layers, the rank is compared with the largest linear one.
+
+    Raises
+    ------
+    ValueError
+        If the rank is too large for one of the layers.
     """
     limits = {
         name: _shorter_side(module)
@@ -40,18 +45,24 @@ def check_rank(base: torch.nn.Module, config: LoraConfig) -> None:
 
 
 def _shorter_side(layer: torch.nn.Module) -> int:
-    if hasattr(layer, "in_features"):  # also where the weight is packed
+    if hasattr(layer, "in_features"):  # also correct if the weight is packed
         return min(int(layer.in_features), int(layer.out_features))  # type: ignore[arg-type]
     first, *others = cast(Tensor, layer.weight).shape
     return min(first, math.prod(others))
 
 
 def check_modules(base: torch.nn.Module, lora: Lora) -> None:
-    """Refuse an encoder, or modules to save, that the base does not have."""
+    """Reject an encoder, or modules to save, that the base does not have.
+
+    Raises
+    ------
+    ValueError
+        If the base does not have one of them.
+    """
     if lora.encoder != "both" and not hasattr(base, f"{lora.encoder}_model"):
         raise ValueError(
-            f"lora.encoder must be both for a model that has but one encoder; got {lora.encoder!r} "
-            f"for {type(base).__name__}; it is for CLIP and the like"
+            f"lora.encoder must be both for a model with a single encoder; got {lora.encoder!r} "
+            f"for {type(base).__name__}; set lora.encoder to both, or use a model such as CLIP"
         )
     for name in split_list(lora.modules_to_save):
         if name not in (leaves := leaf_names(base, torch.nn.Module)):
@@ -62,7 +73,7 @@ def check_modules(base: torch.nn.Module, lora: Lora) -> None:
 
 
 def leaf_names(base: torch.nn.Module, kind: type[torch.nn.Module]) -> list[str]:
-    """List the last parts of the names of a model's modules of a kind."""
+    """List the last components of the names of all modules of a type."""
     named = base.named_modules()
     found = {name.rsplit(".", 1)[-1] for name, module in named if isinstance(module, kind)}
     return sorted(name for name in found if name and not name.isdecimal())

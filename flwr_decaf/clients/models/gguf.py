@@ -1,4 +1,4 @@
-"""GGUF files as a folder that ``from_pretrained`` takes, converted once and kept."""
+"""Conversion of GGUF files to folders for ``from_pretrained``, done once and cached."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from flwr_decaf.extras import require_extra
 def converted(file: Path) -> Path:
     """Convert a GGUF file to a folder with weights in safetensors, config and tokenizer.
 
-    transformers reads GGUF, but slowly, into a model that it takes for quantized and will not
-    save. The folder lies among the hub's cached assets (``HF_HOME``), by the file's content.
+    transformers reads GGUF, but slowly, and treats the model as quantized, so that it cannot be
+    saved. The folder is in the hub's cache of assets (``HF_HOME``), under a hash of the file.
 
     Parameters
     ----------
     file : Path
-        Of a causal language model.
+        GGUF file of a causal language model.
 
     Returns
     -------
     Path
-        Of the folder. Weights take 4 bytes each in it.
+        The folder. Weights take 4 bytes each in it.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def converted(file: Path) -> Path:
                 unfinished.mkdir()
                 _convert(file, unfinished)
         except OSError:
-            if not folder.exists():  # else another process was first
+            if not folder.exists():  # otherwise, another process has created it
                 raise
     return folder
 
@@ -55,8 +55,8 @@ def _convert(file: Path, folder: Path) -> None:
     origin, name = str(file.parent), file.name
     read = AutoModelForCausalLM.from_pretrained(origin, gguf_file=name, dtype=torch.float32)
     config = AutoConfig.from_pretrained(origin, gguf_file=name)
-    # A model of the same weights that knows nothing of where they came from.
-    with torch.device("meta"):  # it takes over the weights; two copies might not fit
+    # A model with the same weights that is not marked as quantized.
+    with torch.device("meta"):  # without memory of its own, since two copies may not fit
         plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     plain.load_state_dict(read.state_dict(), assign=True)
     plain.tie_weights()

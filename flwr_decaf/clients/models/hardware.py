@@ -1,4 +1,4 @@
-"""Where a model computes, and in which precision."""
+"""Devices and precisions that a model computes in, and loss scaling for fp16."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from torch import Tensor, nn
 from flwr_decaf import registries
 from flwr_decaf.registries import Registry
 
-PRECISIONS: Registry[torch.dtype] = Registry(registries.PRECISIONS)  # what models compute in
+PRECISIONS: Registry[torch.dtype] = Registry(registries.PRECISIONS)
 
 
 def choose_device(name: str) -> torch.device:
-    """Turn a name into a device; "auto" is the GPU that this process sees, else the CPU.
+    """Return the device of a name; "auto" is the GPU if this process sees one, else the CPU.
 
-    Ray shows an actor only the GPUs that ``client-resources-num-gpus`` gave it.
+    An actor of Ray sees only the GPUs assigned by ``client-resources-num-gpus``.
 
     Raises
     ------
     ValueError
-        If this machine has no such device.
+        If there is no such device.
     """
     if name == "auto":
         name = next(device for device in ("cuda", "mps", "cpu") if is_available(device))
     if not is_available(name):
         raise ValueError(
-            f"train.device must be a device that the client sees; got {name!r}, of which there is "
-            "none; give clients GPUs (--gpus), or set train.device to auto or cpu"
+            f"train.device must be a device that is available to the client; got {name!r}, which "
+            "is not; give clients GPUs (--gpus), or set train.device to auto or cpu"
         )
     return torch.device(name)
 
 
 def is_available(name: str) -> bool:
-    """Tell whether this process sees such a device, by PyTorch's name or "auto"."""
+    """Return whether a device, by PyTorch's name or "auto", is available to this process."""
     gpus: dict[str, Callable[[], bool]] = {
         "cuda": torch.cuda.is_available,
         "mps": torch.backends.mps.is_available,
@@ -44,25 +44,25 @@ def is_available(name: str) -> bool:
 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Move a batch."""
+    """Move the tensors of a batch to a device."""
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Compute in a lower precision where that is safe; parameters and gradients stay fp32."""
+    """Compute in a lower precision where it is safe; parameters and gradients stay in fp32."""
     dtype = PRECISIONS[precision]
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 class LossScaling(NamedTuple):
-    """Where ``torch.amp.GradScaler`` stands, from one round to the next.
+    """The state of ``torch.amp.GradScaler`` between two rounds.
 
     Attributes
     ----------
     scale : float
-        By which the loss is multiplied: halved when gradients overflow, by default 65536.
+        Factor of the loss, by default 65536; it is halved when gradients overflow.
     growth_tracker : int
-        Steps without an overflow so far; the scale is doubled after 2000.
+        Number of steps since the last overflow, by default 0; the scale is doubled after 2000.
     """
 
     scale: float = 65536.0
@@ -70,20 +70,20 @@ class LossScaling(NamedTuple):
 
 
 def computes_in_fp16(model: nn.Module, precision: str) -> bool:
-    """Tell whether gradients pass through fp16: by autocast, or through a base in fp16."""
+    """Return whether gradients are computed in fp16, because of autocast or of the base's dtype."""
     return precision == "fp16" or any(p.dtype == torch.float16 for p in model.parameters())
 
 
 def loss_scaler(device: torch.device, scaling: LossScaling, enabled: bool) -> torch.amp.GradScaler:
-    """Scale the loss so that small gradients survive fp16; does nothing unless enabled."""
+    """Create a scaler that keeps small gradients representable in fp16; no-op unless enabled."""
     scaler = torch.amp.GradScaler(device.type, init_scale=scaling.scale, enabled=enabled)
     if enabled:
-        known = scaler.state_dict()
-        scaler.load_state_dict({**known, "_growth_tracker": scaling.growth_tracker})
+        state = scaler.state_dict()
+        scaler.load_state_dict({**state, "_growth_tracker": scaling.growth_tracker})
     return scaler
 
 
 def scaling_of(scaler: torch.amp.GradScaler) -> LossScaling:
-    """Read where an enabled scaler stands."""
+    """Return the state of an enabled scaler."""
     state = scaler.state_dict()
     return LossScaling(state["scale"], state["_growth_tracker"])

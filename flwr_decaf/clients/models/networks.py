@@ -1,7 +1,8 @@
-"""Convolutional networks for small pictures, and a multi-layer perceptron, by name.
+"""Convolutional networks for small images, and a multi-layer perceptron, by name.
 
-Adding one: a function ``(channels, side, width, classes) -> nn.Module`` from pictures of shape
-(n, channels, side, side) to logits of shape (n, classes), and a line in ``NETWORKS``.
+To add one, write a function ``(channels, side, width, classes) -> nn.Module`` whose module maps
+images of shape (n, channels, side, side) to logits of shape (n, classes), and a line in
+``NETWORKS``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-_VGG_16 = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))  # widths, between the poolings
+_VGG_16 = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))  # relative widths, by stage
 
 
 class _Block(nn.Module):
@@ -52,9 +53,9 @@ def resnet_20(channels: int, side: int, width: int, classes: int) -> nn.Module:
 
 
 def vgg_16(channels: int, side: int, width: int, classes: int) -> nn.Module:
-    """Build VGG-16 (arXiv 1409.1556) as on CIFAR: batch-norm, and one linear layer at the end.
+    """Build VGG-16 (arXiv 1409.1556) as for CIFAR: with batch-norm and a single linear layer.
 
-    Poolings round up, so that pictures of less than 32 pixels pass through all five.
+    Pooling rounds sizes up, so that images smaller than 32 x 32 pass through all five stages.
     """
     layers: list[nn.Module] = []
     into = channels

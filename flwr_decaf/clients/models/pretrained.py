@@ -1,4 +1,4 @@
-"""The frozen base from a hub, a folder or a package, quantized on request, and LoRA on it."""
+"""Loading of a frozen base from a hub, a folder or a package, and adding LoRA to it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from flwr_decaf.text import first_line, split_list
 if TYPE_CHECKING:
     from flwr_decaf.config import Lora, Model
 
-transformers_logging.set_verbosity_error()  # "newly initialized: classifier" is meant here
+transformers_logging.set_verbosity_error()  # "newly initialized: classifier" is intended here
 transformers_logging.disable_progress_bar()
 
 DTYPES: dict[str, torch.dtype | str] = {"auto": "auto", **PRECISIONS}
-# A head is trained and saved whole, so it must not be quantized; nor must what feeds it, in BERT.
+# A head is trained and saved, so it must not be quantized; nor must BERT's pooler, its input.
 _HEADS = ["classifier", "pre_classifier", "pooler", "score", "lm_head"]
 
 
@@ -39,29 +39,31 @@ def load_pretrained(
     readers: Sequence[Callable[[str], Any]] = (AutoTokenizer.from_pretrained,),
     **options: Any,
 ) -> tuple[Any, ...]:
-    """Load a base model and what makes texts or pictures ready for it.
+    """Load a base model with its tokenizer or image processor.
 
     Parameters
     ----------
     model : config.Model
         ``name``: a hub id, a folder, a GGUF file, or ``package:IMPORT_NAME/FOLDER``;
-        ``quantization``: see ``quantization_config``; ``dtype``: of what is not quantized.
+        ``quantization``: see ``quantization_config``; ``dtype``: that of weights that are not
+        quantized.
     auto_class : type
         One of transformers' AutoModelFor... classes.
     readers : sequence of callable
-        Load a tokenizer, an image processor, or both, from the model's folder or hub id.
+        Load a tokenizer, an image processor, or both, from the model's folder or hub id; by default
+        the tokenizer.
     **options
-        For its ``from_pretrained``.
+        Options of ``auto_class.from_pretrained``.
 
     Returns
     -------
     tuple
-        What the readers loaded, and the model.
+        The results of the readers, and the model.
 
     Raises
     ------
     ValueError
-        In one line, if they cannot be loaded.
+        If one of them cannot be loaded.
     """
     quantization = quantization_config(model.quantization)
     try:
@@ -81,13 +83,13 @@ def load_pretrained(
         raise ValueError(
             "model.name must be a hub id, a folder of a transformers model, a GGUF file, or "
             f"package:NAME/FOLDER; got {model.name!r}, which cannot be loaded "
-            f"({first_line(error)}); check the spelling and the network"
+            f"({first_line(error)}); check the spelling and the network connection"
         ) from error
     return *read, _prepared(base) if quantization else base
 
 
 def head_options(labels: Sequence[str]) -> dict[str, Any]:
-    """Options of ``from_pretrained`` that give a model a head for these classes."""
+    """Return the options of ``from_pretrained`` for a head with these classes."""
     numbered = dict(enumerate(labels))
     return {
         "num_labels": len(labels),
@@ -97,7 +99,7 @@ def head_options(labels: Sequence[str]) -> dict[str, Any]:
 
 
 def fingerprint(tokenizer: Any) -> str:
-    """Name all that a tokenizer and this package make of a text, to tell encoded rows apart."""
+    """Return a hash of everything that the encoding of a text depends on, for the cache of rows."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = backend.to_str() if backend else repr(tokenizer)
     parts = (rules, tokenizer.chat_template, tokenizer.special_tokens_map, __version__)
@@ -105,13 +107,18 @@ def fingerprint(tokenizer: Any) -> str:
 
 
 def quantization_config(name: str) -> BitsAndBytesConfig | None:
-    """Say how bitsandbytes is to quantize a base: its linear layers, without heads.
+    """Return how bitsandbytes quantizes a base: its linear layers, except heads.
 
     Parameters
     ----------
     name : str
-        "none"; "8bit", LLM.int8() (arXiv 2208.07339); "4bit", NF4 with double quantization as in
-        QLoRA (arXiv 2305.14314), computing in bfloat16.
+        "none"; "8bit" for LLM.int8() (arXiv 2208.07339); "4bit" for NF4 with double quantization
+        as in QLoRA (arXiv 2305.14314), which computes in bfloat16.
+
+    Returns
+    -------
+    BitsAndBytesConfig or None
+        None for "none".
 
     Raises
     ------
@@ -134,10 +141,10 @@ def quantization_config(name: str) -> BitsAndBytesConfig | None:
 
 
 def _prepared(base: Any) -> Any:
-    """Put norms and heads into full precision, and keep 4-bit layers trainable once scored."""
+    """Convert norms and heads to full precision, and keep 4-bit layers trainable."""
     for module in base.modules():
-        # On CPUs with AVX512-BF16 bitsandbytes (0.50) packs a layer for inference when it is first
-        # evaluated, and what is packed passes no gradient on, silently if the layer has no bias.
+        # On CPUs with AVX512-BF16, bitsandbytes (0.50) packs a layer for inference when it is first
+        # evaluated. Gradients do not flow through packed layers, silently if there is no bias.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     with warnings.catch_warnings():
@@ -148,24 +155,30 @@ def _prepared(base: Any) -> Any:
 def add_adapter(
     base: torch.nn.Module, lora: Lora, task_type: TaskType | None = None, head: str = ""
 ) -> PeftModel:
-    """Inject LoRA into a base; all that trains is in fp32, whatever the base's dtype.
+    """Add LoRA to a base; trainable parameters are in fp32, whatever the base's dtype.
 
     Parameters
     ----------
     base : nn.Module
         The frozen base.
     lora : config.Lora
-        Rank, alpha, how they scale, dropout, which layers of which encoder, and what else trains.
+        Rank, alpha and scaling, dropout, the layers to adapt, and further modules to train.
     task_type : TaskType, optional
-        PEFT's; it knows the heads of some.
+        PEFT's task type, which determines the head of some models.
     head : str
-        A new head for PEFT to train and save, where ``task_type`` does not say it.
+        The name of a new head to train and save, if ``task_type`` does not determine it; by
+        default none.
+
+    Returns
+    -------
+    PeftModel
+        The base with its adapter.
 
     Raises
     ------
     ValueError
-        If no layer of the base is called one of ``lora.target-modules``, it has no encoder of the
-        kind ``lora.encoder``, or ``lora.rank`` is above a side of a layer.
+        If the base has no layer of ``lora.target-modules``, no encoder ``lora.encoder``, or a layer
+        whose shorter side is smaller than ``lora.rank``.
     """
     targets = split_list(lora.target_modules)
     layers = [int(number) for number in split_list(lora.layers_to_transform)]
@@ -190,12 +203,12 @@ def add_adapter(
     except ValueError as error:
         raise ValueError(
             f"lora.target-modules must name layers of the model; got {lora.target_modules!r} "
-            f"and lora.layers-to-transform {lora.layers_to_transform!r}; take some of "
+            f"and lora.layers-to-transform {lora.layers_to_transform!r}; choose from "
             f"its linear layers: {', '.join(leaf_names(base, torch.nn.Linear))}"
         ) from error
     train_in_single_precision(adapted)
     return adapted
 
 
-# The encoder that is left out, as a pattern of PEFT's.
+# PEFT's pattern of the encoder to exclude.
 _OTHER_ENCODER = {"both": None, "vision": r".*text_model\..*", "text": r".*vision_model\..*"}

@@ -89,7 +89,7 @@ def task_of(name, dtype):
 @pytest.mark.parametrize(
     ("dtype", "precision"), [("bf16", "fp32"), ("bf16", "bf16"), ("fp16", "fp32"), ("fp16", "fp16")]
 )
-def test_what_trains_is_single_precision_on_a_half_precision_base(name, dtype, precision):
+def test_trainable_parameters_are_fp32_on_a_half_precision_base(name, dtype, precision):
     task, rows = task_of(name, HALF[dtype])
     train = Train(local_steps=20, batch_size=8, learning_rate=1e-2, precision=precision)
     before, held = evaluate_rows(task, rows, train), digest(task.model)
@@ -105,7 +105,7 @@ def test_what_trains_is_single_precision_on_a_half_precision_base(name, dtype, p
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("dtype", HALF)
-def test_a_half_precision_base_computes_nearly_what_a_single_precision_one_does(name, dtype):
+def test_a_half_precision_base_computes_nearly_the_same_as_an_fp32_base(name, dtype):
     losses = []
     for chosen in (torch.float32, HALF[dtype]):
         task, rows = task_of(name, chosen)

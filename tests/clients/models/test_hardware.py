@@ -17,7 +17,7 @@ def test_auto_is_the_gpu_if_there_is_one():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_refused_in_one_line():
+def test_a_missing_gpu_is_rejected_in_one_line():
     with pytest.raises(ValueError, match=r"train.device must be .*got 'cuda'.*--gpus.*auto or cpu"):
         choose_device("cuda")
 
@@ -33,5 +33,5 @@ def test_a_lower_precision_trains_to_nearly_the_same_and_keeps_the_adapter_in_fp
         train_locally(task, rows.train, train, "AB", seed=0)
         losses.append(evaluate_rows(task, rows.test, train)["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
-    assert (losses[1] == losses[0]) == (precision == "fp32")  # it really was another precision
+    assert (losses[1] == losses[0]) == (precision == "fp32")  # another precision was really used
     assert {x.dtype for x in get_adapter(task.model).values()} == {torch.float32}

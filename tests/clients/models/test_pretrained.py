@@ -1,4 +1,4 @@
-"""Quantized bases, in processes that find bitsandbytes: it lies apart, see the Makefile."""
+"""Quantized bases, in processes with bitsandbytes, which has a folder of its own (see Makefile)."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def run(*command):
 def test_an_adapter_trains_in_full_precision_and_loads_on_either_base(quantization, tmp_path):
     done = run(sys.executable, "-m", "tests.apps.quantized", quantization, str(tmp_path))
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["linear"] == LINEAR[quantization]
-    assert told["dtypes"] == ["torch.float32"]
-    # Evaluated before: what bitsandbytes packs then would pass on no gradient.
-    assert told["moved"]
-    trained, own, plain = told["trained, on its base, on the plain base"]
-    assert trained["loss"] < told["before"]["loss"] - 0.2
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["linear"] == LINEAR[quantization]
+    assert report["dtypes"] == ["torch.float32"]
+    # Evaluated first, when bitsandbytes may pack layers, through which no gradient flows.
+    assert report["moved"]
+    trained, own, plain = report["trained, on its base, on the plain base"]
+    assert trained["loss"] < report["before"]["loss"] - 0.2
     assert own == trained
     assert plain["loss"] == pytest.approx(trained["loss"], rel=0.05)
 

@@ -1,4 +1,4 @@
-"""The real ViT on real pictures."""
+"""The real ViT on real images."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def test_the_adapter_is_lora_on_some_layers_and_a_head(task):
     assert task.labels == ("trouser", "sneaker", "bag")
 
 
-def test_pictures_are_encoded_once_to_bytes(task):
+def test_images_are_encoded_to_bytes(task):
     rows = load_node_data(MODEL, LORA, DATA, seed=0, node=0, n=3)
     assert len(rows.train.with_format(None)[0]["pixels"]) == 3 * 42 * 42
     assert set(rows.train.column_names) == {"pixels", "label"}
 
 
-def test_a_few_steps_learn_to_tell_clothes_apart(task):
+def test_a_few_steps_learn_to_classify_clothes(task):
     rows = load_node_data(MODEL, LORA, DATA, seed=0, node=0, n=1)
     train = Train(learning_rate=3e-3, local_steps=8, batch_size=12)
     before = evaluate_rows(task, rows.test, train)
@@ -53,7 +53,7 @@ def test_a_few_steps_learn_to_tell_clothes_apart(task):
     assert after["accuracy"] > 0.8
 
 
-def test_augmentation_is_for_training_alone(task):
+def test_augmentation_is_only_for_training(task):
     rows = load_node_data(MODEL, LORA, DATA, seed=0, node=0, n=3)
     changed = load_task(MODEL, LORA, replace(DATA, augmentation="flip-shift"))
     forget_task()
@@ -75,18 +75,18 @@ def test_augmentation_is_for_training_alone(task):
         ),
     ],
 )
-def test_missing_columns_are_refused(change, line):
+def test_missing_columns_are_rejected(change, line):
     with pytest.raises(ValueError, match=line):
         load_task(MODEL, LORA, replace(DATA, **change))
 
 
-def test_an_encoder_for_a_model_that_has_but_one_is_refused():
+def test_an_encoder_is_rejected_for_a_model_with_a_single_one():
     with pytest.raises(
-        ValueError, match=r"lora\.encoder must be both for a model that has but one"
+        ValueError, match=r"lora\.encoder must be both for a model with a single encoder"
     ):
         load_task(MODEL, replace(LORA, encoder="text"), DATA)
 
 
-def test_a_module_that_is_not_there_is_refused():
+def test_a_missing_module_is_rejected():
     with pytest.raises(ValueError, match=r"lora\.modules-to-save must name modules.*got 'neck'"):
         load_task(MODEL, replace(LORA, modules_to_save="neck"), DATA)
