@@ -1,32 +1,29 @@
-"""The mod that makes a ClientApp a peer: it mixes before the user's function and posts after.
+"""The mod that makes a ClientApp a peer: it mixes before the user's function, and posts after it.
 
     app = ClientApp(mods=[peer_mixing])
 
-The user's train and evaluate functions stay ordinary Flower functions. They find the node's mixed
-model where they always found the global one, and what they return becomes the node's own model.
-A message without mail passes through untouched, so FedAvg runs through the same ClientApp.
+The user's train and evaluate functions remain ordinary Flower functions. They receive the node's
+mixed model in place of the global one, and what they return becomes the node's own model. A
+message without mail is passed on unchanged, so FedAvg runs with the same ClientApp.
 
-Where whole models have to be aligned before they are averaged (DIMAT), the client hands in how:
+If whole models must be aligned before they are averaged (DIMAT), the client provides the alignment:
 
     app = ClientApp(mods=[peer_mixing_with(matching)])
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
-from flwr_decaf.clients.alignment import Alignment, Prepare, check_aligns
-from flwr_decaf.distances import interference
+from flwr_decaf.clients.alignment import Prepare, check_aligns
+from flwr_decaf.clients.mixing import mix
 from flwr_decaf.lora import State, factor_of, select
 from flwr_decaf.messages import records
-from flwr_decaf.messages.inspection import outliers, read_posts
 from flwr_decaf.messages.mail import Mail, take_mail
 from flwr_decaf.messages.packing import (
     pack_record,
@@ -36,60 +33,59 @@ from flwr_decaf.messages.packing import (
     unpack_record,
 )
 from flwr_decaf.messages.shared_posts import is_gone
-from flwr_decaf.rules import ALIGNED, NEEDED, ROBUST, RULES
 from flwr_decaf.rules.contract import check_alike
 
 Answer = Callable[[Message, Context], Message]  # Flower names these types where old ones have none
 Mod = Callable[[Message, Context, Answer], Message]
 
-_LEGACY = {"fitins.parameters", "evaluateins.parameters"}  # records that a client_fn needs
+_LEGACY = {"fitins.parameters", "evaluateins.parameters"}  # records that a client_fn requires
 
 
 def peer_mixing(msg: Message, context: Context, call_next: Answer) -> Message:
-    """Mix the mail of a message into the node's own model, then let the user's function run.
+    """Mix the mail of a message into the node's own model, then call the user's function.
 
     Parameters
     ----------
     msg : Message
-        From a strategy of this package, or any other (then it is passed on as it is).
+        Message of a strategy of this package, or of any other, which is passed on unchanged.
     context : Context
-        ``context.state`` keeps the node's own model between messages. It changes only when the
-        call succeeds, so that mail which was not mixed can be delivered again. Beside the model
-        stands its version: where that is not the one that the relay expects, because an earlier
-        call ended after its timeout, the node asks for its last post instead of mixing.
+        ``context.state`` holds the node's own model between messages, and its version. They change
+        only if the call succeeds, so that mail which was not mixed can be sent again. If the
+        version is not the one that the relay expects, because an earlier call ended after its
+        timeout, the node requests its last post instead of mixing.
     call_next : callable
         The next mod, or the user's function.
 
     Returns
     -------
     Message
-        The user's reply. After training its arrays are replaced by the node's post, and its
-        metrics tell of the mixing: ``mixing-seconds``, ``mixing-neighbours``, ``mixing-refused``
-        and, unless the strategy evaluates nothing, ``mixing-interference`` (Frobenius norm).
+        The user's reply. After training, the node's post replaces its arrays. Its metrics also
+        report ``mixing-seconds``, ``mixing-neighbours``, ``mixing-refused`` and, unless the
+        strategy never evaluates, ``mixing-interference`` (Frobenius norm).
 
     Raises
     ------
     ValueError
-        If the user's train function returns other arrays than it was given, or moves a factor
-        that is frozen in this round; or the strategy's rule needs ``peer_mixing_with``.
+        If the user's train function returns other arrays than it received, or changes a factor
+        that is frozen in this round; or if the strategy's rule requires ``peer_mixing_with``.
     """
     return _mix_and_call(msg, context, call_next, prepare=None)
 
 
 def peer_mixing_with(prepare: Prepare) -> Mod:
-    """Make a ``peer_mixing`` that can align whole models: DIMAT's.
+    """Create a ``peer_mixing`` that can also align whole models, for DIMAT.
 
     Parameters
     ----------
     prepare : callable
-        From the message, without its mail, and the context to an ``Alignment``, e.g.
-        ``matching.Matching`` with a model and the node's own data. Called only when there is
-        something to align; other strategies run as with ``peer_mixing``.
+        Function of the message (without its mail) and the context that returns an ``Alignment``,
+        e.g. ``matching.Matching`` with a model and the node's own data. It is called only if there
+        is something to align; other strategies run as with ``peer_mixing``.
 
     Returns
     -------
     Mod
-        As ``peer_mixing``; the metrics also tell ``matching-seconds``.
+        As ``peer_mixing``; the metrics also report ``matching-seconds``.
     """
 
     def mod(msg: Message, context: Context, call_next: Answer) -> Message:
@@ -112,25 +108,25 @@ def _mix_and_call(
     if own is None:  # the relay sends the node's last post with the next message
         return Message(RecordDict({records.CALL: ConfigRecord({"lost": True})}), reply_to=msg)
     held, metrics, refused = mix(own, mail, lambda: prepare(msg, context) if prepare else None)
-    # A large model's user needs the memory that its neighbours' took.
-    own, mail = {}, replace(mail, posts={})
+    own, mail = {}, replace(mail, posts={})  # frees memory that training a large model needs
     if call.get("ask") == records.COLLECT:
-        own_record = pack_record(held)
-        _keep(context, own_record, mail)
-        content = RecordDict({records.POST: own_record, **_refusals(refused, mail)})
-        return Message(content, reply_to=msg)
+        return _collected(msg, context, held, refused, mail)
     msg.content[mail.arrays_key] = ArrayRecord(held)
     reply = _call(call_next, msg, context)
-    if reply.has_error():
-        return reply
-    # Kept only now: SuperNodes store the state of a call that fails, too, and get its mail again.
-    if reply.content.array_records:
-        _keep_and_post(reply.content, context, held, mail)
-    else:
-        _keep(context, pack_record(held), mail)
-    _report(reply.content, dict.fromkeys(metrics, 0.0) if mail.repeated else metrics)
-    reply.content.update(_refusals(refused, mail))
+    if not reply.has_error():
+        # Kept only now: SuperNodes store the state even if a call fails, and mail is sent again.
+        _keep_reply(reply.content, context, held, mail)
+        _report(reply.content, dict.fromkeys(metrics, 0.0) if mail.repeated else metrics)
+        reply.content.update(_refusals(refused, mail))
     return reply
+
+
+def _collected(
+    msg: Message, context: Context, held: State, refused: dict[int, str], mail: Mail
+) -> Message:
+    own = pack_record(held)
+    _keep(context, own, mail)
+    return Message(RecordDict({records.POST: own, **_refusals(refused, mail)}), reply_to=msg)
 
 
 def _call(call_next: Answer, msg: Message, context: Context) -> Message:
@@ -146,79 +142,6 @@ def _call(call_next: Answer, msg: Message, context: Context) -> Message:
         raise
 
 
-def mix(
-    own: State, mail: Mail, prepare: Callable[[], Alignment | None] = lambda: None
-) -> tuple[State, dict[str, float], dict[int, str]]:
-    """Apply the mail's rule to the node's own state and its neighbours' posts.
-
-    States are aligned first, where the rule asks for it, by what ``prepare`` makes. Tensors that
-    did not travel stay as they are. A node without neighbours in this round keeps its own state to
-    the bit. Posts that cannot be used are left out, and their weight goes to the node's own; see
-    ``flwr_decaf.inspection`` for why W stays doubly stochastic. It does not under a robust rule,
-    and where a node has too few neighbours for one.
-
-    Returns
-    -------
-    state : State
-        What the node now holds.
-    metrics : dict of str to float
-        Seconds of mixing and of matching, the number of neighbours mixed and refused, and the
-        interference if the mail asks for it.
-    refused : dict of int to str
-        Senders of posts that were not used, and why.
-    """
-    started = time.perf_counter()
-    posts, refused = read_posts(mail.posts, like=select(own, mail.exchanged))
-    with _one_thread():  # both ends of an edge must find the same norms, to the bit
-        refused |= outliers(own, {sender: own | post for sender, post in posts.items()})
-    posts = {sender: post for sender, post in posts.items() if sender not in refused}
-    metrics = {"mixing-seconds": 0.0, "mixing-neighbours": float(len(posts))}
-    metrics["mixing-refused"] = float(len(refused))
-    if mail.measured:
-        metrics["mixing-interference"] = 0.0
-    if mail.rule in ALIGNED:
-        metrics["matching-seconds"] = 0.0
-    if not posts or len(posts) < NEEDED[mail.robust](mail.byzantine):
-        metrics["mixing-neighbours"] = 0.0
-        return own, metrics, refused
-    weight_of = dict(zip(mail.posts, mail.weights[1:], strict=True))
-    weights = [weight_of[sender] for sender in posts]
-    weights = [max(1.0 - sum(weights), 0.0) if refused else mail.weights[0], *weights]
-    # A factor that did not travel is not mixed, whatever the mail says.
-    mixed = "".join(factor for factor in mail.mixed if factor in mail.exchanged)
-    dense = not mail.local_head
-    states = [select(state, mixed, dense) for state in (own, *posts.values())]
-    rule = ROBUST[mail.robust](RULES[mail.rule], mail.byzantine)
-    matching = time.perf_counter()
-    alignment = prepare() if mail.rule in ALIGNED else None
-    if alignment:
-        states = alignment.align(states)
-    mixing = time.perf_counter()
-    with _one_thread():
-        held = own | rule(states, weights)
-    settling = time.perf_counter()
-    if alignment:
-        held = alignment.settle(held)
-        metrics["matching-seconds"] = time.perf_counter() - settling + mixing - matching
-    metrics["mixing-seconds"] = settling - mixing + matching - started
-    if mail.measured and mail.robust == "none":  # else what is lost is meant to be
-        whole = [own, *(own | post for post in posts.values())]
-        metrics["mixing-interference"] = interference(whole, weights, held)
-    return held, metrics, refused
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # A QR on two threads gives other bits than on one, and what the user's code has set by now
-    # depends on the engine: one process for all messages, or one for each.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _presence(context: Context) -> ConfigRecord:
     known = ("partition-id", "num-partitions")
     return ConfigRecord(
@@ -227,10 +150,10 @@ def _presence(context: Context) -> ConfigRecord:
 
 
 def _own_state(content: RecordDict, context: Context, mail: Mail) -> State | None:
-    # Arrays beside mail set the node's own anew: at the start of a run, and after a loss.
+    # Arrays sent with the mail replace the node's own: at the start of a run, and after a loss.
     if mail.arrays_key in content:
         return dict(cast(ArrayRecord, content[mail.arrays_key]).to_torch_state_dict())
-    if records.OWN not in context.state:  # a SuperNode that restarted
+    if records.OWN not in context.state:  # the SuperNode has restarted
         return None
     version = cast(ConfigRecord, context.state.get(records.VERSION, ConfigRecord()))
     if version.get("version", "") != mail.base:  # an earlier call ended after its timeout
@@ -244,8 +167,22 @@ def _keep(context: Context, own: ArrayRecord, mail: Mail) -> None:
     context.state[records.VERSION] = ConfigRecord({"version": mail.version})
 
 
-def _keep_and_post(content: RecordDict, context: Context, held: State, mail: Mail) -> None:
-    """Keep what came out of training as the node's own; replace it in the reply by the post."""
+def _keep_reply(content: RecordDict, context: Context, held: State, mail: Mail) -> None:
+    """Keep the trained state as the node's own, and replace it in the reply by the node's post."""
+    if not content.array_records:  # an evaluation, or no training
+        _keep(context, pack_record(held), mail)
+        return
+    trained = _trained(content, held)
+    _check_frozen(held, trained, mail.trained)
+    posted = select(trained, mail.exchanged)
+    post = content[records.POST] = record_of(pack_shared(posted))
+    # If all of it is exchanged, one object serves as both, so it is packed and pickled only once.
+    whole = posted.keys() == trained.keys()
+    _keep(context, post if whole else pack_record(trained), mail)
+
+
+def _trained(content: RecordDict, held: State) -> State:
+    """Take the trained state out of a reply, in the order of what was held."""
     if len(content.array_records) != 1:
         raise ValueError(
             "a train function must return exactly one ArrayRecord; got "
@@ -254,14 +191,7 @@ def _keep_and_post(content: RecordDict, context: Context, held: State, mail: Mai
     arrays = cast(ArrayRecord, content.pop(next(iter(content.array_records))))
     returned = arrays.to_torch_state_dict()
     check_alike(held, returned, who=records.TRAINED)
-    trained = {name: returned[name] for name in held}
-    _check_frozen(held, trained, mail.trained)
-    posted = select(trained, mail.exchanged)
-    post = record_of(pack_shared(posted))
-    content[records.POST] = post
-    # One object where all of it is exchanged: packed once, and pickled once with the reply.
-    whole = posted.keys() == trained.keys()
-    _keep(context, post if whole else pack_record(trained), mail)
+    return {name: returned[name] for name in held}
 
 
 def _check_frozen(held: State, trained: State, factors: str) -> None:

@@ -1,10 +1,10 @@
-"""Mail: what the relay hands to a node, and its record in a message."""
+"""Mail: what the relay sends to a node, and its records in a message."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import dataclass, field, fields
+from typing import Any, cast
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
@@ -13,37 +13,41 @@ from flwr_decaf.messages.records import MAIL, POSTS
 
 @dataclass(frozen=True)
 class Mail:
-    """What the relay hands to a node: neighbours' posts, its row of W, and the phase to come.
+    """Posts of a node's neighbours, its row of W, and what the next training changes and posts.
 
     Attributes
     ----------
     rule : str
         Key of ``registries.RULES``.
-    weights : tuple of float
-        The node's row of W: its own first, then one for each post, in the posts' order.
-    posts : mapping of int to Array
-        Packed states of the neighbours, by their position in the graph.
     trained, exchanged : str
-        Factors ("AB", "A", "B") that the next training moves, and that nodes post.
+        Factors ("AB", "A" or "B") that the next training changes, and that nodes post.
     arrays_key : str
-        Name of the record in which the user's functions expect and return the arrays.
+        Name of the record in which the user's functions expect and return the arrays; by default
+        "arrays".
+    weights : tuple of float
+        The node's row of W: its own weight, then one for each post in the order of ``posts``. By
+        default (1.0,).
+    posts : mapping of int to Array
+        Packed states of the neighbours, by position in the graph; by default empty.
     repeated : bool
-        Whether the node has mixed this mail before, and told of it, but lost the result.
+        Whether the node has mixed and reported this mail before, and lost the result; by default
+        False.
     mixed : str
-        Factors of the posts that are mixed.
+        Factors of the posts that are mixed; by default "AB".
     robust : str
-        Key of ``registries.ROBUST``.
+        Key of ``registries.ROBUST``; by default "none".
     byzantine : int
         Number of neighbours that may be Byzantine; by default 1.
     local_head : bool
-        Whether tensors outside LoRA pairs are left out of the mix.
+        Whether tensors outside LoRA pairs are excluded from mixing; by default False.
     measured : bool
-        Whether the node is to measure what mixing loses, which takes longer than mixing.
+        Whether the node measures the interference of mixing, which takes longer than mixing
+        itself; by default True.
     base : str
-        Version of the node's own state that the posts are to be mixed into; a node that holds
-        another one must not use it. Arrays beside the mail take the place of any version.
+        Version of the node's own state that the posts are to be mixed into; by default "". A node
+        that holds another version must not use it. Arrays sent with the mail replace any version.
     version : str
-        Version of the state that the node holds once it has answered.
+        Version of the state that the node holds once it has replied; by default "".
     """
 
     rule: str
@@ -62,49 +66,32 @@ class Mail:
     version: str = ""
 
 
+# The posts, which are arrays, are in a record of their own.
+_KEYS = {one.name: one.name.replace("_", "-") for one in fields(Mail) if one.name != "posts"}
+
+
 def put_mail(content: RecordDict, mail: Mail) -> None:
-    """Lay mail into the content of a message."""
-    content[MAIL] = ConfigRecord(
-        {
-            "rule": mail.rule,
-            "weights": list(mail.weights),
-            "senders": list(mail.posts),
-            "trained": mail.trained,
-            "exchanged": mail.exchanged,
-            "mixed": mail.mixed,
-            "robust": mail.robust,
-            "byzantine": mail.byzantine,
-            "local-head": mail.local_head,
-            "arrays-key": mail.arrays_key,
-            "repeated": mail.repeated,
-            "measured": mail.measured,
-            "base": mail.base,
-            "version": mail.version,
-        }
-    )
+    """Add mail to the content of a message."""
+    head: dict[str, Any] = {key: getattr(mail, name) for name, key in _KEYS.items()}
+    head |= {"weights": list(mail.weights), "senders": list(mail.posts)}
+    content[MAIL] = ConfigRecord(head)
     if mail.posts:
         content[POSTS] = ArrayRecord({str(node): post for node, post in mail.posts.items()})
 
 
 def take_mail(content: RecordDict) -> Mail | None:
-    """Take the mail out of a message, so that what is left is what the user's code expects."""
+    """Remove the mail from a message, which leaves what the user's code expects.
+
+    Returns
+    -------
+    Mail or None
+        None if the message contains no mail.
+    """
     if MAIL not in content:
         return None
     head = cast(ConfigRecord, content.pop(MAIL))
     arrays = cast(ArrayRecord, content.pop(POSTS)) if POSTS in content else ArrayRecord()
-    return Mail(
-        rule=str(head["rule"]),
-        weights=tuple(cast(list[float], head["weights"])),
-        posts={node: arrays[str(node)] for node in cast(list[int], head["senders"])},
-        trained=str(head["trained"]),
-        exchanged=str(head["exchanged"]),
-        mixed=str(head["mixed"]),
-        robust=str(head["robust"]),
-        byzantine=cast(int, head["byzantine"]),
-        local_head=bool(head["local-head"]),
-        arrays_key=str(head["arrays-key"]),
-        repeated=bool(head["repeated"]),
-        measured=bool(head["measured"]),
-        base=str(head["base"]),
-        version=str(head["version"]),
-    )
+    given: dict[str, Any] = {name: head[key] for name, key in _KEYS.items()}
+    given["weights"] = tuple(given["weights"])
+    posts = {node: arrays[str(node)] for node in cast(list[int], head["senders"])}
+    return Mail(**given, posts=posts)

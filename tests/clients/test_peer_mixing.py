@@ -7,7 +7,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from flwr_decaf.clients import peer_mixing, peer_mixing_with
-from flwr_decaf.clients.peer_mixing import mix
+from flwr_decaf.clients.mixing import mix
 from flwr_decaf.lora import select
 from flwr_decaf.matching import Matching, find_groups, permuted
 from flwr_decaf.messages import records
