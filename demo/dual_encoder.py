@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, VisionTextDualEncoderModel
 
 from demo.vit import write_processor
-from flwr_decaf.data.pixels import in_colour
+from flwr_decaf.data.pixels import to_rgb
 from flwr_decaf.data.sources import resolve_path
 
 WIDTH = 384  # output width of both encoders
@@ -48,7 +48,7 @@ def _features(
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     images, texts = [], []
     for batch in rows.iter(batch_size=64):
-        pictures = [in_colour(picture) for picture in batch["image"]]
+        pictures = [to_rgb(picture) for picture in batch["image"]]
         pixels = processor(pictures, return_tensors="pt")
         tokens = tokenizer(batch["text"], padding=True, return_tensors="pt")
         images.append(model.vision_model(**pixels).pooler_output)

@@ -154,12 +154,9 @@ def topology(  # noqa: PLR0913 - one argument per option
     output: Annotated[Path, typer.Option(help="File for the drawing.")] = Path("topology.png"),
 ) -> None:
     """Draw graphs, and tabulate how fast they reach consensus and their traffic."""
-    from flwr_decaf.config import parse_config
-    from flwr_decaf.config.network import network_of
-    from flwr_decaf.report.topology import period_lines, save_topologies, topology_table
+    from flwr_decaf.cli.networks import networks_by_name, time_varying_lines
+    from flwr_decaf.report.topology import save_topologies, topology_table
     from flwr_decaf.topology.mixing_matrix import lambda2
-    from flwr_decaf.topology.network import format_rho, phase_length
-    from flwr_decaf.topology.time_varying import FINITE_TIME
 
     settings: dict[str, Value] = {
         "topology.weights": weights,
@@ -173,20 +170,10 @@ def topology(  # noqa: PLR0913 - one argument per option
     try:
         # Shown only on a terminal: eigenvalues of thousands of nodes take a while.
         with _errors.status(f"Computing the eigenvalues of {nodes} x {nodes} matrices"):
-            networks = {
-                name: network_of(parse_config(settings | own), nodes)
-                for name, own in _topologies(names or [], dynamic).items()
-            }
+            networks = networks_by_name(names or [], settings, nodes)
             bases = {name: network.base for name, network in networks.items()}
             rates = {name: lambda2(w) for name, w in bases.items()}
-            lines = [
-                f"{name}, {dynamic}: rho = {format_rho(network.rho)}, "
-                f"T of TAD-LoRA = {phase_length(network)}"
-                for name, network in networks.items()
-                if network.is_time_varying
-            ]
-            if dynamic in FINITE_TIME:
-                lines += period_lines(networks[dynamic])
+            lines = time_varying_lines(networks, dynamic)
         with _errors.status("Drawing"):
             save_topologies(bases, rates, output)
     except ValueError as error:
@@ -195,23 +182,6 @@ def topology(  # noqa: PLR0913 - one argument per option
     for line in lines:
         _console.print(line, soft_wrap=True)
     _console.print(f"Picture: {output}", soft_wrap=True)
-
-
-def _topologies(names: list[str], dynamic: str) -> dict[str, dict[str, Value]]:
-    """Map each topology on the command line to its settings."""
-    from flwr_decaf.topology.graphs import TOPOLOGIES
-    from flwr_decaf.topology.time_varying import FINITE_TIME
-
-    if dynamic in FINITE_TIME:  # no base graph
-        return {dynamic: {}}
-    if not names:
-        raise ValueError(
-            f"NAMES must contain a family; got none; choose from {', '.join(TOPOLOGIES)}"
-        )
-    return {
-        name: {"topology.file" if name.endswith(".json") else "topology.name": name}
-        for name in names
-    }
 
 
 @app.command("list")

@@ -68,7 +68,7 @@ class Pixels:
 
     def encode(self, images: Sequence[Image.Image]) -> list[bytes]:
         """Resize and crop images, and return one byte per value, in the order of ``shape``."""
-        return [x.tobytes() for x in _resized(self.processor, [in_colour(i) for i in images])]
+        return [x.tobytes() for x in _resized(self.processor, [to_rgb(i) for i in images])]
 
     def batch(self, rows: Sequence[Row]) -> Tensor:
         """Stack and normalize encoded rows: (rows, channels, height, width) in fp32."""
@@ -90,7 +90,7 @@ def _resized(processor: Any, images: list[Image.Image]) -> np.ndarray:
     return np.asarray(resized["pixel_values"]).round().clip(0, 255).astype(np.uint8)
 
 
-def in_colour(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image to RGB: transparency on white, grey as three equal channels."""
     if image.mode == "P" or "A" in image.mode:
         layer = image.convert("RGBA")

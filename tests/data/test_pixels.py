@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from transformers import BitImageProcessorPil, CLIPImageProcessorPil
 
-from flwr_decaf.data.pixels import Pixels, image_processor, in_colour
+from flwr_decaf.data.pixels import Pixels, image_processor, to_rgb
 from flwr_decaf.data.sources import resolve_path
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
@@ -65,11 +65,11 @@ def test_a_processor_that_keeps_aspect_ratios_is_rejected():
 
 
 def test_grey_and_transparent_images():
-    grey = in_colour(picture(mode="L"))
+    grey = to_rgb(picture(mode="L"))
     assert grey.mode == "RGB"
     assert np.asarray(grey)[..., 0].tolist() == np.asarray(picture(mode="L")).tolist()
     clear = Image.new("RGBA", (2, 1), (10, 20, 30, 255))
     clear.putpixel((1, 0), (10, 20, 30, 0))
-    assert np.asarray(in_colour(clear)).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+    assert np.asarray(to_rgb(clear)).tolist() == [[[10, 20, 30], [255, 255, 255]]]
     palette = clear.convert("P")
-    assert in_colour(palette).mode == "RGB"
+    assert to_rgb(palette).mode == "RGB"

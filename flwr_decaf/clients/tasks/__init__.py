@@ -1,1 +1,1 @@
-"""Tasks: what a model, its batches and its scores are, one file a task."""
+"""Tasks: a model, its batches and its scores, one file per task."""

@@ -1,7 +1,7 @@
-"""Causal language models with LoRA: the loss is on the response alone.
+"""Causal language models with LoRA: only the tokens of the response have a loss.
 
-Where the response is the row's class, ``data.response = "{label}"``, a scored row's guess is the
-class whose name the model finds the likeliest response: the sum of log p over its tokens.
+If the response is the class of the row, ``data.response = "{label}"``, the predicted class is the
+one whose name is the most likely response: the largest sum of log p over its tokens.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from flwr_decaf.data.sources import load_rows
 if TYPE_CHECKING:
     from flwr_decaf.config import Data, Lora, Model
 
-_IGNORED = -100  # a target that transformers leave out of the loss
+_IGNORED = -100  # a target that transformers exclude from the loss
 Collate = Callable[[list[Row]], Batch]
 
 
 def build(model: Model, lora: Lora, data: Data) -> Task:
-    """Load the base, add LoRA, and say how rows become prompts and responses.
+    """Load the base and add LoRA; rows are encoded as prompts and responses.
 
     Raises
     ------
@@ -64,13 +64,13 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
 
 
 def _check_causal(model: Model, tokenizer: Any, base: Any) -> None:
-    # Encoders have the flag, and transformers makes language models of them that see all tokens.
+    # Encoders have this flag; transformers would load them as language models without a mask.
     encoder = hasattr(base.config, "is_decoder") and not base.config.is_decoder
     if encoder or tokenizer.eos_token is None:
         raise ValueError(
             "model.name must be a causal language model with model.task = causal-lm; got "
-            f"{model.name!r}, a {base.config.model_type} encoder or without an end token; name e.g."
-            " a Llama, Qwen or GPT model"
+            f"{model.name!r}, a {base.config.model_type} encoder or without an end token; use e.g. "
+            "a Llama, Qwen or GPT model"
         )
 
 
@@ -82,8 +82,8 @@ def _tokenizer(
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         rows = (dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True))
         prompts, responses = zip(*(dialogue.encode(row, room) for row in rows), strict=True)
-        told = {"label": batch["label"]} if choices else {}
-        return {"prompt": list(prompts), "response": list(responses), **told}
+        labels = {"label": batch["label"]} if choices else {}
+        return {"prompt": list(prompts), "response": list(responses), **labels}
 
     return tokenize
 
@@ -118,23 +118,24 @@ def _tally(
 ) -> Sums:
     tokens = sum(len(row["response"]) for row in rows)
     if not choices:
-        surprise = _surprise(model, to_device(collate(rows), device))
-        return {"surprise": float(surprise.sum()), "tokens": tokens}
-    # One class at a time: the logits of a vocabulary take memory.
-    tried = (collate([row | {"response": choice} for row in rows]) for choice in choices)
-    each = torch.stack([_surprise(model, to_device(batch, device)) for batch in tried])
+        nll = _negative_log_likelihood(model, to_device(collate(rows), device))
+        return {"nll": float(nll.sum()), "tokens": tokens}
+    # One class at a time, since the logits over a vocabulary take much memory.
+    batches = (collate([row | {"response": choice} for row in rows]) for choice in choices)
+    each = torch.stack(
+        [_negative_log_likelihood(model, to_device(batch, device)) for batch in batches]
+    )
     truths = [row["label"] for row in rows]
-    said = float(each[truths, range(len(rows))].sum())
-    return {
-        "surprise": said, "tokens": tokens, **count_guesses(each.argmin(dim=0).tolist(), truths)
-    }  # fmt: skip
+    nll = each[truths, range(len(rows))]
+    guesses = count_guesses(each.argmin(dim=0).tolist(), truths)
+    return {"nll": float(nll.sum()), "tokens": tokens, **guesses}
 
 
-def _surprise(model: PeftModel, batch: Batch) -> Tensor:
-    """Sum up -log p over the tokens of each row's response: shape (rows,)."""
+def _negative_log_likelihood(model: PeftModel, batch: Batch) -> Tensor:
+    """Sum -log p over the tokens of each row's response: shape (rows,)."""
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     targets = batch["labels"][:, 1:]
-    told = targets != _IGNORED  # of the whole logits a copy in fp32 would take the most memory
-    each = cross_entropy(logits[:, :-1][told].float(), targets[told], reduction="none")
-    rows = told.nonzero()[:, 0]
+    scored = targets != _IGNORED  # a copy of all logits in fp32 would take the most memory
+    each = cross_entropy(logits[:, :-1][scored].float(), targets[scored], reduction="none")
+    rows = scored.nonzero()[:, 0]
     return torch.zeros(len(targets), device=each.device).index_add(0, rows, each)

@@ -1,9 +1,9 @@
-"""CLIP and models of its shape with LoRA: an image encoder, a text encoder, one space.
+"""CLIP and similar models with LoRA: an image and a text encoder with a common feature space.
 
-``model.objective = classification``: a picture's class is the one whose prompts are nearest,
+``model.objective = classification``: the class of an image is the one with the nearest prompts,
 logits = logit scale x cosine(image features, features of the class's prompts, averaged over the
-templates), as DeCAF's vision-language runs (arXiv 2505.21382). ``contrastive``: pictures and their
-captions find each other in a batch, the symmetric loss of CLIP (arXiv 2103.00020).
+templates), as in DeCAF's vision-language runs (arXiv 2505.21382). ``contrastive``: CLIP's symmetric
+loss, by which images and captions of a batch are matched (arXiv 2103.00020).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transformers import AutoModel, AutoTokenizer
 from flwr_decaf.clients.models.hardware import to_device
 from flwr_decaf.clients.models.pretrained import add_adapter, fingerprint, load_pretrained
 from flwr_decaf.clients.tasks.contract import Batch, Task
-from flwr_decaf.clients.tasks.pictures import Pictures, picture_labels
+from flwr_decaf.clients.tasks.images import ImageBatches, image_labels
 from flwr_decaf.clients.tasks.scores import Sums, clip_scores, count_guesses
 from flwr_decaf.clients.tasks.texts import FixedTexts, text_features, unit_features
 from flwr_decaf.data.encoding import Row, encoded
@@ -34,24 +34,24 @@ _PROMPT = "a photo of a {label}"
 
 
 class Clip:
-    """How pictures, their classes and their captions become batches, losses and scores.
+    """Encodes images with their classes and captions, and computes losses and scores.
 
     Parameters
     ----------
     model, data : config.Model, config.Data
         Settings.
     tokenizer, processor
-        The model's own.
+        The model's own tokenizer and image processor.
     """
 
     def __init__(self, model: Model, data: Data, tokenizer: Any, processor: Any) -> None:
         self.data, self.tokenizer = data, tokenizer
-        self.pictures = Pictures(processor, model.name, data)
+        self.images = ImageBatches(processor, model.name, data)
         self.contrastive = model.objective == "contrastive"
-        self.labels = picture_labels(data, model.task)
+        self.labels = image_labels(data, model.task)
         self.classes = self._fixed(prompts_of(self.labels, data.prompt))
         if self.contrastive:
-            # Of the whole test: which rows of it are scored depends on the seed, the task does not.
+            # All rows of the test split: those evaluated depend on the seed, but the task must not.
             every = load_rows(replace(data, max_test_samples=0), seed=0)["test"]
             require_columns("data.text-column", [data.text_column], every, data)
             captions = sorted(set(every[data.text_column]))
@@ -62,8 +62,8 @@ class Clip:
         return FixedTexts(texts, self.tokenizer, self.data.max_length)
 
     def encode(self, batch: dict[str, list[Any]]) -> dict[str, Any]:
-        """Make columns ready: pixels, tokens, and a caption's number among those of the test."""
-        made = self.pictures.encode(batch)
+        """Encode columns as pixels, tokens, and each caption's number among those of the test."""
+        made = self.images.encode(batch)
         if not self.contrastive:
             return made
         texts = batch[self.data.text_column]
@@ -72,8 +72,8 @@ class Clip:
         return made | {"input_ids": tokens["input_ids"], "caption": caption}
 
     def collate(self, rows: list[Row]) -> Batch:
-        """Put encoded rows into a batch."""
-        batch = self.pictures.collate(rows)
+        """Collate encoded rows to a batch."""
+        batch = self.images.collate(rows)
         if not self.contrastive:
             return batch
         texts = self.tokenizer.pad(
@@ -93,7 +93,7 @@ class Clip:
         return (cross_entropy(each, own) + cross_entropy(each.T, own)) / 2
 
     def tally(self, model: PeftModel, rows: list[Row], device: torch.device) -> Sums:
-        """Count guessed classes, and pictures whose caption is among the nearest."""
+        """Count the predicted classes, and the images whose caption is among the nearest."""
         batch = to_device(self.collate(rows), device)
         images = image_features(model, batch)
         each = logits(model, images, self.classes.features(model))
@@ -102,21 +102,21 @@ class Clip:
         return sums | (self._retrieved(model, images, batch) if self.contrastive else {})
 
     def _retrieved(self, model: PeftModel, images: Tensor, batch: Batch) -> Sums:
-        asked = batch["caption"] >= 0  # those of a node's own test are not among the test's
-        each, own = images[asked] @ self.captions.features(model).T, batch["caption"][asked]
+        known = batch["caption"] >= 0  # captions of a node's local test may not be in the test
+        each, own = images[known] @ self.captions.features(model).T, batch["caption"][known]
         nearer = (each > each.gather(1, own[:, None])).sum(dim=1)
         found = {f"within {k}": float((nearer < k).sum()) for k in (1, 5)}
-        return {"asked": float(asked.sum()), **found}
+        return {"queries": float(known.sum()), **found}
 
 
 def build(model: Model, lora: Lora, data: Data) -> Task:
-    """Load the base, add LoRA to one or both encoders, and say how rows become batches.
+    """Load the base and add LoRA to one or both encoders.
 
     Raises
     ------
     ValueError
-        If the model cannot be loaded or is not of CLIP's shape, ``lora.target-modules`` matches
-        none of its layers, or the data lack the columns.
+        If the model cannot be loaded or is not a CLIP model, ``lora.target-modules`` matches none
+        of its layers, or the data lack the columns.
     """
     tokenizer, processor, base = load_pretrained(
         model, AutoModel, readers=(AutoTokenizer.from_pretrained, image_processor)
@@ -124,14 +124,14 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
     if not all(hasattr(base, name) for name in ("text_projection", "visual_projection")):
         raise ValueError(
             "model.name must be a CLIP model with model.task = clip; got "
-            f"{model.name!r}, a {type(base).__name__}; name e.g. openai/clip-vit-base-patch16"
+            f"{model.name!r}, a {type(base).__name__}; use e.g. openai/clip-vit-base-patch16"
         )
     clip = Clip(model, data, tokenizer, processor)
-    settings = (fingerprint(tokenizer), *clip.pictures.settings, *_captions(clip))
+    settings = (fingerprint(tokenizer), *clip.images.settings, *_captions(clip))
     return Task(
         model=add_adapter(base, lora),
         encode=lambda rows: encoded(rows, clip.encode, *settings),
-        collate=lambda rows: clip.pictures.augmented(clip.collate(rows)),
+        collate=lambda rows: clip.images.augmented(clip.collate(rows)),
         length=lambda rows: [1] * len(rows),
         tally=clip.tally,
         scores=clip_scores,
@@ -141,25 +141,30 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
 
 
 def prompts_of(labels: list[str], templates: str) -> list[list[str]]:
-    """Write each class's prompts.
+    """Fill the prompt templates with the name of each class.
 
     Parameters
     ----------
     labels : list of str
-        Names of the classes; underscores become spaces.
+        Names of the classes; underscores are replaced by spaces.
     templates : str
-        ``data.prompt``: one or several, separated by ``|``; empty takes CLIP's own.
+        ``data.prompt``: one or more templates, separated by ``|``; if empty, CLIP's own.
+
+    Returns
+    -------
+    list of list of str
+        The prompts of each class.
 
     Raises
     ------
     ValueError
-        If a template has no ``{label}`` in it, or other fields.
+        If a template lacks ``{label}``, or has other fields.
     """
     written = [template.strip() for template in (templates or _PROMPT).split("|")]
     for template in written:
         if "{" in template.replace("{label}", "") or "{label}" not in template:
             raise ValueError(
-                "data.prompt must hold {label} and no other field with model.task = clip; got "
+                "data.prompt must contain {label} and no other field with model.task = clip; got "
                 f"{template!r}; write e.g. 'a photo of a {{label}}'"
             )
     names = [label.replace("_", " ") for label in labels]
@@ -167,19 +172,19 @@ def prompts_of(labels: list[str], templates: str) -> list[list[str]]:
 
 
 def image_features(model: PeftModel, batch: Batch) -> Tensor:
-    """Encode a batch of pictures: (rows, width), of norm 1."""
+    """Encode a batch of images: (rows, width), of norm 1."""
     output = model.get_image_features(pixel_values=batch["pixel_values"])
     return unit_features(output)
 
 
 def logits(model: PeftModel, images: Tensor, texts: Tensor) -> Tensor:
-    """Compare pictures with texts: logit scale x cosine, (pictures, texts)."""
+    """Compare images with texts: logit scale x cosine, (images, texts)."""
     scale: Tensor = model.get_base_model().logit_scale.exp()
     return scale * images @ texts.T
 
 
 def _captions(clip: Clip) -> tuple[object, ...]:
-    """Name all that decides how captions are encoded."""
+    """List everything that the encoding of captions depends on."""
     if not clip.contrastive:
         return ()
     return clip.data.text_column, clip.data.max_length, tuple(clip.number)

@@ -1,4 +1,4 @@
-"""Image classification with networks that train whole and from scratch: what DIMAT is for."""
+"""Image classification with networks that are trained completely and from scratch, for DIMAT."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 from flwr_decaf.clients.models.networks import NETWORKS
 from flwr_decaf.clients.tasks.contract import Task
-from flwr_decaf.clients.tasks.pictures import Pictures, classification, picture_labels
+from flwr_decaf.clients.tasks.images import ImageBatches, classification, image_labels
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Data, Lora, Model
 
-_CHANNELS = 3  # grey pictures have three alike
-_WIDTHS = {"resnet-20": 16, "mlp": 256}  # as published; 64 for all others
+_CHANNELS = 3  # the three channels of a grey image are equal
+_WIDTHS = {"resnet-20": 16, "mlp": 256}  # by default 64, as published
 
 
 class CnnConfig(PreTrainedConfig):  # type: ignore[misc]
-    """What a network of ``NETWORKS`` is built from."""
+    """The configuration of a network of ``NETWORKS``."""
 
     model_type = "flwr-decaf-cnn"
 
@@ -58,7 +58,7 @@ class CnnForImageClassification(PreTrainedModel):  # type: ignore[misc]
     def forward(
         self, pixel_values: Tensor, labels: Tensor | None = None
     ) -> ImageClassifierOutputWithNoAttention:
-        """Compute logits, and the loss where labels are given."""
+        """Compute the logits, and the loss if labels are given."""
         logits = self.network(pixel_values)
         loss = None if labels is None else cross_entropy(logits, labels)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
@@ -98,7 +98,7 @@ MODELS: dict[str, Callable[..., PreTrainedModel]] = {
 
 
 def build(model: Model, lora: Lora, data: Data) -> Task:
-    """Build a network with random weights, and say how pictures become batches.
+    """Build a network with random weights; rows are encoded as pixels.
 
     Raises
     ------
@@ -106,18 +106,18 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
         If there is no such network, or the data lack the columns.
     """
     _check(model)
-    labels = picture_labels(data, model.task)
+    labels = image_labels(data, model.task)
     side = {"height": data.image_size, "width": data.image_size}
-    processor = ViTImageProcessorPil(size=side)  # resizes, and brings bytes to -1 .. 1
+    processor = ViTImageProcessorPil(size=side)  # resizes images, and scales bytes to -1 .. 1
     network = MODELS[model.name](model, data, num_labels=len(labels))
-    return classification(network, Pictures(processor, model.name, data), labels)
+    return classification(network, ImageBatches(processor, model.name, data), labels)
 
 
 def _check(model: Model) -> None:
     if model.name not in MODELS:
         raise ValueError(
             f"model.name must be one of {', '.join(MODELS)} with model.task = cnn; got "
-            f"{model.name!r}; take one of these"
+            f"{model.name!r}; choose one of these"
         )
     for key, value, needed in (
         ("quantization", model.quantization, "none"),
@@ -125,6 +125,6 @@ def _check(model: Model) -> None:
     ):
         if value != needed:
             raise ValueError(
-                f"model.{key} must be {needed} with model.task = cnn, whose whole model trains; "
-                f"got {value!r}; see train.precision"
+                f"model.{key} must be {needed} with model.task = cnn, which trains whole models; "
+                f"got {value!r}; use train.precision instead"
             )

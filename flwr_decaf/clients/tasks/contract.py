@@ -1,7 +1,7 @@
-"""What every task is: a model, its batches and its scores.
+"""The interface of a task: a model, its batches and its scores.
 
-Adding one: a file beside this one with a function ``build(model, lora, data) -> Task``, and a
-line in ``registries.TASKS``.
+To add a task, write a file in this folder with a function ``build(model, lora, data) -> Task``, and
+a line in ``registries.TASKS``.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ def _own_loss(model: PeftModel, batch: Batch) -> Tensor:
 
 @dataclass(frozen=True)
 class Task:
-    """A model with its adapter, and the way from rows to batches to scores.
+    """A model with its adapter, and the functions from rows to batches to scores.
 
     Attributes
     ----------
     model : PeftModel
         Frozen base with a trainable adapter.
     encode : callable
-        Rows as loaded -> rows that ``collate`` takes.
+        Rows as loaded -> encoded rows.
     collate : callable
-        A list of encoded rows -> one batch, padded.
+        A list of encoded rows -> a padded batch.
     length : callable
-        Encoded rows -> a number for each, by which to sort them into batches of like length.
+        Encoded rows -> the length of each, by which they are sorted into batches of similar length.
     tally : callable
-        (model, some encoded rows, device) -> sums over these rows, to be added up over all.
+        (model, some encoded rows, device) -> sums over these rows, which are added up over all.
     scores : callable
-        Such sums -> scores by name; ``accuracy`` or ``perplexity`` among them.
+        Total sums -> scores by name, including ``accuracy`` or ``perplexity``.
     labels : tuple of str
-        Names of the classes, by number; empty where there are none.
+        Names of the classes, by number; by default empty, if there are none.
     loss : callable
-        (model, batch) -> the training loss; the model's own unless given.
+        (model, batch) -> the training loss; by default the model's own.
     """
 
     model: PeftModel

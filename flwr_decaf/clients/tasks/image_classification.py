@@ -8,7 +8,7 @@ from transformers import AutoModelForImageClassification
 
 from flwr_decaf.clients.models.pretrained import add_adapter, head_options, load_pretrained
 from flwr_decaf.clients.tasks.contract import Task
-from flwr_decaf.clients.tasks.pictures import Pictures, classification, picture_labels
+from flwr_decaf.clients.tasks.images import ImageBatches, classification, image_labels
 from flwr_decaf.data.pixels import image_processor
 
 if TYPE_CHECKING:
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 
 def build(model: Model, lora: Lora, data: Data) -> Task:
-    """Load the base, add LoRA and a head, and say how pictures become batches.
-
-    The head is new and trains with the adapter.
+    """Load the base, and add LoRA and a new head, which is trained with the adapter.
 
     Raises
     ------
@@ -26,13 +24,13 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
         If the model cannot be loaded, ``lora.target-modules`` matches none of its layers, or the
         data lack the columns.
     """
-    labels = picture_labels(data, model.task)
+    labels = image_labels(data, model.task)
     processor, base = load_pretrained(
         model,
         AutoModelForImageClassification,
         readers=(image_processor,),
-        ignore_mismatched_sizes=True,  # the head of a model that knows other classes
+        ignore_mismatched_sizes=True,  # the base may have a head for other classes
         **head_options(labels),
     )
     adapted = add_adapter(base, lora, head="classifier")
-    return classification(adapted, Pictures(processor, model.name, data), labels)
+    return classification(adapted, ImageBatches(processor, model.name, data), labels)

@@ -1,4 +1,4 @@
-"""Scores of a model, from sums that batches of any size add up to."""
+"""Scores of a model, computed from sums over batches of any size."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 Sums = dict[str, float]
-_LARGEST = 700.0  # its exponential is still a float
+_LARGEST = 700.0  # the largest loss whose exponential is finite, about
 
 
 def add_up(parts: Iterable[Sums]) -> Sums:
-    """Add sums up, name by name."""
+    """Add up sums by name."""
     total: Sums = {}
     for part in parts:
         for name, value in part.items():
@@ -20,7 +20,7 @@ def add_up(parts: Iterable[Sums]) -> Sums:
 
 
 def count_guesses(guesses: Sequence[int], truths: Sequence[int]) -> Sums:
-    """Count rows, and for each class how often it was guessed, true, and both."""
+    """Count the rows, and how often each class was predicted, was true, and was both."""
     hits = (guess for guess, truth in zip(guesses, truths, strict=True) if guess == truth)
     counts = {"guessed": Counter(guesses), "true": Counter(truths), "hit": Counter(hits)}
     each = {f"{kind} {c}": float(n) for kind, count in counts.items() for c, n in count.items()}
@@ -33,8 +33,8 @@ def classification_scores(sums: Sums) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        ``accuracy``; ``f1``, the unweighted mean over the classes (those guessed or true) of
-        2 hit / (guessed + true), scikit-learn's macro F1; ``loss``, if it was summed up.
+        ``accuracy``; ``f1``, the unweighted mean of 2 hit / (guessed + true) over all classes that
+        were predicted or true, as scikit-learn's macro F1; ``loss``, if ``sums`` has it.
     """
     classes = {name.split()[1] for name in sums if name.startswith(("guessed ", "true "))}
     hits = {c: sums.get(f"hit {c}", 0) for c in classes}
@@ -49,35 +49,37 @@ def language_scores(sums: Sums) -> dict[str, float]:
     Parameters
     ----------
     sums : Sums
-        ``tokens``, how many were predicted, and ``surprise``, the sum of their -log p. With
-        ``rows``, the counts of ``count_guesses`` beside.
+        ``tokens``, the number of predicted tokens, and ``nll``, the sum of their -log p; optionally
+        the counts of ``count_guesses``.
 
     Returns
     -------
     dict of str to float
-        ``loss`` = surprise / tokens, in nats, and ``perplexity`` = exp(loss); and the scores of
-        the guesses, if there are any.
+        ``loss`` = nll / tokens, in nats, ``perplexity`` = exp(loss), and the scores of
+        ``classification_scores`` if there are counts.
     """
-    loss = sums["surprise"] / sums["tokens"]
+    loss = sums["nll"] / sums["tokens"]
     guesses = classification_scores(sums) if "rows" in sums else {}
     perplexity = math.exp(loss) if loss < _LARGEST else math.inf
     return {**guesses, "loss": loss, "perplexity": perplexity}
 
 
 def clip_scores(sums: Sums) -> dict[str, float]:
-    """Turn the counts of ``count_guesses`` into scores, and those of captions if there are any.
+    """Turn the counts of ``count_guesses``, and those of retrieved captions, into scores.
 
     Parameters
     ----------
     sums : Sums
-        ``asked``, the pictures whose caption was looked for, ``within 1`` and ``within 5``, those
-        whose caption was the nearest, or among the five nearest.
+        The counts of ``count_guesses``; optionally ``queries``, the number of images whose caption
+        was retrieved, and ``within 1`` and ``within 5``, how many of them have their caption
+        nearest, or among the five nearest.
 
     Returns
     -------
     dict of str to float
-        Scores of the guesses, ``recall-at-1`` and ``recall-at-5``.
+        The scores of ``classification_scores``; ``recall-at-1`` and ``recall-at-5`` if there are
+        queries.
     """
-    asked = sums.get("asked", 0)
-    recalls = {f"recall-at-{k}": sums[f"within {k}"] / asked for k in (1, 5)} if asked else {}
+    queries = sums.get("queries", 0)
+    recalls = {f"recall-at-{k}": sums[f"within {k}"] / queries for k in (1, 5)} if queries else {}
     return classification_scores(sums) | recalls

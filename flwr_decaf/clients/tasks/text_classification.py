@@ -1,4 +1,4 @@
-"""Text classification: an encoder with LoRA and a classification head, by transformers and PEFT."""
+"""Text classification: an encoder with LoRA and a classification head."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 
 
 def build(model: Model, lora: Lora, data: Data) -> Task:
-    """Load the base, add LoRA and a head, and say how texts become batches.
+    """Load the base, and add LoRA and a new head, which is trained with the adapter.
 
-    The head is new and trains with the adapter. ``data.text_column`` may name two columns, whose
-    texts are encoded as a pair.
+    ``data.text_column`` can name two columns, whose texts are encoded as a pair.
 
     Raises
     ------

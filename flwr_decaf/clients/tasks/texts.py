@@ -1,4 +1,4 @@
-"""Features of texts that stay the same over a run, as those of class prompts."""
+"""Features of texts that are fixed during a run, such as class prompts."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ def text_features(model: PeftModel, batch: Batch) -> Tensor:
 
 
 def unit_features(output: Any) -> Tensor:
-    """Take the features out of what CLIP's encoders return: (rows, width), of norm 1.
+    """Extract the features from the output of a CLIP encoder: (rows, width), of norm 1.
 
-    In fp32, whatever the base's dtype: a logit scale of 100 makes much of their rounding.
+    They are in fp32, whatever the base's dtype, since a logit scale of 100 amplifies rounding.
     """
     return normalize(getattr(output, "pooler_output", output).float(), dim=-1)
 
 
 class FixedTexts:
-    """Texts whose features are computed again only when the text encoder has changed.
+    """Texts whose features are recomputed only when the text encoder has changed.
 
-    Where it trains that is once in every step, for all texts at once and with a gradient; where it
-    does not, once for all steps, and once for all batches of an evaluation.
+    If the text encoder is trained, this is once per step, for all texts and with gradients;
+    otherwise, once for all steps. In an evaluation, it is once for all batches.
 
     Parameters
     ----------
     texts : sequence of sequence of str
-        For each class (or caption) its texts; the features of a class are their normalized mean.
+        The texts of each class (or caption), whose features are the normalized mean of theirs.
     tokenizer : PreTrainedTokenizer
         The model's own.
     max_length : int
-        Tokens to keep of each text.
+        Number of tokens to which each text is truncated.
     """
 
     def __init__(self, texts: Sequence[Sequence[str]], tokenizer: Any, max_length: int) -> None:
@@ -61,20 +61,20 @@ class FixedTexts:
                 every, padding=True, truncation=True, max_length=max_length, return_tensors="pt"
             )
         )
-        self._known: tuple[tuple[object, ...], Tensor] | None = None
+        self._cached: tuple[tuple[object, ...], Tensor] | None = None
 
     def features(self, model: PeftModel) -> Tensor:
-        """Compute features of norm 1: (classes, width)."""
+        """Return the features of all classes, of norm 1: (classes, width)."""
         side = text_side(model)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in side):
             return self._compute(model)
-        # A tensor counts the changes that are made to it in place: optimizer steps, and copies.
+        # A tensor counts its in-place modifications: optimizer steps and copies.
         state = (side[0].device, torch.is_autocast_enabled(side[0].device.type))
         version = (*state, *(tensor._version for tensor in side))
-        if self._known is None or self._known[0] != version:
-            with _resting(model), torch.no_grad():
-                self._known = (version, self._compute(model))
-        return self._known[1]
+        if self._cached is None or self._cached[0] != version:
+            with _without_dropout(model), torch.no_grad():
+                self._cached = (version, self._compute(model))
+        return self._cached[1]
 
     def _compute(self, model: PeftModel) -> Tensor:
         batch = to_device(self._batch, text_side(model)[0].device)
@@ -83,8 +83,8 @@ class FixedTexts:
 
 
 @contextmanager
-def _resting(model: PeftModel) -> Iterator[None]:
-    """Without dropout: what is kept must not depend on the step that happened to compute it."""
+def _without_dropout(model: PeftModel) -> Iterator[None]:
+    """Disable dropout, since cached features must not depend on the step that computed them."""
     encoder = model.get_base_model().text_model
     training = encoder.training
     encoder.eval()

@@ -43,7 +43,7 @@ def load(data):
     return task, load_node_data(MODEL, LORA, data, seed=0, node=0, n=2)
 
 
-def test_a_gguf_file_is_converted_once_to_a_model_that_speaks_english():
+def test_a_gguf_file_is_converted_once():
     folder = smollm2_folder()
     written = (folder / "model.safetensors").stat().st_mtime_ns
     assert smollm2_folder() == folder
@@ -58,16 +58,16 @@ def test_a_gguf_file_is_converted_once_to_a_model_that_speaks_english():
     assert tokenizer.decode(following) == " Paris"
 
 
-def test_the_loss_is_on_the_response_alone_and_the_score_is_the_same_in_any_batch():
+def test_only_the_response_has_a_loss_and_batching_does_not_change_the_score():
     task, rows = load(POSTS)
     for row in rows.test:
         batch = task.collate([row])
-        told = batch["labels"][0] != -100
-        assert batch["input_ids"][0, told].tolist() == row["response"]
-        assert not told[: len(row["prompt"])].any()
+        scored = batch["labels"][0] != -100
+        assert batch["input_ids"][0, scored].tolist() == row["response"]
+        assert not scored[: len(row["prompt"])].any()
     together, alone = (evaluate_rows(task, rows.test, Train(batch_size=size)) for size in (6, 1))
     assert together["loss"] == pytest.approx(alone["loss"], rel=1e-4)
-    # By transformers' own loss, a mean over the tokens of one row.
+    # transformers' own loss is a mean over the tokens of one row.
     with torch.no_grad():
         losses = [float(task.model(**task.collate([row])).loss) for row in rows.test]
     tokens = [len(row["response"]) for row in rows.test]
@@ -77,7 +77,7 @@ def test_the_loss_is_on_the_response_alone_and_the_score_is_the_same_in_any_batc
     assert "accuracy" not in together
 
 
-def test_training_lowers_the_perplexity_of_held_out_posts_and_moves_the_adapter_alone():
+def test_training_lowers_the_perplexity_of_held_out_posts_and_changes_only_the_adapter():
     task, rows = load(POSTS)
     before = evaluate_rows(task, rows.test, Train())
     base = {k: p.clone() for k, p in task.model.named_parameters() if not p.requires_grad}
@@ -91,7 +91,7 @@ def test_training_lowers_the_perplexity_of_held_out_posts_and_moves_the_adapter_
     assert all("lora" in name for name in get_adapter(task.model))
 
 
-def test_a_class_is_guessed_by_the_likelihood_of_its_name():
+def test_the_predicted_class_has_the_most_likely_name():
     task, rows = load(GROUPS)
     tokenizer = AutoTokenizer.from_pretrained(smollm2_folder())
     scores = evaluate_rows(task, rows.test, Train(batch_size=4))
@@ -110,7 +110,7 @@ def test_a_class_is_guessed_by_the_likelihood_of_its_name():
     assert set(scores) == {"accuracy", "f1", "loss", "perplexity"}
 
 
-def test_rows_without_classes_can_be_dealt_out_evenly_and_in_no_other_way(tmp_path):
+def test_rows_without_classes_can_only_be_partitioned_iid(tmp_path):
     file = tmp_path / "talks.jsonl"
     turns = [{"role": "user", "content": "2?"}, {"role": "assistant", "content": "3"}]
     file.write_text(12 * (json.dumps({"messages": turns}) + "\n"))
@@ -122,12 +122,12 @@ def test_rows_without_classes_can_be_dealt_out_evenly_and_in_no_other_way(tmp_pa
         load(replace(data, partitioner="dirichlet"))
 
 
-def test_an_encoder_is_refused():
+def test_an_encoder_is_rejected():
     with pytest.raises(ValueError, match=r"must be a causal language model .*a bert encoder"):
         load_task(Model(task="causal-lm"), LORA, POSTS)
 
 
-def test_a_gguf_file_that_is_not_there_is_refused():
+def test_a_missing_gguf_file_is_rejected():
     with pytest.raises(ValueError, match=r"model.name must be .*a GGUF file.*no/such.gguf"):
         load_task(Model(name="no/such.gguf", task="causal-lm"), LORA, POSTS)
 
@@ -139,7 +139,7 @@ def test_a_gguf_file_that_is_not_there_is_refused():
         ([{"from": "human", "value": "2?"}], r"rows that model.task = causal-lm can .*KeyError"),
     ],
 )
-def test_rows_that_cannot_be_encoded_are_refused_before_the_start(tmp_path, turns, complaint):
+def test_rows_that_cannot_be_encoded_are_rejected_before_the_start(tmp_path, turns, complaint):
     file = tmp_path / "talks.jsonl"
     file.write_text(12 * (json.dumps({"messages": turns}) + "\n"))
     data = Data(name=str(file), messages_column="messages", label_column="", partitioner="iid")

@@ -71,7 +71,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Pictures of three colours with captions."""
+    """Images of three colours with captions."""
     folder = tmp_path_factory.mktemp("colours")
     features = Features(image=Image(), label=Value("string"), text=Value("string"))
     for split, n in (("train", 24), ("test", 9)):
@@ -106,7 +106,7 @@ def encoded(task, pictures):
 
 
 def gradients(task, rows):
-    """Say which encoders' B get a gradient; A's is 0 at the start, where B is 0."""
+    """Return the encoders whose B gets a gradient; A's is 0 at the start, where B is 0."""
     freeze_factors(task.model, "AB")
     task.model.zero_grad()
     batch = task.collate([rows[i] for i in range(6)])
@@ -120,7 +120,7 @@ def gradients(task, rows):
 
 class TestLosses:
     @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
-    def test_half_precision_bases_train_and_score_nearly_as_single_precision(
+    def test_half_precision_bases_give_nearly_the_same_loss_and_scores(
         self, folder, pictures, dtype
     ):
         losses = []
@@ -164,8 +164,8 @@ class TestLosses:
             assert torch.allclose(task.loss(model, batch), output.loss, atol=1e-5)
 
 
-class TestWhatTrains:
-    """Defect 2 of others: text features under no_grad, so that the text side never trains."""
+class TestTrainableEncoders:
+    """Known defect 2: text features under no_grad, so that the text encoder is never trained."""
 
     @pytest.mark.parametrize("objective", ["classification", "contrastive"])
     def test_both_encoders_get_gradients(self, folder, pictures, objective):
@@ -182,7 +182,7 @@ class TestWhatTrains:
 
 class TestTexts:
     def calls(self, task, monkeypatch):
-        """Count the texts that the text encoder sees, call by call."""
+        """Record the number of texts in each call of the text encoder."""
         seen, model = [], task.model.get_base_model()
         encode = model.get_text_features
 
@@ -193,7 +193,7 @@ class TestTexts:
         monkeypatch.setattr(model, "get_text_features", counted)
         return seen
 
-    def test_classes_are_encoded_once_a_step_where_they_train(self, folder, pictures, monkeypatch):
+    def test_classes_are_encoded_once_per_step_if_trained(self, folder, pictures, monkeypatch):
         task = build(folder, pictures)
         seen, rows = self.calls(task, monkeypatch), encoded(task, pictures)
         train_locally(task, rows, Train(local_steps=3, batch_size=8), "AB", seed=0)
@@ -201,9 +201,7 @@ class TestTexts:
         evaluate_rows(task, rows, Train(batch_size=5))
         assert seen == [3, 3, 3, 3]  # once for all five batches
 
-    def test_classes_are_encoded_once_for_all_where_they_do_not(
-        self, folder, pictures, monkeypatch
-    ):
+    def test_classes_are_encoded_once_if_frozen(self, folder, pictures, monkeypatch):
         task = build(folder, pictures, lora={"encoder": "vision"})
         seen, rows = self.calls(task, monkeypatch), encoded(task, pictures)
         for seed in (0, 1):
@@ -211,7 +209,7 @@ class TestTexts:
             evaluate_rows(task, rows, Train(batch_size=5))
         assert seen == [3]
 
-    def test_another_adapter_is_another_set_of_features(self, folder, pictures):
+    def test_features_are_recomputed_for_another_adapter(self, folder, pictures):
         task = build(folder, pictures)
         rows = encoded(task, pictures)
         before = evaluate_rows(task, rows, Train())
@@ -242,7 +240,7 @@ def test_retrieval_by_hand(folder, pictures):
         "a green thing",
         "a blue thing",
     ]
-    assert (sums["asked"], sums["within 1"], sums["within 5"]) == (6, right, 6)
+    assert (sums["queries"], sums["within 1"], sums["within 5"]) == (6, right, 6)
     scores = task.scores(sums)
     assert scores["recall-at-1"] == right / 6
     assert {"accuracy", "f1", "loss", "recall-at-5"} <= scores.keys()
@@ -261,22 +259,22 @@ def test_prompts():
 
 
 @pytest.mark.parametrize("prompt", ["a photo", "a {label} in {place}", "{label} | a photo"])
-def test_a_prompt_without_the_class_is_refused(folder, pictures, prompt):
-    with pytest.raises(ValueError, match=r"data\.prompt must hold \{label\} and no other field"):
+def test_a_prompt_without_the_class_is_rejected(folder, pictures, prompt):
+    with pytest.raises(ValueError, match=r"data\.prompt must contain \{label\} and no other field"):
         build(folder, pictures, data={"prompt": prompt})
 
 
-def test_a_model_of_another_kind_is_refused(folder, pictures, tmp_path):
+def test_a_model_of_another_kind_is_rejected(folder, pictures, tmp_path):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     BertModel(BertConfig(vocab_size=20, intermediate_size=8, **size)).save_pretrained(tmp_path)
     with pytest.raises(
-        ValueError, match=r"model\.name must be a CLIP model.*a BertModel; name e\.g"
+        ValueError, match=r"model\.name must be a CLIP model.*a BertModel; use e\.g"
     ):
         build(str(tmp_path), pictures)
 
 
-def test_the_objective_is_for_clip_alone():
+def test_the_objective_is_only_for_clip():
     with pytest.raises(
         ValueError, match=r"model\.objective must be classification with model\.task"
     ):

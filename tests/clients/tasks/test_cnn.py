@@ -23,7 +23,7 @@ def cnn(name="resnet-20", width=4, **options):
 
 @pytest.mark.parametrize("name", MODELS)
 class TestEveryNetwork:
-    def test_trains_on_real_pictures_and_its_state_is_the_whole_model(self, name):
+    def test_trains_on_real_images_and_its_state_is_the_whole_model(self, name):
         model = cnn(name)
         task, rows = load_task(model, Lora(), DATA), load_node_data(model, Lora(), DATA, 0, 0, 2)
         before = initialize_adapter(task.model, seed=0)
@@ -48,7 +48,7 @@ class TestEveryNetwork:
         assert all(torch.equal(same[key], x) for key, x in own.items())
 
 
-def test_the_numbers_of_parameters_are_the_published_ones():
+def test_the_numbers_of_parameters_are_as_published():
     def count(name, width):
         model = load_task(cnn(name, width), Lora(), DATA).model
         return sum(p.numel() for p in model.parameters())
@@ -66,7 +66,7 @@ def test_the_numbers_of_parameters_are_the_published_ones():
     assert count("vgg-16", 0) == 14_714_688 + 2 * 4_224 + 5_130  # torchvision's with batch-norm
 
 
-def test_the_start_depends_on_the_seed_alone():
+def test_the_initial_values_depend_only_on_the_seed():
     task = load_task(cnn(), Lora(), DATA)
     first, other = initialize_adapter(task.model, seed=0), initialize_adapter(task.model, seed=1)
     again = initialize_adapter(task.model, seed=0)
@@ -96,12 +96,12 @@ def test_a_saved_model_computes_the_same(name, kind, tmp_path):
         (cnn(dtype="bf16"), "model.dtype must be fp32 with model.task = cnn"),
     ],
 )
-def test_what_cannot_be_is_refused(model, complaint):
+def test_invalid_settings_are_rejected(model, complaint):
     with pytest.raises(ValueError, match=complaint):
         load_task(model, Lora(), DATA)
 
 
-def test_a_node_without_rows_is_refused():
+def test_a_node_without_rows_is_rejected():
     task, rows = load_task(cnn(), Lora(), DATA), load_node_data(cnn(), Lora(), DATA, 0, 0, 2)
     with pytest.raises(ValueError, match="got no rows"):
         matching_on(task, rows.train.select([]), Dimat(), seed=0)

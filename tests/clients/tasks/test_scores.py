@@ -18,7 +18,7 @@ GUESSES = [0, 1, 1, 2, 0, 3, 4, 4]
 
 
 @pytest.mark.parametrize("cuts", [[], [1], [3, 5], list(range(1, 8))])
-def test_accuracy_and_f1_are_scikit_learn_s_however_the_batches_are_cut(cuts):
+def test_accuracy_and_f1_agree_with_scikit_learn_for_any_batches(cuts):
     bounds = [0, *cuts, len(TRUTHS)]
     parts = [count_guesses(GUESSES[a:b], TRUTHS[a:b]) for a, b in pairwise(bounds)]
     scores = classification_scores(add_up(parts))
@@ -26,11 +26,11 @@ def test_accuracy_and_f1_are_scikit_learn_s_however_the_batches_are_cut(cuts):
     assert scores["f1"] == pytest.approx(f1_score(TRUTHS, GUESSES, average="macro"), abs=1e-12)
 
 
-def test_perplexity_weighs_tokens_alike_not_batches():
-    parts = [{"surprise": 2.0, "tokens": 1.0}, {"surprise": 4.0, "tokens": 5.0}]
+def test_perplexity_gives_equal_weight_to_tokens_not_batches():
+    parts = [{"nll": 2.0, "tokens": 1.0}, {"nll": 4.0, "tokens": 5.0}]
     assert language_scores(add_up(parts)) == {"loss": 1.0, "perplexity": math.e}
 
 
-def test_guesses_beside_tokens():
-    sums = count_guesses([1, 0], [1, 1]) | {"surprise": 0.0, "tokens": 2}
+def test_scores_of_tokens_and_classes():
+    sums = count_guesses([1, 0], [1, 1]) | {"nll": 0.0, "tokens": 2}
     assert language_scores(sums) == {"accuracy": 0.5, "f1": 1 / 3, "loss": 0.0, "perplexity": 1.0}

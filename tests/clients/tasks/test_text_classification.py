@@ -39,9 +39,9 @@ def test_the_adapter_is_lora_on_the_targets_and_a_head(task):
     assert dense == [(20,), (20, 384)]
 
 
-def test_the_start_is_one_and_the_same_in_every_process(
+def test_the_initial_adapter_is_the_same_in_every_process(
     task,
-):  # defect 5: an A0 of its own per node
+):  # known defect 5: a different A0 on each node
     here = pack(get_adapter(task.model)).data
     there = subprocess.run(
         [sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True
@@ -49,14 +49,14 @@ def test_the_start_is_one_and_the_same_in_every_process(
     assert hashlib.sha256(here).hexdigest() == there.stdout.strip()
 
 
-def test_another_seed_is_another_start(task):
+def test_another_seed_gives_another_initial_adapter(task):
     first = initialize_adapter(task.model, seed=0)
     other = initialize_adapter(task.model, seed=1)
     assert not any(torch.equal(first[k], x) for k, x in other.items() if "lora_A" in k)
     assert all(not x.any() for k, x in other.items() if "lora_B" in k)
 
 
-def test_rows_become_batches_that_the_model_takes(task, rows):
+def test_rows_are_collated_to_batches_for_the_model(task, rows):
     batch = task.collate([rows.train[i] for i in range(5)])
     assert batch["input_ids"].shape == batch["attention_mask"].shape
     assert batch["input_ids"].shape[1] <= 24
@@ -68,7 +68,7 @@ def test_rows_become_batches_that_the_model_takes(task, rows):
     assert task.scores(sums)["accuracy"] == right.float().mean().item()
 
 
-def test_no_targets_leaves_the_choice_to_peft():
+def test_without_target_modules_peft_chooses():
     state = get_adapter(build(lora=Lora(target_modules="")).model)
     assert {name.split(".")[-3] for name in state if "lora_A" in name} == {"query", "value"}
 
@@ -101,7 +101,7 @@ def test_no_targets_leaves_the_choice_to_peft():
         ),
     ],
 )
-def test_what_cannot_be_loaded_is_refused_in_one_line(changes, complaint):
+def test_a_model_that_cannot_be_loaded_is_rejected_in_one_line(changes, complaint):
     with pytest.raises(ValueError, match=complaint) as info:
         build(**changes)
     assert "\n" not in str(info.value)

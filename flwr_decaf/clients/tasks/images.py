@@ -1,4 +1,4 @@
-"""Labelled pictures: from rows to batches, and the task of guessing their class with a head."""
+"""Labelled images: encoding and batches, and the task of classifying them with a head."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
     from flwr_decaf.config import Data
 
 
-def picture_labels(data: Data, task: str) -> list[str]:
-    """List the classes of a set of pictures.
+def image_labels(data: Data, task: str) -> list[str]:
+    """List the classes of a data set of images.
 
     Raises
     ------
     ValueError
-        In one line, if the set lacks the column of pictures or the classes.
+        If the data set lacks the column of images or the classes.
     """
     rows = load_rows(data, seed=0)["train"]
     require_columns("data.image-column", [data.image_column], rows, data)
     return class_names(rows, data, f"model.task = {task}")
 
 
-class Pictures:
-    """The way of pictures and their classes from rows to batches.
+class ImageBatches:
+    """Converts rows of images and classes to batches.
 
     Parameters
     ----------
     processor : BaseImageProcessor
         The model's own.
     name : str
-        ``model.name``, for messages.
+        ``model.name``, for error messages.
     data : config.Data
         Columns and augmentation.
     """
@@ -52,32 +52,32 @@ class Pictures:
         self.settings = (processor.to_json_string(), data.image_column)
 
     def encode(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """Turn columns of rows into columns pixels and label."""
+        """Encode the columns of rows as columns "pixels" and "label"."""
         return {"pixels": self._pixels.encode(batch[self._column]), "label": batch["label"]}
 
     def collate(self, rows: list[Row]) -> Batch:
-        """Put encoded rows into a batch."""
+        """Collate encoded rows to a batch."""
         labels = torch.tensor([row["label"] for row in rows])
         return {"pixel_values": self._pixels.batch(rows), "labels": labels}
 
     def augmented(self, batch: Batch) -> Batch:
-        """Change a batch's pictures at random, for training."""
+        """Augment the images of a batch at random, for training."""
         return batch | {"pixel_values": self._augment(batch["pixel_values"])}
 
 
-def classification(model: nn.Module, pictures: Pictures, labels: list[str]) -> Task:
-    """Make a task of a model that takes pixel_values and labels and gives loss and logits."""
+def classification(model: nn.Module, images: ImageBatches, labels: list[str]) -> Task:
+    """Build the task of a model that takes pixel_values and labels and returns loss and logits."""
 
     def tally(model: nn.Module, rows: list[Row], device: torch.device) -> Sums:
-        batch = to_device(pictures.collate(rows), device)
+        batch = to_device(images.collate(rows), device)
         output = model(**batch)
         sums = count_guesses(output.logits.argmax(dim=-1).tolist(), batch["labels"].tolist())
         return sums | {"loss": output.loss.item() * len(rows)}
 
     return Task(
         model=model,
-        encode=lambda rows: encoded(rows, pictures.encode, *pictures.settings),
-        collate=lambda rows: pictures.augmented(pictures.collate(rows)),
+        encode=lambda rows: encoded(rows, images.encode, *images.settings),
+        collate=lambda rows: images.augmented(images.collate(rows)),
         length=lambda rows: [1] * len(rows),
         tally=tally,
         scores=classification_scores,
