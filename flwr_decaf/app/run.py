@@ -16,7 +16,7 @@ from flwr_decaf.clients.loading import load_task, load_test
 from flwr_decaf.clients.models.adapter import initialize_adapter, set_adapter
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.clients.training import evaluate_rows
-from flwr_decaf.config import Config, Value
+from flwr_decaf.config import Config, Evaluation, Failures, Participation, Value, part
 from flwr_decaf.config.network import network_options
 from flwr_decaf.lora import State
 from flwr_decaf.messages.checkpoint import Checkpoint, save_checkpoint
@@ -26,9 +26,9 @@ from flwr_decaf.runs.trackers import event_writer
 from flwr_decaf.strategies import STRATEGIES, DecentralizedStrategy, FedAvg, TADLoRA
 from flwr_decaf.strategies.relay.attendance import check_failures
 from flwr_decaf.strategies.relay.replies import cause_of
+from flwr_decaf.strategies.relay.resuming import Resume
 from flwr_decaf.strategies.relay.schedules import is_due
 from flwr_decaf.topology.mixing_matrix import lambda2
-from flwr_decaf.topology.participation import read_schedule
 
 
 def run_once(
@@ -136,29 +136,22 @@ def build_strategy(
             save_checkpoint(folder.checkpoints, reached)
 
     common: dict[str, Any] = {
-        "evaluate_every": config.evaluate_every,
-        "evaluate_fraction": config.evaluate_fraction,
+        "evaluation": part(config, Evaluation),
+        "failures": part(config, Failures),
+        "resume": Resume(checkpoint, keep),
         "seed": config.topology.seed,
-        "resume_from": checkpoint,
-        "on_round": keep,
+        "on_failure": folder.note_failure,
         "train_metrics_aggr_fn": folder.recorder("train"),
         "evaluate_metrics_aggr_fn": folder.recorder("evaluate"),
-    }
-    common |= {
-        "max_failures": None if config.max_failures < 0 else config.max_failures,
-        "on_failure": folder.note_failure,
     }
     strategy = STRATEGIES[config.strategy]
     if issubclass(strategy, FedAvg):
         return strategy(num_rounds=config.num_server_rounds, **common)
     common |= {
-        "retries": config.retries,
-        "participation": read_schedule(config.participation),
-        "drop_probability": config.drop_probability,
+        "participation": part(config, Participation),
+        "robust": config.robust,
+        "attack": config.attack,
         "local_head": config.local_head,
-        "robust": config.robust.method,
-        "byzantine": config.robust.byzantine,
-        "sign_flipping": config.attack.sign_flipping,
     }
     if config.strategy != "local-only":
         common |= network_options(config)

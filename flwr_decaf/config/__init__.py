@@ -1,14 +1,8 @@
 """Settings: their sections, parsing, checks and comparison."""
 
+from flwr_decaf.config.options import Attack, Evaluation, Failures, Participation, Robust, part
 from flwr_decaf.config.parsing import flatten, parse_config
-from flwr_decaf.config.sections import (
-    Attack,
-    Config,
-    Dimat,
-    Robust,
-    Tad,
-    Topology,
-)
+from flwr_decaf.config.sections import Config, Dimat, Tad, Topology
 from flwr_decaf.config.setting import Value
 from flwr_decaf.config.task import Data, Lora, Model, Train
 
@@ -17,8 +11,11 @@ __all__ = [
     "Config",
     "Data",
     "Dimat",
+    "Evaluation",
+    "Failures",
     "Lora",
     "Model",
+    "Participation",
     "Robust",
     "Tad",
     "Topology",
@@ -26,4 +23,5 @@ __all__ = [
     "Value",
     "flatten",
     "parse_config",
+    "part",
 ]

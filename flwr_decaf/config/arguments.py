@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from flwr_decaf.config.parsing import checked
 from flwr_decaf.config.sections import Config
+from flwr_decaf.config.setting import checked
 
 
 def check_argument(name: str, value: object, setting: str) -> Any:

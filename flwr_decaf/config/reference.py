@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple, cast
 
-from flwr_decaf.config.parsing import IN_WORDS, spelled
 from flwr_decaf.config.sections import Config
+from flwr_decaf.config.setting import IN_WORDS, spelled
 
 
 class Declared(NamedTuple):

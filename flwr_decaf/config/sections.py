@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flwr_decaf.checks import Check, above, at_least, each_of, one_of, share, whole_numbers
-from flwr_decaf.config.setting import setting
+from flwr_decaf.checks import Check, above, at_least, each_of, one_of, whole_numbers
+from flwr_decaf.config.options import Attack, Evaluation, Failures, Participation, Robust
+from flwr_decaf.config.setting import setting, with_default
 from flwr_decaf.config.task import Data, Lora, Model, Train
-from flwr_decaf.registries import ROBUST, STRATEGIES
+from flwr_decaf.registries import STRATEGIES
 from flwr_decaf.topology.graphs import TOPOLOGIES
 from flwr_decaf.topology.time_varying import DYNAMIC
 from flwr_decaf.topology.weights import WEIGHTS
@@ -107,36 +108,8 @@ class Dimat:
 
 
 @dataclass(frozen=True)
-class Robust:
-    """Mixing that tolerates Byzantine neighbours."""
-
-    method: str = setting(
-        "none", "Robust mixing rule against Byzantine neighbours.", one_of(ROBUST)
-    )
-    byzantine: int = setting(
-        1,
-        "Number of Byzantine neighbours that a node withstands.",
-        at_least(0, "how many of a node's neighbours may be Byzantine"),
-    )
-
-
-@dataclass(frozen=True)
-class Attack:
-    """Attacks by Byzantine nodes, for studies."""
-
-    sign_flipping: int = setting(
-        0,
-        "Number of Byzantine nodes that post the opposite of their model.",
-        at_least(0, "the number of nodes that post their opposite"),
-    )
-
-
-@dataclass(frozen=True)
-class Config:
-    """All settings.
-
-    Several strategies, ``seeds`` or swept values define several runs, see ``comparison``.
-    """
+class Run:
+    """Settings of a run as a whole."""
 
     strategy: str = setting(
         "decaf",
@@ -146,20 +119,6 @@ class Config:
     )
     num_server_rounds: int = setting(
         8, "Number of rounds.", at_least(1, "a run needs at least one round")
-    )
-    evaluate_every: int = setting(
-        4,
-        "Number of rounds between two evaluations; 0 evaluates before the first round only.",
-        at_least(0, "0 evaluates before the first round only"),
-    )
-    evaluate_fraction: float = setting(
-        1.0,
-        "Share of the nodes that are evaluated between the first and the last evaluation.",
-        Check(
-            "be > 0 and <= 1",
-            lambda part: bool(0 < part <= 1),
-            "1 evaluates all nodes; evaluate-every = 0 evaluates none",
-        ),
     )
     evaluate_average: bool = setting(False, "Also evaluate the average of the nodes' models.")
     seed: int = setting(
@@ -194,37 +153,27 @@ class Config:
         "Number of rounds between two checkpoints; 0 writes none.",
         at_least(0, "0 writes no checkpoint to resume from"),
     )
-    retries: int = setting(
-        1,
-        "Number of times a failed node is called again in a round.",
-        at_least(0, "0 leaves a failed node out for the round"),
-    )
-    max_failures: int = setting(
-        -1,
-        "Number of nodes that may fail in a round before the run stops; -1 allows half of them.",
-        at_least(-1, "-1 allows half of the nodes to fail"),
-    )
     round_timeout: float = setting(
         3600.0,
         "Seconds to wait for the nodes in a round.",
         above(0, "the time that the slowest node needs"),
-    )
-    participation: str = setting(
-        "",
-        "Nodes that participate in each round, as a JSON list of lists or a file with one; by "
-        "default all.",
     )
     local_head: bool = setting(
         False,
         "Keep parameters other than the LoRA factors, such as a head, local to each node instead "
         "of mixing them (ConLoRA); they are still posted, for nodes that lose their state.",
     )
-    drop_probability: float = setting(
-        0.0,
-        "Probability that a node does not participate in a round.",
-        share("with 0, every node participates in every round"),
-    )
     tensorboard: bool = setting(False, "Write TensorBoard event files.")
+
+
+@dataclass(frozen=True)
+class Config(Participation, Failures, Evaluation, Run):
+    """All settings; those of the base classes have no section.
+
+    Several strategies, ``seeds`` or swept values define several runs, see ``comparison``.
+    """
+
+    evaluate_every: int = with_default(Evaluation, "evaluate_every", 4)
     topology: Topology = field(default_factory=Topology)
     model: Model = field(default_factory=Model)
     lora: Lora = field(default_factory=Lora)

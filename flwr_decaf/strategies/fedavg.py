@@ -1,4 +1,4 @@
-"""FedAvg: Flower's own class, so that the baseline is the one that everybody knows."""
+"""FedAvg: Flower's own class, as the baseline."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -9,75 +9,76 @@ from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flwr_strategy
 from flwr.serverapp.strategy import Result
 
+from flwr_decaf.config import Evaluation, Failures
 from flwr_decaf.lora import size_in_bytes
 from flwr_decaf.messages.checkpoint import Checkpoint
 from flwr_decaf.messages.packing import pack, unpack
+from flwr_decaf.strategies.relay.arguments import fields_of, read_options
 from flwr_decaf.strategies.relay.attendance import FailureLog, OnFailure, check_failures
 from flwr_decaf.strategies.relay.replies import cause_of
 from flwr_decaf.strategies.relay.resuming import (
-    Keep,
+    Resume,
     Score,
     counting_on,
-    forget,
     rounds_left,
     run_rounds,
 )
 from flwr_decaf.strategies.relay.schedules import is_due
-from flwr_decaf.topology.participation import check_fraction, draw_evaluated
+from flwr_decaf.topology.participation import draw_evaluated
 
-_GLOBAL = 0  # whose post the global model is, in a checkpoint
+_GLOBAL = 0  # position of the global model in a checkpoint
 
 
 class FedAvg(flwr_strategy.FedAvg):
-    """``flwr.serverapp.strategy.FedAvg``, evaluated in the rounds in which the peers are.
+    """``flwr.serverapp.strategy.FedAvg``, evaluated in the same rounds as decentralized strategies.
 
-    Sampling, aggregation and messages are Flower's, untouched; only rounds in which no
-    evaluation is due are left out of ``configure_evaluate``, and the nodes' metrics tell
-    ``bytes-sent``: a node's upload and its download of the model.
+    Sampling, aggregation and messages are Flower's own. ``configure_evaluate`` is skipped in rounds
+    without an evaluation, and the nodes' metrics also report ``bytes-sent``, the upload and
+    the download of the model.
 
     Parameters
     ----------
-    evaluate_every : int
-        Evaluate in each round that it divides, and in the last; 0 evaluates in none.
-    evaluate_fraction, seed
-        As in ``DecentralizedStrategy``: the nodes are those that peers are evaluated on.
     num_rounds : int
         The last round.
-    resume_from : Checkpoint, optional
-        Where to go on; its only post is the global model.
-    on_round : callable
-        Called with a ``Checkpoint`` after each complete round.
-    max_failures, on_failure
-        As in ``DecentralizedStrategy``; nodes that failed are known by their Flower ids here.
+    seed : int
+        Seed of the draw of evaluated nodes; by default 0.
+    evaluation, failures, resume : optional
+        ``Evaluation``, ``Failures`` (without retries) and ``Resume``, as in
+        ``DecentralizedStrategy``: the same nodes are evaluated, and the only post of a checkpoint
+        is the global model.
+    on_failure : callable
+        Function called with round, Flower's node id and cause for each node that failed; by default
+        it does nothing.
     **options
-        Flower's own; the minimum numbers of nodes are 1 here.
+        Fields of the option objects, e.g. ``evaluate_every=5``, and arguments of Flower's own
+        class, whose minimum numbers of nodes are 1 by default.
     """
 
-    def __init__(  # noqa: PLR0913 - an argument a setting
+    def __init__(
         self,
-        evaluate_every: int,
+        *,
         num_rounds: int,
-        resume_from: Checkpoint | None = None,
-        on_round: Keep = forget,
-        max_failures: int | None = None,
-        on_failure: OnFailure = lambda server_round, node, cause: None,
-        evaluate_fraction: float = 1.0,
         seed: int = 0,
+        evaluation: Evaluation | None = None,
+        failures: Failures | None = None,
+        resume: Resume | None = None,
+        on_failure: OnFailure = lambda server_round, node, cause: None,
         **options: Any,
     ) -> None:
+        given = {"evaluation": evaluation, "failures": failures, "resume": resume}
+        read = read_options(given, options)
+        self.evaluation: Evaluation = read["evaluation"]
+        self.failures: Failures = read["failures"]
+        self.resume: Resume = read["resume"]
         one = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
-        super().__init__(**{**one, **options})
-        self.evaluate_every = evaluate_every
-        self.evaluate_fraction = check_fraction(evaluate_fraction)
+        own = fields_of(given)
+        of_flower = {name: value for name, value in options.items() if name not in own}
+        super().__init__(**{**one, **of_flower})
         self.seed = seed
         self.num_rounds = num_rounds
-        self.resume_from = resume_from
-        self.done = resume_from.server_round if resume_from else 0
-        self.on_round = on_round
-        self.max_failures = max_failures
         self.on_failure = on_failure
         self._failures = FailureLog()
-        self._place: dict[int, int] = {}  # of the nodes that have answered
+        self._place: dict[int, int] = {}  # of the nodes that have replied
 
     def start(  # noqa: PLR0913 - Flower's signature
         self,
@@ -89,16 +90,16 @@ class FedAvg(flwr_strategy.FedAvg):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Score | None = None,
     ) -> Result:
-        """Run the rounds that are left as Flower does.
+        """Run the remaining rounds as Flower does.
 
         Raises
         ------
         ValueError
             If the checkpoint is of a later round than ``num_rounds``.
         """
-        left = rounds_left(num_rounds, self.done)
-        if self.resume_from:
-            initial_arrays = ArrayRecord(unpack(self.resume_from.posts[_GLOBAL]))
+        left = rounds_left(num_rounds, self.resume.done)
+        if self.resume.resume_from:
+            initial_arrays = ArrayRecord(unpack(self.resume.resume_from.posts[_GLOBAL]))
         rounds = partial(
             super().start,
             grid,
@@ -107,9 +108,9 @@ class FedAvg(flwr_strategy.FedAvg):
             train_config=train_config,
             evaluate_config=evaluate_config,
         )
-        result = run_rounds(rounds, left, self.done, evaluate_fn)
+        result = run_rounds(rounds, left, self.resume.done, evaluate_fn)
         self._failures.summarize()
-        result.arrays = result.arrays or initial_arrays  # no round was left
+        result.arrays = result.arrays or initial_arrays  # no round remained
         self._keep(num_rounds, result.arrays)
         return result
 
@@ -118,7 +119,7 @@ class FedAvg(flwr_strategy.FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Train as Flower does."""
-        if server_round > self.done + 1:
+        if server_round > self.resume.done + 1:
             self._keep(server_round - 1, arrays)
         return super().configure_train(server_round, arrays, config, grid)
 
@@ -126,7 +127,7 @@ class FedAvg(flwr_strategy.FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Aggregate as Flower does, in the order of the partitions: else bits vary."""
+        """Aggregate as Flower does, in the order of the partitions, for reproducible bits."""
         received = self._checked(server_round, replies)
         for reply in received:
             if not reply.has_error():
@@ -140,10 +141,10 @@ class FedAvg(flwr_strategy.FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Evaluate as Flower does, in the rounds that are due, on all nodes or some."""
-        if not is_due(server_round, self.evaluate_every, self.num_rounds):
+        if not is_due(server_round, self.evaluation.evaluate_every, self.num_rounds):
             return []
         asked = list(super().configure_evaluate(server_round, arrays, config, grid))
-        known, share = sorted(self._place.values()), self.evaluate_fraction
+        known, share = sorted(self._place.values()), self.evaluation.evaluate_fraction
         if share == 1 or len(asked) == 1:
             return asked
         chosen = draw_evaluated(server_round, known, share, self.num_rounds, self.seed)
@@ -154,14 +155,14 @@ class FedAvg(flwr_strategy.FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Aggregate as Flower does, in the rounds that are due."""
-        if not is_due(server_round, self.evaluate_every, self.num_rounds):
+        if not is_due(server_round, self.evaluation.evaluate_every, self.num_rounds):
             return None
         return super().aggregate_evaluate(server_round, self._checked(server_round, replies))
 
     def _checked(self, server_round: int, replies: Iterable[Message]) -> list[Message]:
-        """Put replies into the order of the partitions, and stop if too many failed.
+        """Sort replies by partition, and stop the run if too many nodes failed.
 
-        Flower's own goes on with whoever is left, and ends successfully with nobody.
+        Flower's own class continues with the remaining nodes, and succeeds even without any.
         """
         received = sorted(replies, key=_partition)
         causes = {
@@ -176,14 +177,15 @@ class FedAvg(flwr_strategy.FedAvg):
             self._failures.note(server_round, node_id, cause)
             self.on_failure(server_round, node_id, cause)
         asked = max(len(received), 1)
-        tolerated = asked // 2 if self.max_failures is None else self.max_failures
         if not received:
             causes[0] = "no reply in time"
-        check_failures(server_round, causes, asked, tolerated)
+        check_failures(server_round, causes, asked, self.failures.tolerated(asked))
         return received
 
     def _keep(self, server_round: int, arrays: ArrayRecord) -> None:
-        self.on_round(Checkpoint(server_round, {_GLOBAL: pack(arrays.to_torch_state_dict())}))
+        self.resume.on_round(
+            Checkpoint(server_round, {_GLOBAL: pack(arrays.to_torch_state_dict())})
+        )
 
     def _bytes_carried(self, arrays: ArrayRecord) -> int:
         return 2 * size_in_bytes(arrays.to_torch_state_dict())

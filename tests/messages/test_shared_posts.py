@@ -124,15 +124,16 @@ def test_a_node_whose_own_was_swept_away_gets_its_last_post_again(folder):
 
 
 def test_a_checkpoint_holds_the_posts_themselves(folder, tmp_path, monkeypatch):
-    relay = DeCAF(
-        "ring",
-        evaluate_every=0,
-        on_round=lambda checkpoint: save_checkpoint(tmp_path / "checkpoint", checkpoint),
-    )
+    reached = {}
+
+    def keep(checkpoint):
+        save_checkpoint(tmp_path / "checkpoint", checkpoint)
+        reached.update({node: unpack(post) for node, post in checkpoint.posts.items()})
+
+    relay = DeCAF("ring", evaluate_every=0, on_round=keep)
     relay.start(LocalGrid(drifting, 3), ArrayRecord(lora_state(0)), num_rounds=2)
-    reached = [unpack(relay._mailbox.posts[node]) for node in range(3)]
     monkeypatch.delenv(POSTS)
     kept = load_checkpoint(tmp_path / "checkpoint")
-    for node, state in enumerate(reached):
+    for node, state in reached.items():
         back = unpack(kept.posts[node])
         assert all(torch.equal(back[name], state[name]) for name in state)

@@ -257,16 +257,21 @@ def test_a_post_that_no_one_could_use_is_a_node_missing(harm):
     n, w, told = 5, build_network("ring", 5), []
     grid = LocalGrid(app, n)
     strategy = DLoRA("ring", evaluate_every=0, on_failure=lambda *what: told.append(what))
-    gather = strategy._attendance.gather
+    configure, send, current = strategy.configure_train, grid.send_and_receive, [0]
 
-    def gather_and_harm(server_round, *rest):
-        contents = gather(server_round, *rest)
-        if server_round == 2 and records.POST in contents[3]:
-            post = unpack_record(contents[3][records.POST])
-            contents[3][records.POST] = pack_record({"x": harm(post["x"])})
-        return contents
+    def configure_and_count(server_round, *rest):
+        current[0] = server_round
+        return configure(server_round, *rest)
 
-    strategy._attendance.gather = gather_and_harm
+    def send_and_harm(*args, **options):
+        replies = list(send(*args, **options))
+        for reply in replies if current[0] == 2 else []:
+            if reply.metadata.src_node_id == grid.ids[3] and records.POST in reply.content:
+                post = unpack_record(reply.content[records.POST])
+                reply.content[records.POST] = pack_record({"x": harm(post["x"])})
+        return replies
+
+    strategy.configure_train, grid.send_and_receive = configure_and_count, send_and_harm
     held = held_after(strategy, n, rounds=3, grid=grid)
     np.testing.assert_allclose(held, w @ without_nodes(w, {3}) @ w @ starts(n), atol=1e-14)
     assert [(t, node) for t, node, _ in told] == [(2, 3)]

@@ -1,69 +1,127 @@
-"""Arguments of Flower's FedAvg, so that a project can swap its strategy and keep them.
+"""Arguments of a decentralized strategy: option objects, their fields, and FedAvg's own names.
 
-Those that mean the same on a graph are taken over; the others are refused with what to use instead.
+A project that replaces Flower's FedAvg can keep its arguments: those that have a meaning on a graph
+are mapped, and the others are refused with the argument to use instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from inspect import Signature
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
+from flwr_decaf.config import Attack, Evaluation, Failures, Participation, Robust
+from flwr_decaf.config.arguments import check_argument
 from flwr_decaf.rules import NEEDED
+from flwr_decaf.strategies.relay.resuming import Resume
 from flwr_decaf.topology.mixing_matrix import degrees_of
 from flwr_decaf.topology.network import Network
 from flwr_decaf.topology.participation import check_fraction
 
+OPTIONS: dict[str, type[Any]] = {
+    "evaluation": Evaluation,
+    "failures": Failures,
+    "participation": Participation,
+    "robust": Robust,
+    "attack": Attack,
+    "resume": Resume,
+}
+_MAIN_FIELD = {"participation": "participation", "robust": "method"}
 _LOOKED_AT = 20  # rounds of a time-varying network
 _MINIMA = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
 
 
-def take_over(given: Mapping[str, object], signature: Signature) -> dict[str, Any]:
-    """Say what arguments of FedAvg mean for a decentralized strategy.
-
-    ``fraction_train`` must be 1. ``fraction_evaluate`` is ``evaluate_fraction``, or 0 for
-    ``evaluate_every=0``; the minimum numbers of nodes are checked once the nodes have registered.
+def read_options(given: Mapping[str, object], shorthand: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete option objects by fields that are given as arguments of their own.
 
     Parameters
     ----------
     given : mapping
-        Arguments by name.
-    signature : inspect.Signature
-        Of what takes arguments; the last one collects those in ``given``.
+        Name in ``OPTIONS`` -> an option object, or None for the defaults. The main field of
+        ``participation`` and ``robust`` may take the place of the object.
+    shorthand : mapping
+        Fields of option objects by name; they replace those of a given object.
 
     Returns
     -------
     dict
-        Values for ``evaluate_every``, ``evaluate_fraction`` and ``min_nodes``, where ``given``
-        decides them.
+        An option object for each name in ``given``.
 
     Raises
     ------
     TypeError
-        For a name that is unknown, with those that are known.
+        If an argument is no option object of its kind.
     ValueError
-        For a value that has no meaning on a graph, with what to use instead.
+        From the checks of the fields.
     """
-    known = [name for name in signature.parameters if name != "self"][:-1]
-    meant: dict[str, Any] = {}
+    options = {}
+    for name, value in given.items():
+        kind = OPTIONS[name]
+        values = {one.name: shorthand[one.name] for one in fields(kind) if one.name in shorthand}
+        if isinstance(value, kind):
+            options[name] = replace(value, **values)
+        else:
+            main = {} if value is None else _main_field(name, value)
+            options[name] = kind(**main, **values)
+    return options
+
+
+def fields_of(names: Iterable[str]) -> list[str]:
+    """List the fields of option objects, which may be given as arguments of their own."""
+    return [one.name for name in names for one in fields(OPTIONS[name])]
+
+
+def take_over(given: Mapping[str, object], known: Iterable[str]) -> dict[str, Any]:
+    """Replace arguments of FedAvg by those with the same meaning on a graph.
+
+    ``fraction_train`` must be 1. ``fraction_evaluate`` becomes ``evaluate_fraction``, or
+    ``evaluate_every=0`` if it is 0; the minimum numbers of nodes are checked once the nodes have
+    registered.
+
+    Parameters
+    ----------
+    given : mapping
+        Fields of option objects, and arguments of FedAvg, by name.
+    known : iterable of str
+        Names of the other arguments, for the error message.
+
+    Returns
+    -------
+    dict
+        The fields, with those that FedAvg's arguments determine, and ``min_nodes``: by default 1.
+
+    Raises
+    ------
+    TypeError
+        For an unknown name, with the known ones and the nearest match.
+    ValueError
+        For a value that has no meaning on a graph, with the argument to use instead.
+    """
+    own = fields_of(OPTIONS)
+    meant: dict[str, Any] = {name: given[name] for name in given if name in own}
+    meant["min_nodes"] = 1
     for name, value in given.items():
         if name == "fraction_train":
             _check_trains_all(value)
         elif name == "fraction_evaluate":
             meant |= _evaluation(value)
         elif name in _MINIMA:
-            meant["min_nodes"] = max(meant.get("min_nodes", 0), _count(name, value))
-        else:
+            meant["min_nodes"] = max(meant["min_nodes"], _count(name, value))
+        elif name not in own:
+            names = list(dict.fromkeys([*known, *own]))
+            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
             raise TypeError(
-                f"a decentralized strategy takes no argument {name!r}; known are {', '.join(known)}"
+                f"a decentralized strategy takes no argument {name!r}; known are "
+                f"{', '.join(names)}; did you mean {nearest[0]!r}?"
             )
     return meant
 
 
 def check_minimum(n: int, minimum: int) -> None:
-    """Require as many nodes as FedAvg's arguments ask for.
+    """Require the minimum number of nodes of FedAvg's arguments.
 
     Raises
     ------
@@ -84,26 +142,26 @@ def check_byzantine(
     sign_flipping: int,
     names: tuple[str, str] = ("byzantine", "sign_flipping"),
 ) -> int:
-    """Refuse robust mixing where no node has the neighbours for it, and a run without honest nodes.
+    """Refuse robust mixing if no node has enough neighbours, and a run without honest nodes.
 
     Parameters
     ----------
     network : Network
-        Whose first rounds are looked at.
+        Network, of which the first rounds are checked.
     robust, byzantine, sign_flipping
-        As in ``DecentralizedStrategy``.
+        As in ``config.options.Robust`` and ``Attack``.
     names : tuple of str
-        Of the last two, as the caller wrote them.
+        Names of the last two for the error message; by default those of the arguments.
 
     Returns
     -------
     int
-        How many neighbours a node needs to mix, if some node has fewer in some round; else 0.
+        Number of neighbours that a node needs to mix, if some node has fewer in some round, or 0.
 
     Raises
     ------
     ValueError
-        If no node ever has as many.
+        If no node ever has that many, or all nodes are Byzantine.
     """
     n, needed = len(network.base), NEEDED[robust](byzantine)
     if sign_flipping >= n:
@@ -121,11 +179,23 @@ def check_byzantine(
     return needed if needed > degrees.min() else 0
 
 
+def _main_field(name: str, value: object) -> dict[str, Any]:
+    if name not in _MAIN_FIELD:
+        kind = OPTIONS[name].__name__
+        raise TypeError(
+            f"{name} must be an object of {kind}; got {value!r}; write {name}={kind}(...), or pass "
+            f"{', '.join(fields_of([name]))} as arguments"
+        )
+    if name == "robust":
+        value = check_argument("robust", value, "robust.method")  # named as the caller wrote it
+    return {_MAIN_FIELD[name]: value}
+
+
 def _check_trains_all(fraction: object) -> None:
     if fraction != 1:
         raise ValueError(
             f"fraction_train must be 1.0; got {fraction!r}; on a graph every node trains in every "
-            "round: leave it out, or let nodes stay away with participation or drop_probability"
+            "round: leave it out, or use participation or drop_probability"
         )
 
 

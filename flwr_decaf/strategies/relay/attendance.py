@@ -1,4 +1,4 @@
-"""Attendance: who was asked in a round, who is asked again, and whether too many are missing."""
+"""Attendance: nodes called in a round, those called again, and whether too many have failed."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from typing import cast
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from flwr_decaf.config import Failures
 from flwr_decaf.messages import records
 from flwr_decaf.strategies.relay.mailbox import Mailbox
 from flwr_decaf.strategies.relay.replies import Replies, sort_replies
 
 _log = logging.getLogger("flwr")
-DEAD_ACTOR = "a Ray actor died"  # in the error of a run that a fresh engine can resume
+DEAD_ACTOR = "a Ray actor died"  # marks the error of a run that a new engine can resume
 _DEATHS = ("ActorDiedError", "ActorUnavailableError", "ray.exceptions.OutOfMemoryError")
 
 OnFailure = Callable[[int, int, str], None]
 
 
 class FailureLog:
-    """Warns of a kind of failure once a node, and at the end of how often it came.
+    """Warn of each kind of failure once per node, and summarize the counts at the end.
 
-    A kind is an exception's name: what follows the name often differs from round to round.
+    The kind is the name of the exception, as its message often differs from round to round.
     """
 
     def __init__(self) -> None:
@@ -38,33 +39,32 @@ class FailureLog:
             _log.warning("Round %d: node %d failed: %s", server_round, node, cause)
 
     def summarize(self) -> None:
-        """Say how often each failure came that came more than once."""
+        """Log the counts of failures that occurred more than once."""
         for (node, kind), times in sorted(self._times.items()):
             if times > 1:
                 _log.warning("Node %d failed %d times: %s", node, times, kind)
 
 
 class Attendance:
-    """Asks nodes, asks those again that answer with an error, and stops a run that is too empty.
+    """Call nodes, call those that fail again, and stop a run in which too many fail.
 
     Parameters
     ----------
-    retries : int
-        How often a node that answers with an error is asked again.
-    max_failures : int or None
-        Nodes that may fail in a round; None lets half of them.
+    failures : Failures
+        How often failed nodes are called again, and how many may fail in a round.
     on_failure : callable
-        Called with round, node and cause for each node that failed.
+        Function called with round, node and cause for each node that failed.
 
     Attributes
     ----------
+    log : FailureLog
+        Failures of the run so far.
     timeout : float or None
-        Seconds to wait for those that are asked again.
+        Seconds to wait for nodes that are called again; by default None, without limit.
     """
 
-    def __init__(self, retries: int, max_failures: int | None, on_failure: OnFailure) -> None:
-        self.retries = retries
-        self.max_failures = max_failures
+    def __init__(self, failures: Failures, on_failure: OnFailure) -> None:
+        self.failures = failures
         self.on_failure = on_failure
         self.log = FailureLog()
         self.timeout: float | None = None
@@ -72,7 +72,7 @@ class Attendance:
     def ask(
         self, grid: Grid, nodes: Iterable[int], write: Callable[[int], Message]
     ) -> list[Message]:
-        """Write to nodes, and remember how."""
+        """Write a message to each node, and remember the function for further attempts."""
         self._grid, self._write, self._asked = grid, write, sorted(nodes)
         return [write(node) for node in self._asked]
 
@@ -83,15 +83,15 @@ class Attendance:
         nodes: Sequence[int],
         mailbox: Mailbox,
     ) -> dict[int, RecordDict]:
-        """Sort replies, keep the mailbox up to date, and ask those again that failed.
+        """Sort replies, update the mailbox, and call nodes that failed again.
 
-        A node that has lost its state is asked once more, whatever ``retries`` says. One that has
-        not answered at all is not: it may still be at work.
+        A node that has lost its state is called once more, whatever ``retries`` is. A node that
+        has not replied at all is not: it may still be working.
 
         Returns
         -------
         dict of int to RecordDict
-            Good replies by position, in its order.
+            Contents of the successful replies, by position in ascending order.
 
         Raises
         ------
@@ -100,8 +100,8 @@ class Attendance:
         """
         got = _noted(sort_replies(replies, nodes), mailbox)
         contents, errors = got.contents, got.errors
-        for left in range(self.retries, -1, -1):
-            # That a node lost its state is no failure: it is asked again with its last post.
+        for left in range(self.failures.retries, -1, -1):
+            # A lost state is not a failure: the node is called again, with its last post.
             again = list(errors) if left else got.lost
             if not again:
                 break
@@ -113,24 +113,23 @@ class Attendance:
         missing = [node for node in self._asked if node not in contents]
         causes = {node: errors.get(node, got.silence) for node in missing}
         for node in missing:
-            if node not in errors:  # whatever it still does, it continues from its last post
+            if node not in errors:  # whatever it still computes, it resumes from its last post
                 mailbox.lost(node)
         self.note_missing(server_round, causes, asked=len(self._asked), n=len(nodes))
         for node, content in contents.items():
-            self._tell_refused(server_round, node, content)
+            self._report_refused(server_round, node, content)
         return dict(sorted(contents.items()))
 
     def note_missing(
         self, server_round: int, causes: Mapping[int, str], asked: int, n: int
     ) -> None:
-        """Report who is missing in a round, and stop if too many are: see ``check_failures``."""
+        """Report the nodes missing in a round, and stop if there are too many."""
         for node, cause in causes.items():
             self.log.note(server_round, node, cause)
             self.on_failure(server_round, node, cause)
-        tolerated = n // 2 if self.max_failures is None else self.max_failures
-        check_failures(server_round, causes, asked, tolerated)
+        check_failures(server_round, causes, asked, self.failures.tolerated(n))
 
-    def _tell_refused(self, server_round: int, node: int, content: RecordDict) -> None:
+    def _report_refused(self, server_round: int, node: int, content: RecordDict) -> None:
         refused = cast(ConfigRecord, content.pop(records.REFUSED, ConfigRecord()))
         senders = cast(list[int], refused.get("senders", []))
         for sender, cause in zip(senders, cast(list[str], refused.get("causes", [])), strict=True):
@@ -155,20 +154,20 @@ def check_failures(
     Parameters
     ----------
     server_round : int
-        For the message.
+        The round, for the error message.
     causes : mapping of int to str
-        Failed node -> why.
+        Failed node -> cause.
     asked : int
-        How many nodes were asked.
+        Number of nodes that were called.
     tolerated : int
-        How many may fail.
+        Number of nodes that may fail.
 
     Raises
     ------
     RuntimeError
-        With the first cause; or, whatever the number, if a Ray actor has died: Flower puts it
-        back into its pool, where it would fail every message that it draws from then on; or if
-        a node's model has other tensors than the run's.
+        If all nodes failed, or more than ``tolerated``, with the first cause. Also, whatever the
+        number, if a Ray actor has died, since Flower returns it to its pool, where it fails every
+        further message; or if a node's model has other tensors than the run's.
     """
     if any(death in cause for cause in causes.values() for death in _DEATHS):
         raise RuntimeError(

@@ -1,4 +1,4 @@
-"""Replies by position in the graph: who answered, who did not, and why."""
+"""Replies by position in the graph, and the causes of failures."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from flwr.app import Message, RecordDict
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 from flwr_decaf.messages import records
+from flwr_decaf.messages.packing import packed_array
 
 _LENGTH = 400  # characters of a cause that are kept
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -23,18 +24,18 @@ _OF_FLOWER = "ClientAppException"  # it repeats the message of the exception bef
 
 
 class Replies(NamedTuple):
-    """What came back from the nodes that were asked.
+    """Replies of the nodes that were called.
 
     Attributes
     ----------
     contents : dict of int to RecordDict
-        Good replies, by position.
+        Contents of successful replies, by position.
     errors : dict of int to str
-        Exceptions of the nodes that answered with an error, in one line each.
+        Exceptions of the nodes that replied with an error, in one line each.
     lost : list of int
-        Nodes among these that do not hold the model of their last reply.
+        Nodes among these that no longer hold the model of their last reply.
     silence : str
-        Why those that are in neither have not answered, as far as is known.
+        Cause for the nodes without a reply, as far as it is known.
     """
 
     contents: dict[int, RecordDict]
@@ -49,7 +50,7 @@ def sort_replies(replies: Iterable[Message], nodes: Sequence[int]) -> Replies:
     Parameters
     ----------
     replies : iterable of Message
-        At most one a node.
+        At most one reply per node.
     nodes : sequence of int
         The nodes' ids, by position.
     """
@@ -57,7 +58,7 @@ def sort_replies(replies: Iterable[Message], nodes: Sequence[int]) -> Replies:
     sorted_ = Replies({}, {}, [], silence="no reply in time")
     for reply in replies:
         node = place.get(reply.metadata.src_node_id)
-        if node is None:  # the SuperLink speaks for a node that is gone, without naming it
+        if node is None:  # the SuperLink replies for a node that is gone, without naming it
             sorted_ = sorted_._replace(silence=cause_of(reply))
         elif reply.has_error():
             sorted_.errors[node] = cause_of(reply)
@@ -71,18 +72,35 @@ def sort_replies(replies: Iterable[Message], nodes: Sequence[int]) -> Replies:
     return sorted_
 
 
+def post_of(content: RecordDict) -> Array:
+    """Take the packed post out of the content of a reply.
+
+    Raises
+    ------
+    RuntimeError
+        If there is none.
+    """
+    record = content.pop(records.POST, None)
+    if not isinstance(record, ArrayRecord):
+        raise RuntimeError(
+            "a node replied without its arrays; its train function must return them in an "
+            "ArrayRecord together with the metrics"
+        )
+    return packed_array(record)
+
+
 def cause_of(reply: Message) -> str:
-    """Name the exception of a reply with an error, in one line."""
+    """Return the exception of a reply with an error, in one line."""
     return exception_line(str(reply.error.reason))
 
 
 def exception_line(text: str) -> str:
-    """Find the last exception in an error's text, and write it in one line.
+    """Find the last exception in the text of an error, and format it in one line.
 
     Parameters
     ----------
     text : str
-        A traceback, as Ray's are, an error as Flower writes one, or a sentence.
+        A traceback of Ray, an error in Flower's format, or a sentence.
 
     Returns
     -------
@@ -98,7 +116,9 @@ def exception_line(text: str) -> str:
     wrapped = _WRAPPED.fullmatch(text)
     name, text = wrapped.groups() if wrapped else ("", text)
     whole = f"{name}: {text}" if name else text
-    if name.startswith("ray.") and "RayTaskError" not in name:  # an actor's end, not a client's
+    if (
+        name.startswith("ray.") and "RayTaskError" not in name
+    ):  # the end of an actor, not an error of a client
         return textwrap.shorten(whole, _LENGTH)
     raised = [_FRAME.split(link)[-1] for link in _CHAINED.split(text) if _FRAME.search(link)]
     of_the_client = [line for line in raised if _OF_FLOWER not in line.partition(":")[0]]

@@ -1,12 +1,13 @@
-"""Resuming from a checkpoint: what the router and FedAvg share.
+"""Resuming from a checkpoint, for decentralized strategies and FedAvg.
 
-Flower counts a strategy's rounds from 1 in every run; a strategy that resumes has ``done`` rounds
-behind it, and counts on from there.
+Flower numbers the rounds of a strategy from 1 in every run; a strategy that resumes has completed
+``resume.done`` rounds already, and continues their numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -20,23 +21,49 @@ Score = Callable[[int, ArrayRecord], MetricRecord | None]
 Keep = Callable[[Checkpoint], None]
 
 
+def forget(checkpoint: Checkpoint) -> None:
+    """Keep no checkpoint."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where a run starts, and what happens after each of its rounds.
+
+    Parameters
+    ----------
+    resume_from : Checkpoint, optional
+        Checkpoint to resume from; by default the run starts at round 1. The initial arrays must be
+        those of the run that wrote it.
+    on_round : callable
+        Function called with a ``Checkpoint`` after each complete round; by default it does nothing.
+    """
+
+    resume_from: Checkpoint | None = None
+    on_round: Keep = forget
+
+    @property
+    def done(self) -> int:
+        """Number of rounds that the checkpoint has completed."""
+        return self.resume_from.server_round if self.resume_from else 0
+
+
 def counting_on(hook: Hook) -> Hook:
-    """Let a strategy's hook see the number of a round in the whole run."""
+    """Pass the number of a round in the whole run to a method of a strategy."""
 
     @wraps(hook)
     def counted(self: Any, server_round: int, *rest: Any, **named: Any) -> Any:
-        return hook(self, self.done + server_round, *rest, **named)
+        return hook(self, self.resume.done + server_round, *rest, **named)
 
     return cast(Hook, counted)
 
 
 def rounds_left(num_rounds: int, done: int) -> int:
-    """Count the rounds that are left.
+    """Return the number of remaining rounds.
 
     Raises
     ------
     ValueError
-        If the checkpoint is of a later round than the last.
+        If the checkpoint is of a later round than ``num_rounds``.
     """
     if num_rounds < done:
         raise ValueError(
@@ -49,7 +76,7 @@ def rounds_left(num_rounds: int, done: int) -> int:
 def run_rounds(
     start: Callable[..., Result], left: int, done: int, evaluate_fn: Score | None
 ) -> Result:
-    """Run the rounds that are left by Flower's own ``start``, numbered as in the whole run.
+    """Run the remaining rounds by Flower's own ``start``, numbered as in the whole run.
 
     Parameters
     ----------
@@ -58,7 +85,7 @@ def run_rounds(
     left : int
         From ``rounds_left``.
     done : int
-        Rounds of the checkpoint; if there are any, ``evaluate_fn`` has scored the start already.
+        Completed rounds; if there are any, ``evaluate_fn`` has scored the initial arrays already.
     evaluate_fn : callable, optional
         As in ``Strategy.start``.
     """
@@ -79,7 +106,3 @@ def _count_results_on(result: Result, done: int) -> None:
         setattr(result, kind, metrics)
     scored = result.evaluate_metrics_serverapp
     result.evaluate_metrics_serverapp = {done + t: record for t, record in scored.items()}
-
-
-def forget(checkpoint: Checkpoint) -> None:
-    """Keep no checkpoint."""

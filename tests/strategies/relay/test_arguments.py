@@ -6,6 +6,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord
 
+from flwr_decaf.config import Evaluation
 from flwr_decaf.strategies import DLoRA, TADLoRA
 from tests.apps.pure_mixing import app
 from tests.local_grid import LocalGrid
@@ -26,7 +27,7 @@ def evaluations(strategy, n=4, rounds=3):
 @pytest.mark.parametrize("strategy", [DLoRA, TADLoRA])
 def test_what_means_the_same_on_a_graph_is_taken_over(strategy):
     chosen = strategy(fraction_train=1.0, fraction_evaluate=1.0, min_train_nodes=2)
-    assert (chosen.evaluate_every, chosen.evaluate_fraction) == (1, 1.0)
+    assert chosen.evaluation == Evaluation(evaluate_every=1, evaluate_fraction=1.0)
 
 
 def test_fraction_evaluate_is_the_share_of_nodes_that_are_evaluated():

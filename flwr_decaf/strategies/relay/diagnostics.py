@@ -1,0 +1,56 @@
+"""Diagnostics that only the relay can compute; none of them is sent to a node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import networkx as nx
+from flwr.app import ArrayRecord, RecordDict
+
+from flwr_decaf.distances import distances_to_mean
+from flwr_decaf.lora import State, size_in_bytes
+from flwr_decaf.rules import RULES
+
+
+def average(initial: State, states: Iterable[State], rule: str) -> ArrayRecord:
+    """Average states by a rule with equal weights, for ``Result.arrays`` and ``evaluate_fn``.
+
+    Parameters
+    ----------
+    initial : State
+        Initial arrays, which complete states that contain only what was exchanged.
+    states : iterable of State
+        States to average.
+    rule : str
+        Key of ``registries.RULES``.
+    """
+    whole = [initial | state for state in states]
+    return ArrayRecord(RULES[rule](whole, [1.0 / len(whole)] * len(whole)))
+
+
+def add_diagnostics(
+    contents: Mapping[int, RecordDict],
+    states: Mapping[int, State],
+    graph: nx.Graph,
+    initial: State | None,
+) -> None:
+    """Add ``bytes-sent`` and ``distance-to-mean`` to the metrics of each node.
+
+    Parameters
+    ----------
+    contents : mapping of int to RecordDict
+        Replies, by position in the graph.
+    states : mapping of int to State
+        Posts of these nodes.
+    graph : networkx.Graph
+        Graph of the round: a node sends its post to each of its neighbours.
+    initial : State or None
+        Initial arrays, which complete the states; None leaves out the distance.
+    """
+    metrics = {node: next(iter(contents[node].metric_records.values())) for node in states}
+    for node, state in states.items():
+        metrics[node]["bytes-sent"] = size_in_bytes(state) * graph.degree(node)
+    if initial is not None:
+        whole = [initial | state for state in states.values()]
+        for node, distance in zip(states, distances_to_mean(whole), strict=True):
+            metrics[node]["distance-to-mean"] = distance

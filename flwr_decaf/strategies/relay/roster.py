@@ -1,0 +1,51 @@
+"""The roster: the Flower node id of each position in the graph, also after nodes register anew."""
+
+from __future__ import annotations
+
+import logging
+
+from flwr.serverapp import Grid
+
+from flwr_decaf.strategies.relay.roll_call import newcomers, roll_call
+
+_log = logging.getLogger("flwr")
+
+
+class Roster:
+    """Node ids by position in the graph.
+
+    Parameters
+    ----------
+    ids : list of int
+        Result of ``roll_call``.
+    """
+
+    def __init__(self, ids: list[int]) -> None:
+        self.ids = ids
+        self._seen = set(ids)
+
+    @classmethod
+    def call(cls, grid: Grid, num_nodes: int | None) -> Roster:
+        """Wait for all nodes; see ``roll_call``."""
+        return cls(roll_call(grid, num_nodes))
+
+    @property
+    def positions(self) -> range:
+        """Positions of all nodes, 0 to n - 1."""
+        return range(len(self.ids))
+
+    def readmit(self, grid: Grid) -> list[int]:
+        """Give nodes that have registered under a new id (restarted SuperNodes) their position.
+
+        Returns
+        -------
+        list of int
+            Positions of these nodes.
+        """
+        answers = newcomers(grid, self._seen)
+        self._seen |= answers.keys()
+        back = {node: node_id for node_id, node in answers.items() if node in self.positions}
+        for node, node_id in back.items():
+            _log.warning("Node %d is back under a new node id", node)
+            self.ids[node] = node_id
+        return list(back)
