@@ -1,12 +1,12 @@
-"""Base-(k+1) graphs: sequences of sparse graphs after which all nodes agree exactly.
+"""Base-(k+1) graphs: sequences of sparse graphs that reach exact consensus.
 
 Takezawa et al., "Beyond Exponential Graph: Communication-Efficient Topologies for Decentralized
 Learning via Finite-time Convergence" (arXiv 2305.11420). For every number of nodes n and every
 degree k, the mixing matrices of one period multiply to ``1 1^T / n``, and no node has more than k
 neighbours in a round. All matrices are symmetric, doubly stochastic and non-negative.
 
-A round is a mapping from an edge (i, j), i < j, to its weight; what a node's edges leave of 1 is
-the node's own weight.
+A round is a mapping from edges (i, j), i < j, to weights; a node's own weight is what its edges
+leave of 1.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ Nodes = Sequence[int]
 
 
 def base_graphs(n: int, peers: int) -> list[Round]:
-    """Reach exact consensus in finite time, with at most k peers per node in a round.
+    """Build one period of the Base-(k+1) graph or of the Simple one, whichever is shorter.
 
-    Builds one period of the Base-(k+1) graph or of the Simple one, whichever is shorter. The
-    Base-(k+1) graph cuts n nodes into blocks whose number has no prime factor above k + 1: the
-    blocks run the Simple graph side by side, and then the nodes at the same place in each block
-    run the hyper-hypercube.
+    Either reaches exact consensus with at most k neighbours per node in a round. The Base-(k+1)
+    graph splits n nodes into blocks whose number has no prime factor above k + 1: all blocks use
+    the Simple graph in parallel, and then the nodes at the same position of each block use the
+    hyper-hypercube.
 
     Parameters
     ----------
     n : int
-        Number of nodes, from 1 up.
+        Number of nodes, at least 1.
     peers : int
-        k, the most neighbours that a node has in a round, from 1 up.
+        k, the largest number of neighbours of a node in a round, at least 1.
 
     Returns
     -------
     list of dict
-        The rounds of a period, at most ``2 log_(k+1)(n) + 2``; none for a single node.
+        The rounds of a period, at most ``2 log_(k+1)(n) + 2``; empty for a single node.
 
     Examples
     --------
@@ -51,21 +51,21 @@ def base_graphs(n: int, peers: int) -> list[Round]:
     size = n // blocks
     each = [simple_base_graphs(range(i * size, (i + 1) * size), b) for i in range(blocks)]
     columns = [hyper_hypercube(range(place, n, size), b) or [] for place in range(size)]
-    base = [_side_by_side(rounds) for rounds in zip(*each, strict=True)]
-    base += [_side_by_side(rounds) for rounds in zip(*columns, strict=True)]
+    base = [_union(rounds) for rounds in zip(*each, strict=True)]
+    base += [_union(rounds) for rounds in zip(*columns, strict=True)]
     return min(simple_base_graphs(range(n), b), base, key=len)
 
 
 def hyper_hypercube(nodes: Nodes, b: int) -> list[Round] | None:
-    """Average nodes digit by digit: cliques of at most b nodes that differ in one digit alone.
+    """Average nodes digit by digit: in cliques of at most b nodes that differ in a single digit.
 
-    The number of nodes is written as a product of numbers up to b, which are the bases of the
-    digits; the weight of each edge is one by the size of its clique.
+    The number of nodes is factorized into numbers of at most b, which are the bases of the digits;
+    the weight of each edge is 1 / (size of its clique).
 
     Returns
     -------
     list of dict or None
-        A round for each factor; None if the number has a prime factor above b.
+        One round per factor; None if the number has a prime factor above b.
     """
     factors, left = [], len(nodes)
     while left > 1:
@@ -86,10 +86,11 @@ def hyper_hypercube(nodes: Nodes, b: int) -> list[Round] | None:
 def simple_base_graphs(nodes: Nodes, b: int) -> list[Round]:
     """Build one period of the Simple Base-(k+1) graph, b = k + 1, on any number of nodes.
 
-    Where the hyper-hypercube does not exist, the number of nodes is written in base b: the digit
-    a_l of b^(p_l) makes a part V_l of a_l cells of b^(p_l) nodes. First, every part averages
-    itself; then the part V_j and all later ones exchange what makes the mean of each cell of V_j
-    the mean of all nodes, one part after the other; and last, the cells average themselves.
+    If the hyper-hypercube does not exist, the number of nodes is written in base b: the digit a_l
+    of b^(p_l) corresponds to a part V_l of a_l cells of b^(p_l) nodes. First, the nodes of every
+    part are averaged. Then, one part after the other, V_j is mixed with all later parts so that the
+    mean of each of its cells is the mean of all nodes. Finally, the nodes of every cell are
+    averaged.
     """
     whole = hyper_hypercube(nodes, b)
     if whole is not None:
@@ -97,23 +98,23 @@ def simple_base_graphs(nodes: Nodes, b: int) -> list[Round]:
     parts = _parts(nodes, b)
     inside = [hyper_hypercube([i for cell in cells for i in cell], b) or [] for cells in parts]
     first = len(inside[0])
-    rounds = [_side_by_side(_at(own, t) for own in inside) for t in range(first)]
+    rounds = [_union(_at(own, t) for own in inside) for t in range(first)]
     total = first + 1 + len(hyper_hypercube(parts[0][0], b) or [])
     last = len(parts) - 1
     for t in range(first, total):
-        step = t - first  # in which the part of this number, if any, meets the later ones
-        together = [_meet(parts[step], parts[step + 1 :])] if step < last else []
-        # A part averages its cells from the round after its meeting; the last one has none.
+        step = t - first  # the part with this index, if any, is mixed with the later ones
+        together = [_mix_with_later(parts[step], parts[step + 1 :])] if step < last else []
+        # The cells of a part are averaged from the next round on; the last part is not mixed.
         for j, cells in enumerate(parts):
             begun = step - min(j, last - 1) - 1
             if begun >= 0:
                 together += [_at(rounds_of, begun) for rounds_of in _cell_rounds(cells, b)]
-        rounds.append(_side_by_side(together))
+        rounds.append(_union(together))
     return rounds
 
 
 def _parts(nodes: Nodes, b: int) -> list[list[Nodes]]:
-    """Cut nodes into parts of equal cells, by the digits of their number in base b."""
+    """Split nodes into parts of equal cells, by the digits of their number in base b."""
     parts: list[list[Nodes]] = []
     start = 0
     for power in reversed(range(_whole_log(len(nodes), b) + 1)):
@@ -126,7 +127,7 @@ def _parts(nodes: Nodes, b: int) -> list[list[Nodes]]:
     return parts
 
 
-def _meet(cells: Sequence[Nodes], later: Iterable[Sequence[Nodes]]) -> Round:
+def _mix_with_later(cells: Sequence[Nodes], later: Iterable[Sequence[Nodes]]) -> Round:
     """Link the x-th node of all later parts to the x-th node of each cell."""
     rest = [i for part in later for cell in part for i in cell]
     size = sum(map(len, cells))
@@ -135,7 +136,7 @@ def _meet(cells: Sequence[Nodes], later: Iterable[Sequence[Nodes]]) -> Round:
 
 
 def _cell_rounds(cells: Sequence[Nodes], b: int) -> list[list[Round]]:
-    """The rounds in which cells average themselves; single nodes do so together."""
+    """Return the rounds that average each cell, or all cells together if each is one node."""
     groups = [[cell[0] for cell in cells]] if len(cells[0]) == 1 else cells
     return [hyper_hypercube(group, b) or [] for group in groups]
 
@@ -149,16 +150,16 @@ def _edge(i: int, j: int) -> tuple[int, int]:
 
 
 def _at(rounds: Sequence[Round], t: int) -> Round:
-    """Take round t of rounds that repeat; nodes without any keep their own."""
+    """Return round t of a periodic sequence, or no edges if it is empty."""
     return rounds[t % len(rounds)] if rounds else {}
 
 
-def _side_by_side(rounds: Iterable[Round]) -> Round:
+def _union(rounds: Iterable[Round]) -> Round:
     return {edge: weight for each in rounds for edge, weight in each.items()}
 
 
 def _whole_log(n: int, b: int) -> int:
-    """The largest p with b**p <= n: in whole numbers, since floats round."""
+    """Return the largest p with b**p <= n, in integers, since floats are rounded."""
     power = 0
     while b ** (power + 1) <= n:
         power += 1

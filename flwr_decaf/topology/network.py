@@ -134,8 +134,8 @@ def build_time_varying_network(
         See ``mixing_matrix.build_network``. A file may also list graphs, which are used in turn.
     topology_options : mapping, optional
         ``edge_probability`` and ``degree`` of the base graph, and the ``activation_probability``
-        of its edges (by default 0.5); ``peers``, the most neighbours that a node has in a round
-        of "base" (by default 1).
+        of its edges (by default 0.5); ``peers``, the largest number of neighbours of a node in a
+        round of "base" (by default 1).
     dynamic : str
         One of ``time_varying.DYNAMIC``, by default "static". Base graphs ignore ``topology`` and
         ``weights``.

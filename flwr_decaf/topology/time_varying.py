@@ -108,8 +108,8 @@ TIME_VARYING: dict[str, TimeVarying] = {
 }
 
 
-# Families that reach consensus in finite time: they ignore the base graph, their edges have weights
-# of their own, and the rounds of a period are listed.
+# Families that reach consensus in finite time. They ignore the base graph, define the weights of
+# their edges themselves, and return a list of the rounds of a period.
 FINITE_TIME: dict[str, Callable[[int, int], list[Round]]] = {"base": base_graphs}
 
 DYNAMIC = (*TIME_VARYING, *FINITE_TIME)

@@ -141,7 +141,7 @@ def test_epochs_use_every_row_equally_often(task, rows):
     assert all(ids.count(tuple(row["input_ids"])) >= 2 for row in rows.train)
 
 
-def test_freeze_head_decides_whether_the_head_is_trained(task, rows):
+def test_freeze_head_freezes_the_head(task, rows):
     for freeze in (True, False):
         before = snapshot(task)
         train_locally(task, rows.train, replace(TRAIN, freeze_head=freeze), "AB", seed=0)

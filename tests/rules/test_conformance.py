@@ -80,7 +80,7 @@ class TestEveryRule:
 
 
 @pytest.mark.parametrize("name", EVERY)
-class TestEveryRuleRefuses:
+class TestEveryRuleRejects:
     def test_other_names(self, name):
         states = neighbourhood(name, 2)
         states[1] = {**states[1], "extra": torch.zeros(1)}

@@ -139,7 +139,7 @@ def test_convolutions_and_embeddings():
         assert error == pytest.approx(best_error(p, 2), rel=1e-4)
 
 
-def test_a_model_without_lora_is_refused():
+def test_a_model_without_lora_is_rejected():
     with pytest.raises(ValueError, match=r"no lora_A, lora_B pair; use DLoRA"):
         factorize([{"conv.weight": torch.ones(2, 2)}], [1.0])
 

@@ -22,6 +22,6 @@ def test_b_may_be_exchanged_alone():
     assert (mixed[key] - (states[0][key] + states[1][key]) / 2).abs().max() < 1e-15
 
 
-def test_a_neighbour_with_a_different_a_is_refused():  # known defect 5
+def test_a_neighbour_with_a_different_a_is_rejected():  # known defect 5
     with pytest.raises(ValueError, match=r"one frozen A on all nodes; model.q.lora_A"):
         frozen([lora_state(0), lora_state(1)], [0.5, 0.5])

@@ -1,4 +1,4 @@
-"""Invariants and figures of arXiv 2305.11420, and sequences worked out by hand."""
+"""Invariants and figures of arXiv 2305.11420, and sequences computed by hand."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def test_five_nodes_in_pairs_by_hand():  # V_1 = {0..3}, V_2 = {4}
     assert simple_base_graphs(range(5), 2) == [
         {(0, 1): half, (2, 3): half},
         {(0, 2): half, (1, 3): half},
-        {(0, 4): 4 / 5},  # node 4 hands 4/5 of its value to the four others, by way of node 0
+        {
+            (0, 4): 4 / 5
+        },  # node 0 receives 4/5 of the value of node 4, for itself and the three others
         {(0, 1): half, (2, 3): half},
         {(0, 2): half, (1, 3): half},
     ]

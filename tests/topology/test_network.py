@@ -136,7 +136,7 @@ def test_description_of_a_network():
 
 
 @pytest.mark.parametrize(("n", "peers"), [(1, 1), (2, 1), (3, 2), (10, 2), (11, 1)])
-def test_base_graphs_take_turns_and_average_exactly(n, peers):
+def test_base_graphs_are_used_in_turn_and_average_exactly(n, peers):
     network = build_time_varying_network(
         "ring", n, dynamic="base", topology_options={"peers": peers}
     )
@@ -147,6 +147,6 @@ def test_base_graphs_take_turns_and_average_exactly(n, peers):
     np.testing.assert_array_equal(network.of_round(network.period + 1), network.of_round(1))
 
 
-def test_base_graphs_take_no_matrix():
+def test_base_graphs_cannot_be_combined_with_a_matrix():
     with pytest.raises(ValueError, match="topology.dynamic draws from a graph"):
         build_time_varying_network(np.eye(3), 3, dynamic="base")
