@@ -1,1 +1,1 @@
-"""What travels between the relay and the nodes, and its copy on disk."""
+"""Messages between the relay and the nodes, and their copy on disk."""

@@ -3,12 +3,12 @@
 ::
 
     checkpoint/round-00007/
-        posts.safetensors   every post that is still of use, once, named by its digest
-        mail.json           whose last post is which, and what mail each node was last sent
+        posts.safetensors   every post that is still needed, once, named by its digest
+        mail.json           the last post and the last mail of each node, by digest
         digest              of the two files above
 
-A checkpoint is filled under a temporary name and renamed, so it is there whole or not at all; one
-that has been damaged since is found out by its digest, and the one before is used.
+A checkpoint is written under a temporary name and renamed, so it is complete or absent. The digest
+reveals damage, in which case the previous checkpoint is used.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _log = logging.getLogger("flwr")
 
 
 class Letter(NamedTuple):
-    """What a node was last sent to mix: its row of W, its own weight first, posts, and factors."""
+    """The last mail of a node: its row of W (own weight first), posts, and mixed factors."""
 
     weights: tuple[float, ...]
     posts: Mapping[int, Array]
@@ -43,7 +43,7 @@ class Letter(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that decides how a run goes on after a round.
+    """Everything that determines a run after a round.
 
     Attributes
     ----------
@@ -52,9 +52,9 @@ class Checkpoint:
     posts : mapping of int to Array
         Each node's last post, packed.
     mail : mapping of int to Letter
-        What each node was last sent, or is to be sent next.
+        Mail that each node was last sent, or will be sent next; by default none.
     pending : frozenset of int
-        Nodes that have not had their mail yet.
+        Nodes that have not received their mail yet; by default none.
     """
 
     server_round: int
@@ -64,9 +64,9 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint into a folder of them, and keep the one before in case it is damaged."""
+    """Write a checkpoint to a folder of them, and keep the previous one as a fallback."""
     blobs: dict[str, bytes] = {}
-    known: dict[int, str] = {}  # a post is in the mail of every neighbour, and read once
+    known: dict[int, str] = {}  # a post is in the mail of each neighbour, but read once
 
     def name(post: Array) -> str:
         if id(post) not in known:
@@ -103,7 +103,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """Read the last checkpoint that is whole, with a warning for each that is not.
+    """Read the last undamaged checkpoint, with a warning for each damaged one.
 
     Returns
     -------
@@ -114,13 +114,13 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         try:
             return _read(place)
         except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-            _log.warning("The checkpoint %s is damaged (%s); trying the one before", place, error)
+            _log.warning("The checkpoint %s is damaged (%s); trying the previous one", place, error)
     return None
 
 
 def _read(place: Path) -> Checkpoint:
     if (place / "digest").read_text("utf8") != _digest_of(place):
-        raise ValueError("its digest is another")
+        raise ValueError("its digest does not match")
     content: dict[str, Any] = json.loads((place / "mail.json").read_text("utf8"))
     tensors = safetensors.numpy.load_file(place / "posts.safetensors")
 

@@ -1,9 +1,9 @@
-"""Posts that cannot be used, found so that W stays doubly stochastic: on both sides of an edge.
+"""Inspection of posts: unusable ones are refused at both ends of an edge.
 
-The relay inspects every post, and drops all edges of a node whose post has another form or is not
-finite; the node gets its last good post back. Whether a norm is an outlier is decided by the two
-nodes of an edge, each from the same two posts, since what a node mixes into is what it posted.
-A post that was damaged on its way from the relay is refused by its receiver alone.
+So W stays doubly stochastic. The relay inspects every post, and drops all edges of a node whose
+post has another form or is not finite; the node receives its last good post again. The two nodes of
+an edge decide whether a norm is an outlier, from the same two posts, since a node mixes into what
+it posted. A post that was damaged on its way from the relay is refused by its receiver alone.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ _RATIO = 100.0  # of two norms
 
 
 def read_posts(posts: Mapping[int, Array], like: State) -> tuple[dict[int, State], dict[int, str]]:
-    """Unpack posts, and set aside those that no rule could mix.
+    """Unpack posts, and separate those that no rule can mix.
 
     Parameters
     ----------
     posts : mapping of int to Array
         Packed states, by sender.
     like : State
-        What a post must match in names, shapes and dtypes.
+        State whose names, shapes and dtypes a post must match.
 
     Returns
     -------
     states : dict of int to State
         Posts that match and are finite.
     causes : dict of int to str
-        What is wrong with the others.
+        Sender of each other post -> what is wrong with it.
     """
     states: dict[int, State] = {}
     causes: dict[int, str] = {}
@@ -53,23 +53,23 @@ def read_posts(posts: Mapping[int, Array], like: State) -> tuple[dict[int, State
 
 
 def outliers(own: State, states: Mapping[int, State]) -> dict[int, str]:
-    """Find states whose norm is more than a hundred times the node's own, or less than a hundredth.
+    """Find states whose norm differs from the node's own by more than a factor of 100.
 
-    The norm is that of all products ``B @ A`` and dense tensors together. Of two nodes that
-    compare each other's state both come to the same decision. While a norm is zero, as before
-    the first step, nothing is an outlier.
+    The norm is that of all products ``B @ A`` and dense tensors together. Two nodes
+    that compare each other's states come to the same decision. If a norm is zero, as before the
+    first step, nothing is an outlier.
 
     Parameters
     ----------
     own : State
-        The node's own.
+        The node's own state.
     states : mapping of int to State
-        By sender.
+        States to compare with it, by sender.
 
     Returns
     -------
     dict of int to str
-        Sender -> both norms.
+        Sender of each outlier -> both norms.
     """
     mine, *others = norms([own, *states.values()])
     return {
@@ -82,6 +82,6 @@ def outliers(own: State, states: Mapping[int, State]) -> dict[int, str]:
 
 def _check_finite(state: State) -> None:
     for name, tensor in state.items():
-        # NaN and infinity outlast a sum, which is four times as fast; one may be of its own making.
+        # A sum is four times as fast and preserves NaN and infinity, but may also overflow.
         if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
             raise ValueError(f"a post must be finite; {name} holds NaN or infinity")

@@ -1,4 +1,4 @@
-"""The metrics of replies: all of a node's, and their average over the nodes."""
+"""Metrics of replies: those of one node, and their average over the nodes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def mean_metrics(records: list[RecordDict], weighted_by_key: str) -> MetricRecor
     """Average the metrics of all nodes, weighted by one of them.
 
     The signature is that of Flower's ``train_metrics_aggr_fn`` and ``evaluate_metrics_aggr_fn``.
-    A key that some node does not report is left out.
+    Keys that some node does not report are left out.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def mean_metrics(records: list[RecordDict], weighted_by_key: str) -> MetricRecor
 
 
 def metrics_of(content: RecordDict) -> MetricRecord:
-    """Get the metrics of a reply: all its MetricRecords in one (Flower expects exactly one)."""
+    """Merge all MetricRecords of a reply into one; Flower expects exactly one."""
     merged = MetricRecord()
     for record in content.metric_records.values():
         for key, value in record.items():

@@ -1,6 +1,6 @@
 """States packed into one Flower ``Array`` in the safetensors format.
 
-No pickle, bfloat16 included, and one array instead of hundreds, since Flower's cost is per array.
+No pickle, with bfloat16, and one array instead of hundreds, since Flower's overhead is per array.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _ORDER = "order"
 
 
 def pack(state: State) -> Array:
-    """Serialise a state into one array.
+    """Serialize a state into one array.
 
-    The order of the names is kept beside the tensors (safetensors sorts them), because some
+    The order of the names is stored with the tensors (safetensors sorts them), because some
     projects rely on it: ``ArrayRecord.to_numpy_ndarrays`` returns a plain list.
     """
     return packed(safetensors.torch.save(_laid_out(state), metadata=_order_of(state)))
 
 
 def pack_shared(state: State) -> Array:
-    """Serialise a state into a file, where processes share posts, and else into one array."""
+    """Serialize a state into a shared file if processes share posts, or else into one array."""
 
     def write(file: Path) -> None:
         safetensors.torch.save_file(_laid_out(state), file, metadata=_order_of(state))
@@ -46,7 +46,7 @@ def _order_of(state: State) -> dict[str, str]:
 
 
 def packed(data: bytes) -> Array:
-    """Make an array of bytes that ``pack`` produced."""
+    """Create an array from bytes that ``pack`` produced."""
     return Array(dtype="uint8", shape=(len(data),), stype=_FORMAT, data=data)
 
 
@@ -61,7 +61,7 @@ def unpack(array: Array) -> State:
     if array.stype not in (_FORMAT, TICKET):
         raise ValueError(f"a packed state must be of stype {_FORMAT!r}; got {array.stype!r}")
     try:
-        # Not safetensors' own mapping of files: in torch's flavour it leaks 64 bytes a tensor.
+        # Not safetensors' memory mapping: its PyTorch version leaks 64 bytes per tensor.
         return _load(data_of(array))
     except (OSError, safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"a packed state cannot be read: {error}") from error
@@ -74,12 +74,12 @@ def _load(data: bytes) -> State:
 
 
 def pack_record(state: State) -> ArrayRecord:
-    """Pack a state into a record of its own."""
+    """Pack a state into a record."""
     return record_of(pack(state))
 
 
 def record_of(post: Array) -> ArrayRecord:
-    """Make a record of a packed state."""
+    """Create the record of a packed state."""
     return ArrayRecord({_FORMAT: post})
 
 
@@ -89,5 +89,5 @@ def unpack_record(record: ArrayRecord) -> State:
 
 
 def packed_array(record: ArrayRecord) -> Array:
-    """Hand out a packed record's one array as it is: the relay passes it on unread."""
+    """Return the one array of a packed record, still packed: the relay forwards it unread."""
     return record[_FORMAT]

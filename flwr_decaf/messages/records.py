@@ -1,18 +1,18 @@
 """The records that the relay and the nodes exchange, and how states are packed into them.
 
 A post is a node's trained state, packed into one Flower ``Array`` in the safetensors format: no
-pickle, bfloat16 included, and one array instead of hundreds, since Flower's cost is per array.
+pickle, with bfloat16, and one array instead of hundreds, since Flower's overhead is per array.
 
 ====================  ==================================================================
 record                 meaning
 ====================  ==================================================================
-``decaf.mail``         to a node: how to mix, and which factors train and travel
+``decaf.mail``         to a node: how to mix, and which factors are trained and posted
 ``decaf.posts``        to a node: its neighbours' posts, by position
 ``decaf.post``         from a node: its own post
 ``decaf.call``         to a node: roll call or collection, answered without the user's code
-``decaf.refused``      from a node: whose posts it could not use, and why
+``decaf.refused``      from a node: senders of posts that it could not use, and causes
 ``decaf.own``          in ``Context.state``: the node's own state
-``decaf.version``      in ``Context.state``: which of its states that is
+``decaf.version``      in ``Context.state``: the version of that state
 ====================  ==================================================================
 """
 
@@ -29,5 +29,5 @@ VERSION = "decaf.version"
 ROLL_CALL = "roll-call"
 COLLECT = "collect"
 
-# How a node begins its error where its model has other tensors than the run's: it always will.
+# Start of a node's error if its model has other tensors than the run's, which cannot be retried.
 TRAINED = "what the train function returned"

@@ -1,11 +1,11 @@
-"""Posts that processes of one machine share: a file, and a ticket for it in the messages.
+"""Posts shared by processes of one machine: a file, and a ticket for it in the messages.
 
-A post goes to every neighbour, so in a simulation Flower and Ray would pickle it again for each.
-Where ``POSTS`` names a folder in the environment (``flwr-decaf run`` makes one for Ray actors of
-this machine), a node lays its post there once, and messages carry its ticket; whoever needs the
-post reads the file. Elsewhere, between machines above all, posts travel as they are.
+A post is sent to every neighbour, so in a simulation Flower and Ray would pickle it for each. If
+the environment variable ``POSTS`` names a folder (``flwr-decaf run`` creates one for the Ray actors
+of its machine), a node writes its post to it once, messages contain its ticket, and receivers read
+the file. Otherwise, and always between machines, messages contain the posts themselves.
 
-A ticket is drawn at random and is never a path. The relay sweeps away what nobody needs any more.
+A ticket is random and never a path. The relay deletes posts that are no longer needed.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _log = logging.getLogger("flwr")
 
 
 def share(write: Callable[[Path], None]) -> Array | None:
-    """Lay a packed post into the shared folder, and get its ticket.
+    """Write a packed post to the shared folder, and return its ticket.
 
     Parameters
     ----------
     write : callable
-        Writes the post to a file that is not there yet.
+        Function that writes the post to a new file.
 
     Returns
     -------
     Array or None
-        None where there is no such folder, or no room in it: then the post is sent as it is.
+        None if there is no such folder or no space in it; the post is then sent itself.
     """
     folder = os.environ.get(POSTS)
     if not folder:
@@ -55,23 +55,25 @@ def share(write: Callable[[Path], None]) -> Array | None:
 
 
 def file_of(post: Array) -> Path | None:
-    """Find a shared post's file; None for a post that is sent as it is.
+    """Return the file of a shared post, or None for a post that was sent itself.
 
     Raises
     ------
     ValueError
-        If the ticket is none, or there is no folder here.
+        If the ticket is malformed, or this process has no shared folder.
     """
     if post.stype != TICKET:
         return None
     folder = os.environ.get(POSTS)
     if not folder or not _FORM.fullmatch(post.data):
-        raise ValueError("a shared post needs a ticket, and the folder that it was laid into")
+        raise ValueError(
+            "a shared post needs a well-formed ticket and the folder that it was written to"
+        )
     return Path(folder) / post.data.decode()
 
 
 def is_gone(post: Array) -> bool:
-    """Tell whether a shared post has been swept away."""
+    """Return whether the file of a shared post has been deleted."""
     file = file_of(post)
     return file is not None and not file.exists()
 
@@ -83,7 +85,7 @@ def data_of(post: Array) -> bytes:
 
 
 def sweep(needed: Iterable[Array]) -> None:
-    """Delete all shared posts but these."""
+    """Delete all shared posts except these."""
     folder = os.environ.get(POSTS)
     if folder:
         kept = {post.data.decode() for post in needed if post.stype == TICKET}

@@ -1,6 +1,6 @@
-"""Strategies: one thin class a method, all on one router.
+"""Strategies: one small class per method, on a common base.
 
-Adding one: a file beside this one, a line in ``registries.STRATEGIES``, a row in
+To add one: a file in this folder, a line in ``registries.STRATEGIES``, a row in
 tests/strategies/test_conformance.py.
 """
 

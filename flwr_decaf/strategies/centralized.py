@@ -14,7 +14,7 @@ class Centralized(FedAvg):
     ``train.local-epochs`` as many passes, over n times the rows, and so about n times the steps.
 
     The ClientApp hands the node it runs on the whole data set (its local test is then held out of
-    the whole as well). Nothing travels but the raw data, once, which is not counted.
+    the whole as well). Nothing is exchanged but the raw data, once, which is not counted.
     Parameters: see ``FedAvg``.
     """
 

@@ -8,7 +8,7 @@ class DecLoRA(DecentralizedStrategy):
 
         A~_i = sum_j q_ij A_j,   B~_i = sum_j q_ij B_j,   Q = I - 2 L / (3 lambda_max(L))
 
-    The eigenvalues of Q lie in [1/3, 1]. Both factors train, for K local steps, and travel.
+    The eigenvalues of Q lie in [1/3, 1]. Both factors are trained (K local steps) and exchanged.
     The paper scores the average over the nodes' models: ``evaluate-average`` reports it.
     Parameters: see ``DecentralizedStrategy``.
     """

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, ClassVar, NoReturn
 
 from flwr.app import (
-    Array,
     ArrayRecord,
     ConfigRecord,
     Message,
@@ -27,27 +26,25 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from flwr_decaf.config import Attack, Evaluation, Failures, Participation, Robust
 from flwr_decaf.config.arguments import check_argument, check_topology_options
-from flwr_decaf.lora import State, factor_of, select
+from flwr_decaf.lora import State
 from flwr_decaf.messages import records
-from flwr_decaf.messages.inspection import read_posts
 from flwr_decaf.messages.mail import Mail
 from flwr_decaf.messages.metrics import mean_metrics
 from flwr_decaf.messages.packing import pack, unpack
-from flwr_decaf.rules import RULES
 from flwr_decaf.seeds import derive_seed
-from flwr_decaf.strategies.relay.arguments import (
-    check_byzantine,
-    check_minimum,
-    read_options,
-    take_over,
-)
+from flwr_decaf.strategies.relay.arguments import read_options, take_over
 from flwr_decaf.strategies.relay.attacks import byzantine_among, sign_flipped
 from flwr_decaf.strategies.relay.attendance import Attendance, OnFailure
+from flwr_decaf.strategies.relay.checks import (
+    check_initial,
+    check_minimum,
+    check_nodes,
+    evaluates,
+)
 from flwr_decaf.strategies.relay.diagnostics import add_diagnostics, average
 from flwr_decaf.strategies.relay.mailbox import Mailbox
 from flwr_decaf.strategies.relay.replies import post_of
 from flwr_decaf.strategies.relay.resuming import Resume, counting_on, rounds_left, run_rounds
-from flwr_decaf.strategies.relay.roll_call import has_evaluate
 from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import Schedule, both, is_due
 from flwr_decaf.strategies.relay.session import Session
@@ -169,7 +166,7 @@ evaluate_metrics_aggr_fn
         self.configrecord_key = configrecord_key
         self.train_metrics_aggr_fn = train_metrics_aggr_fn or mean_metrics
         self.evaluate_metrics_aggr_fn = evaluate_metrics_aggr_fn or mean_metrics
-        self._attendance = Attendance(self.failures, on_failure)
+        self.on_failure = on_failure
         self._session: Session | None = None
 
     def start(  # noqa: PLR0913 - Flower's signature
@@ -199,7 +196,7 @@ evaluate_metrics_aggr_fn
         session = self.prepare(grid, initial_arrays)
         session.num_rounds = num_rounds
         session.train_config = train_config or ConfigRecord()
-        session.timeout = self._attendance.timeout = timeout
+        session.timeout = timeout
         session.averages_each_round = evaluate_fn is not None
         rounds = partial(
             super().start,
@@ -214,7 +211,7 @@ evaluate_metrics_aggr_fn
             states = map(session.mailbox.state_of, session.roster.positions)
             result.arrays = average(session.initial, states, self.rule)
         self.resume.on_round(session.mailbox.checkpoint(num_rounds))
-        self._attendance.log.summarize()
+        session.attendance.log.summarize()
         return result
 
     def prepare(self, grid: Grid, initial_arrays: ArrayRecord) -> Session:
@@ -235,41 +232,24 @@ evaluate_metrics_aggr_fn
         n = len(roster.ids)
         check_minimum(n, self.min_nodes)
         self.network = self.network_on(n)
-        self._check_nodes(n)
+        check_nodes(self.network, self.robust, self.attack, self.participation)
         initial: State = dict(initial_arrays.to_torch_state_dict())
-        self._check_initial(initial)
+        check_initial(initial, self.rule, self.local_head)
         mailbox = Mailbox(n, initial, self._blank_mail())
         if self.resume.resume_from:
             mailbox.restore(self.resume.resume_from)
         self._session = Session(
             roster,
-            self.network,
             mailbox,
+            Attendance(self.failures, self.on_failure),
+            self.schedule,
             initial,
             byzantine=byzantine_among(n, self.attack.sign_flipping, self.seed),
-            evaluates=self._can_evaluate(grid, roster.ids[0]),
+            evaluates=evaluates(grid, roster.ids[0], self.evaluation),
+            configrecord_key=self.configrecord_key,
             server_round=self.resume.done,
         )
-        self._attendance.timeout = self._session.timeout
         return self._session
-
-    def _check_nodes(self, n: int) -> None:
-        few = check_byzantine(
-            self.network, self.robust.method, self.robust.byzantine, self.attack.sign_flipping
-        )
-        if few:
-            _log.warning("robust: nodes with fewer than %d neighbours in a round do not mix", few)
-        schedule = self.participation.schedule
-        for server_round in range(1, len(schedule) + 1):
-            present(server_round, n, schedule, drop_probability=0.0, seed=0)
-
-    def _check_initial(self, initial: State) -> None:
-        RULES[self.rule]([initial], [1.0])  # refuse here what every node would refuse
-        if self.local_head and not any(map(factor_of, initial)):
-            raise ValueError(
-                "local_head must be False for arrays without LoRA factors, of which nothing would "
-                "be mixed; got True; leave it out, or train adapters"
-            )
 
     def _blank_mail(self) -> Mail:
         return Mail(
@@ -282,17 +262,6 @@ evaluate_metrics_aggr_fn
             local_head=self.local_head,
             measured=self.evaluation.evaluate_every > 0,
         )
-
-    def _can_evaluate(self, grid: Grid, node_id: int) -> bool:
-        if self.evaluation.evaluate_every == 0:
-            return False
-        evaluates = has_evaluate(grid, node_id)
-        if not evaluates:
-            _log.warning(
-                "The ClientApp has no evaluate function, so nodes are not evaluated; register one "
-                "with @app.evaluate(), or pass evaluate_every=0"
-            )
-        return evaluates
 
     def initialize_parameters(self, *args: object, **options: object) -> NoReturn:
         """Refuse Flower's legacy API, which calls this method first.
@@ -340,12 +309,11 @@ evaluate_metrics_aggr_fn
             session = self.prepare(grid, arrays)
         session.started = True
         session.server_round, session.train_config = server_round, config
-        for node in session.roster.readmit(grid):
-            session.mailbox.lost(node)
+        session.readmit(grid)
         seed = derive_seed(self.seed, "drop", server_round)
         options = self.participation
         due = present(server_round, session.n, options.schedule, options.drop_probability, seed)
-        return self._ask(grid, due, MessageType.TRAIN, config)
+        return session.ask(grid, due, MessageType.TRAIN, config)
 
     @counting_on
     def aggregate_train(
@@ -353,8 +321,8 @@ evaluate_metrics_aggr_fn
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Collect the posts, drop the links of nodes without one, and address them as mail."""
         session = self._running()
-        contents = self._gather(server_round, replies)
-        posts, states = self._usable(server_round, contents)
+        contents = session.gather(replies)
+        posts, states = session.usable(contents)
         absent = set(session.roster.positions) - posts.keys()
         w = without_nodes(self.network.of_round(server_round), absent)
         forged = {i: pack(sign_flipped(states[i])) for i in session.byzantine & posts.keys()}
@@ -367,19 +335,6 @@ evaluate_metrics_aggr_fn
             return average(session.initial, states.values(), self.rule), averaged
         return None, averaged
 
-    def _usable(
-        self, server_round: int, contents: Mapping[int, RecordDict]
-    ) -> tuple[dict[int, Array], dict[int, State]]:
-        """Take the posts out of the replies, and read them; a node with a bad post is missing."""
-        session = self._running()
-        posts = {node: post_of(content) for node, content in contents.items()}
-        exchanged = select(session.initial, self.schedule(server_round).exchanged)
-        states, causes = read_posts(posts, like=exchanged)
-        for node in causes:
-            session.mailbox.lost(node)
-        self._attendance.note_missing(server_round, causes, asked=len(posts), n=session.n)
-        return {node: posts[node] for node in states}, states
-
     @counting_on
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -388,10 +343,9 @@ evaluate_metrics_aggr_fn
         session = self._running()
         if not self._is_due(server_round):
             return []
-        honest = [node for node in session.roster.positions if node not in session.byzantine]
-        share = self.evaluation.evaluate_fraction
-        chosen = draw_evaluated(server_round, honest, share, session.num_rounds, self.seed)
-        return self._ask(grid, chosen, MessageType.EVALUATE, config)
+        nodes, share = session.honest, self.evaluation.evaluate_fraction
+        chosen = draw_evaluated(server_round, nodes, share, session.num_rounds, self.seed)
+        return session.ask(grid, chosen, MessageType.EVALUATE, config)
 
     @counting_on
     def aggregate_evaluate(
@@ -400,7 +354,7 @@ evaluate_metrics_aggr_fn
         """Average the metrics that the nodes report on their models after mixing."""
         if not self._is_due(server_round):
             return None
-        contents = list(self._gather(server_round, replies).values())
+        contents = list(self._running().gather(replies).values())
         return self.evaluate_metrics_aggr_fn(contents, self.weighted_by_key)
 
     def collect(self, grid: Grid) -> dict[int, State]:
@@ -415,9 +369,9 @@ evaluate_metrics_aggr_fn
         call = ConfigRecord({"ask": records.COLLECT})
         # The alignment of a client may need the settings, even if nothing is trained.
         settings, nodes = session.train_config, session.roster.positions
-        asked = self._ask(grid, nodes, MessageType.TRAIN, settings, call)
+        asked = session.ask(grid, nodes, MessageType.TRAIN, settings, call)
         replies = grid.send_and_receive(asked, timeout=session.timeout)
-        contents = self._gather(session.server_round, replies)
+        contents = session.gather(replies)
         return {node: unpack(post_of(content)) for node, content in contents.items()}
 
     def _running(self) -> Session:
@@ -430,30 +384,3 @@ evaluate_metrics_aggr_fn
     def _is_due(self, server_round: int) -> bool:
         session, every = self._running(), self.evaluation.evaluate_every
         return session.evaluates and is_due(server_round, every, session.num_rounds)
-
-    def _ask(
-        self,
-        grid: Grid,
-        nodes: Iterable[int],
-        kind: str,
-        config: ConfigRecord,
-        call: ConfigRecord | None = None,
-    ) -> list[Message]:
-        session = self._running()
-        phase = self.schedule(session.server_round)
-
-        def write(node: int) -> Message:
-            settings = ConfigRecord({**config, "server-round": session.server_round})
-            settings["trainable-factors"] = phase.trained
-            content = RecordDict({self.configrecord_key: settings})
-            if call is not None:
-                content[records.CALL] = call
-            session.mailbox.lay_into(content, node, phase.trained, phase.exchanged)
-            receiver = session.roster.ids[node]
-            return Message(content=content, message_type=kind, dst_node_id=receiver)
-
-        return self._attendance.ask(grid, nodes, write)
-
-    def _gather(self, server_round: int, replies: Iterable[Message]) -> dict[int, RecordDict]:
-        session = self._running()
-        return self._attendance.gather(server_round, replies, session.roster.ids, session.mailbox)

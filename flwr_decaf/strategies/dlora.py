@@ -1,4 +1,4 @@
-"""DLoRA: decentralized LoRA, both factors averaged one by one."""
+"""DLoRA: decentralized LoRA that averages each factor separately."""
 
 from flwr_decaf.strategies.decentralized import DecentralizedStrategy
 
@@ -8,7 +8,7 @@ class DLoRA(DecentralizedStrategy):
 
         A~_i = sum_j w_ij A_j,   B~_i = sum_j w_ij B_j
 
-    Both factors train and travel. The averaged factors' product carries interference,
+    Both factors are trained and exchanged. The averaged factors' product carries interference,
     ``sum_j w_ij (B_j - B~_i)(A_j - A~_i)``. On models without LoRA this is decentralized
     parallel SGD. Parameters: see ``DecentralizedStrategy``.
     """

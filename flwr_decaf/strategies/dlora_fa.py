@@ -9,8 +9,8 @@ class DLoRAFA(DecentralizedStrategy):
 
         B~_i = sum_j w_ij B_j,   A~_i = A_0
 
-    Elsewhere ConLoRA, which does not average the classification head either: ``local_head=True``.
-    Mixes products exactly, at half the bytes, with half the parameters. The train function must
+    With ``local_head=True`` it is ConLoRA, which does not average the classification head either.
+    Products are mixed exactly, with half the bytes and half the parameters. The train function must
     freeze A: see ``flwr_decaf.clients.freeze_factors``. Parameters: see ``DecentralizedStrategy``.
     """
 

@@ -1,4 +1,4 @@
-"""Local-only: no exchange at all, the lower reference."""
+"""Local-only: no exchange, as a lower reference."""
 
 from typing import Any
 

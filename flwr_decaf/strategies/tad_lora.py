@@ -1,4 +1,4 @@
-"""TAD-LoRA: decentralized LoRA that trains one factor at a time, over changing graphs."""
+"""TAD-LoRA: decentralized LoRA that trains one factor at a time, over time-varying graphs."""
 
 import logging
 from functools import cached_property
@@ -16,19 +16,19 @@ class TADLoRA(DecentralizedStrategy):
 
         A~_i = sum_j w_ij A_j,   B~_i = sum_j w_ij B_j
 
-    While one factor trains, the other moves by mixing alone, so that the nodes agree on it and
-    the interference of averaged factors stays small. T fixed is ADF-LoRA; T = 1 with the active
+    While one factor is trained, the other changes by mixing alone, so that the nodes agree on it
+    and the interference of averaged factors stays small. T fixed is ADF-LoRA; T = 1 with the active
     factor mixed alone is RoLoRA. As LoRA starts from B = 0, where A has no gradient, the first
     phase moves a model's head alone: the order is the paper's.
 
     Parameters
     ----------
     phase_length : int or "auto"
-        T, in rounds; "auto" takes the paper's Theta(1 / sqrt(1 - rho)), see
+        T, in rounds; by default "auto", which derives the paper's Theta(1 / sqrt(1 - rho)), see
         ``network.phase_length``.
     mixes : "both" or "active"
-        Factors to mix: both, or the one that trained in the round. The other travels all the
-        same, so that a node that comes back can be given its own.
+        Factors to mix: both, by default, or the one trained in the round. The other one is still
+        exchanged, for nodes that lose their state.
     *args, **options
         See ``DecentralizedStrategy``; the paper draws an Erdos-Renyi graph each round:
         ``topology="complete", dynamic="edge-activation"``.
@@ -56,7 +56,7 @@ class TADLoRA(DecentralizedStrategy):
         self.mixes = mixes
 
     def schedule(self, server_round: int) -> Phase:
-        """Look up the factor that trains in a round."""
+        """Return the factors that are trained, exchanged and mixed in a round."""
         given = self.phase_length
         length = self._derived_length if given == "auto" else given
         return alternating(server_round, length, self.mixes)
@@ -64,5 +64,5 @@ class TADLoRA(DecentralizedStrategy):
     @cached_property
     def _derived_length(self) -> int:
         length = phase_length(self.network)
-        _log.info("TAD-LoRA: T = %d rounds a phase, from the network", length)
+        _log.info("TAD-LoRA: T = %d rounds per phase, derived from the network", length)
         return length

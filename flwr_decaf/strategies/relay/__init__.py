@@ -1,1 +1,1 @@
-"""The relay: what all decentralized strategies share."""
+"""The relay: the parts that all decentralized strategies share."""

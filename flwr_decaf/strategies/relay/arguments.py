@@ -11,14 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-import numpy as np
-
 from flwr_decaf.config import Attack, Evaluation, Failures, Participation, Robust
 from flwr_decaf.config.arguments import check_argument
-from flwr_decaf.rules import NEEDED
 from flwr_decaf.strategies.relay.resuming import Resume
-from flwr_decaf.topology.mixing_matrix import degrees_of
-from flwr_decaf.topology.network import Network
 from flwr_decaf.topology.participation import check_fraction
 
 OPTIONS: dict[str, type[Any]] = {
@@ -30,8 +25,7 @@ OPTIONS: dict[str, type[Any]] = {
     "resume": Resume,
 }
 _MAIN_FIELD = {"participation": "participation", "robust": "method"}
-_LOOKED_AT = 20  # rounds of a time-varying network
-_MINIMA = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
+MINIMA = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
 
 
 def read_options(given: Mapping[str, object], shorthand: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +102,7 @@ def take_over(given: Mapping[str, object], known: Iterable[str]) -> dict[str, An
             _check_trains_all(value)
         elif name == "fraction_evaluate":
             meant |= _evaluation(value)
-        elif name in _MINIMA:
+        elif name in MINIMA:
             meant["min_nodes"] = max(meant["min_nodes"], _count(name, value))
         elif name not in own:
             names = list(dict.fromkeys([*known, *own]))
@@ -118,65 +112,6 @@ def take_over(given: Mapping[str, object], known: Iterable[str]) -> dict[str, An
                 f"{', '.join(names)}; did you mean {nearest[0]!r}?"
             )
     return meant
-
-
-def check_minimum(n: int, minimum: int) -> None:
-    """Require the minimum number of nodes of FedAvg's arguments.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer.
-    """
-    if n < minimum:
-        raise ValueError(
-            f"{', '.join(_MINIMA)} must be at most the number of nodes; got {minimum}, and there "
-            f"are {n}; lower the minimum, or start more nodes"
-        )
-
-
-def check_byzantine(
-    network: Network,
-    robust: str,
-    byzantine: int,
-    sign_flipping: int,
-    names: tuple[str, str] = ("byzantine", "sign_flipping"),
-) -> int:
-    """Refuse robust mixing if no node has enough neighbours, and a run without honest nodes.
-
-    Parameters
-    ----------
-    network : Network
-        Network, of which the first rounds are checked.
-    robust, byzantine, sign_flipping
-        As in ``config.options.Robust`` and ``Attack``.
-    names : tuple of str
-        Names of the last two for the error message; by default those of the arguments.
-
-    Returns
-    -------
-    int
-        Number of neighbours that a node needs to mix, if some node has fewer in some round, or 0.
-
-    Raises
-    ------
-    ValueError
-        If no node ever has that many, or all nodes are Byzantine.
-    """
-    n, needed = len(network.base), NEEDED[robust](byzantine)
-    if sign_flipping >= n:
-        raise ValueError(
-            f"{names[1]} must leave honest nodes; got {sign_flipping} of {n} nodes; lower it"
-        )
-    rounds = range(1, (_LOOKED_AT if network.is_time_varying else 1) + 1)
-    degrees = np.concatenate([degrees_of(network.of_round(t)) for t in rounds])
-    if needed > degrees.max():
-        raise ValueError(
-            f"{names[0]} must leave a node neighbours to trust; got {byzantine}, with which "
-            f"{robust} needs {needed} neighbours, and nodes have at most {degrees.max()}; choose a "
-            f"denser topology, or lower {names[0]}"
-        )
-    return needed if needed > degrees.min() else 0
 
 
 def _main_field(name: str, value: object) -> dict[str, Any]:

@@ -1,11 +1,12 @@
-"""The mailbox: the last post of each node, and the mail that still has to reach each one.
+"""The mailbox: the last post of each node, and the mail to be delivered to it.
 
-It is the whole state of a decentralized run. Posts stay packed: the relay hands them on unread.
+It is the whole state of a decentralized run. Posts stay packed: the relay forwards them unread.
 
-A call that misses its timeout goes on, and Flower stores the state that it ends with, whatever the
-node was sent meanwhile. So each message names the version of the state that it starts from, that
-of the node's last accepted reply, and the version that it leads to. A node that holds another one
-says that it has lost its state. Replies need not name theirs: Flower matches them to messages.
+A call that exceeds its timeout continues, and Flower stores its final state even if the node has
+received other messages meanwhile. So each message names the version of the state that it starts
+from, which is that of the node's last accepted reply, and the version that it leads to. A node that
+holds another version reports that it has lost its state. Replies need no version, since Flower
+matches them to messages.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from flwr_decaf.topology.graphs import Matrix
 
 
 class Mailbox:
-    """Mail for nodes 0 .. n-1, each delivered exactly once.
+    """Mail for nodes 0 to n - 1, each delivered exactly once.
 
     Parameters
     ----------
     n : int
         Number of nodes.
     initial : State
-        What every node starts from.
+        State from which every node starts.
     blank : Mail
-        The mail of a node that has nothing to mix, with the rule and the record names.
+        Mail of a node that has nothing to mix, with the rule and the names of records.
     """
 
     def __init__(self, n: int, initial: State, blank: Mail) -> None:
@@ -44,21 +45,21 @@ class Mailbox:
         self._initial = initial
         self._mail: dict[int, Mail] = {}
         self._undelivered: set[int] = set()
-        self._repeated: set[int] = set()  # whose mail goes out a second time
+        self._repeated: set[int] = set()  # whose mail is sent a second time
         self._without_state = set(range(n))
         self._version: dict[int, str] = {}  # of the state that each node answered with last
         self._next_version: dict[int, str] = {}  # of the state that its latest message leads to
         self.posts: dict[int, Array] = {}
 
     def lay_into(self, content: RecordDict, node: int, trained: str, exchanged: str) -> None:
-        """Put the node's pending mail, and the phase of the round, into a message to it.
+        """Add the node's pending mail, and the phase of the round, to a message.
 
-        A node that holds nothing gets its own last post as well, or the initial arrays.
+        A node without a state also receives its own last post, or the initial arrays.
         """
         if node in self._without_state:
             content[self._blank.arrays_key] = ArrayRecord(self.state_of(node))
         mail = self._mail.get(node, self._blank) if node in self._undelivered else self._blank
-        # Drawn, not counted: another strategy may have run on the same nodes before.
+        # Random, not counted: another strategy may have run on the same nodes before.
         self._next_version[node] = secrets.token_hex(8)
         mail = replace(
             mail,
@@ -71,16 +72,16 @@ class Mailbox:
         put_mail(content, mail)
 
     def delivered(self, node: int) -> None:
-        """Strike out a node's mail: its reply came back, so it holds the mix."""
+        """Mark a node's mail as delivered: it has replied, so it holds the mixed state."""
         self._version[node] = self._next_version.get(node, "")
         self._without_state.discard(node)
         self._undelivered.discard(node)
         self._repeated.discard(node)
 
     def lost(self, node: int) -> None:
-        """Note that a node has lost its state: it is to get back what it posted, and its last mail.
+        """Mark the state of a node as lost; its last post and its last mail are sent again.
 
-        From these it mixes again what it held. What it trained since its last post is gone.
+        From these it mixes the same state again. Training since its last post is lost.
         """
         self._without_state.add(node)
         if node in self._mail and node not in self._undelivered:
@@ -94,10 +95,10 @@ class Mailbox:
         mixed: str = "AB",
         forged: Mapping[int, Array] | None = None,
     ) -> None:
-        """Take in a round's posts and address them to the neighbours under W, to mix some factors.
+        """Collect a round's posts, and address them to the neighbours under W.
 
-        A node without a post in ``posts`` must have no links in ``w``; mail that it has not had
-        yet stays pending. The neighbours of a node in ``forged`` get the post there.
+        A node without a post in ``posts`` must have no links in ``w``; mail that it has not
+        received yet stays pending. The neighbours of a node in ``forged`` receive the post there.
         """
         self.posts |= posts
         sent = {**posts, **(forged or {})}
@@ -115,7 +116,7 @@ class Mailbox:
         sweep(chain(self.posts.values(), mailed))
 
     def checkpoint(self, server_round: int) -> Checkpoint:
-        """Hand out all that decides what comes after a complete round."""
+        """Return everything that determines the run after a complete round."""
         mail = {
             node: Letter(mail.weights, mail.posts, mail.mixed) for node, mail in self._mail.items()
         }
@@ -123,7 +124,7 @@ class Mailbox:
         return Checkpoint(server_round, dict(self.posts), mail, pending)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take over a checkpoint: every node is to get back what it posted, and its last mail."""
+        """Restore a checkpoint: every node receives its last post and its last mail again."""
         self.posts = dict(checkpoint.posts)
         self._mail = {
             node: replace(self._blank, **letter._asdict())

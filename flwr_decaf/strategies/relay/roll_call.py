@@ -1,8 +1,8 @@
-"""The roll call: who is there, and which place in the graph each node has.
+"""The roll call: the registered nodes, and their positions in the graph.
 
 Flower's node ids are random and new in each run, and a ServerApp starts before its nodes have
 registered. So every node is asked for its partition-id and num-partitions, and nothing starts
-until all have answered: a place in the graph then means the same data in every run.
+until all have replied: a position in the graph then means the same data in every run.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from flwr_decaf.strategies.relay.replies import cause_of
 
 _log = logging.getLogger("flwr")
 _PATIENCE = 120.0  # seconds without a new node before the roll call gives up
-_REPORT = 10.0  # seconds between two reports of who is still missing
-_PAUSE = 0.2  # seconds between two looks at who has registered
-_LEGACY = "fitins.parameters"  # the record that a client_fn does not find in a message
+_REPORT = 10.0  # seconds between two reports of missing nodes
+_PAUSE = 0.2  # seconds between two queries of the registered nodes
+_LEGACY = "fitins.parameters"  # the record that a client_fn looks for in a message
 _NO_EVALUATE = "No evaluate function registered"  # as ClientApp says it
 
 Answers = dict[int, ConfigRecord]
@@ -34,30 +34,30 @@ def roll_call(
     patience: float = _PATIENCE,
     report_every: float = _REPORT,
 ) -> list[int]:
-    """Wait for all nodes and bring them into the order of their partitions.
+    """Wait for all nodes, and sort them by partition.
 
     Parameters
     ----------
     grid : Grid
         Flower's connection to the nodes.
     num_nodes : int, optional
-        How many nodes to wait for. By default their own ``num-partitions``.
+        Number of nodes to wait for; by default their own ``num-partitions``.
     patience : float
-        Seconds to wait without anybody new.
+        Seconds to wait for another node; by default 120.
     report_every : float
-        Seconds between two lines in the log of how many nodes have answered.
+        Seconds between two log lines with the number of nodes that have replied; by default 10.
 
     Returns
     -------
     list of int
-        Node ids; the place in the list is the position in the graph, and equals the
-        partition-id. Where no node has a partition-id (some deployments), nodes stand in the
-        order of their node ids.
+        Node ids; the index in the list is the position in the graph, and equals the
+        partition-id. If no node has a partition-id (some deployments), nodes are sorted by
+        node id.
 
     Raises
     ------
     RuntimeError
-        If nodes stay away, are more than ``num_nodes``, disagree about the number of partitions,
+        If nodes are missing, are more than ``num_nodes``, disagree about the number of partitions,
         share a partition, or run a ClientApp without ``peer_mixing``.
     """
     answers: Answers = {}
@@ -80,13 +80,13 @@ def roll_call(
 
 
 def newcomers(grid: Grid, seen: Collection[int]) -> dict[int, int]:
-    """Ask nodes that have not been seen before which place they have.
+    """Ask nodes that have not been seen before for their positions.
 
     Returns
     -------
     dict of int to int
-        Node id -> place; -1 for one without a partition-id, which cannot be told from a stranger.
-        A node that answers with an error is left out: it may be starting, or have gone again.
+        Node id -> position, or -1 without a partition-id, since such a node cannot be recognized.
+        A node that replies with an error is left out: it may be starting, or gone again.
     """
     unknown = sorted(set(grid.get_node_ids()) - set(seen))
     replies = _put(grid, unknown) if unknown else []
@@ -155,7 +155,7 @@ def _so_far(answers: Answers, num_nodes: int | None) -> str:
 
 
 def _missing(answers: Answers, num_nodes: int | None) -> str:
-    """Say who did not answer, and what to do."""
+    """Describe which nodes are missing, and the remedy."""
     expected = _expected(answers, num_nodes)
     if expected is None:
         remedy = (
@@ -183,7 +183,7 @@ def _check_number(answers: Answers, num_nodes: int | None) -> None:
 
 
 def _expected(answers: Mapping[int, ConfigRecord], num_nodes: int | None) -> int | None:
-    """Find how many nodes there will be, and refuse numbers that contradict one another."""
+    """Return the expected number of nodes, and refuse contradictory numbers."""
     claims = {answer.get("num-partitions") for answer in answers.values()} - {None}
     if num_nodes is not None and claims - {num_nodes}:
         raise RuntimeError(

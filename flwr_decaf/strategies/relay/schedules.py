@@ -13,8 +13,8 @@ from typing import NamedTuple
 class Phase(NamedTuple):
     """The factors that are trained, exchanged and mixed in a round: "AB", "A" or "B".
 
-    What is exchanged is the same in all rounds of a schedule: a node that lost its state is given
-    its own last post.
+    All rounds of a schedule exchange the same factors, since a node that has lost its state
+    receives its own last post.
     """
 
     trained: str
@@ -36,7 +36,7 @@ def only_b(server_round: int) -> Phase:
 
 
 def alternating(server_round: int, length: int, mixes: str = "both") -> Phase:
-    """Train A for ``length`` rounds, then B for as many, by turns: TAD-LoRA.
+    """Train A for ``length`` rounds, then B for as many, alternately: TAD-LoRA.
 
     Both factors are mixed, or with ``mixes="active"`` the one that trained alone: RoLoRA.
 
@@ -50,7 +50,7 @@ def alternating(server_round: int, length: int, mixes: str = "both") -> Phase:
 
 
 def is_due(server_round: int, every: int, last: int) -> bool:
-    """Tell whether a round is evaluated: each that ``every`` divides, and the last; 0 is never.
+    """Return whether a round is due: each that ``every`` divides, and the last; 0 is never.
 
     Examples
     --------

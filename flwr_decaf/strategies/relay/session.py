@@ -1,37 +1,47 @@
-"""A session: everything that a strategy knows once its nodes have registered."""
+"""A session: everything that a strategy knows and does once its nodes have registered."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from flwr.app import ConfigRecord
+from flwr.app import Array, ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
 
-from flwr_decaf.lora import State
+from flwr_decaf.lora import State, select
+from flwr_decaf.messages import records
+from flwr_decaf.messages.inspection import read_posts
+from flwr_decaf.strategies.relay.attendance import Attendance
 from flwr_decaf.strategies.relay.mailbox import Mailbox
+from flwr_decaf.strategies.relay.replies import post_of
 from flwr_decaf.strategies.relay.roster import Roster
-from flwr_decaf.topology.network import Network
+from flwr_decaf.strategies.relay.schedules import Schedule
 
 TIMEOUT = 3600.0  # seconds; Flower's own default
 
 
 @dataclass
 class Session:
-    """State of one run of a strategy.
+    """One run of a strategy: calls nodes by position, and reads their replies.
 
     Attributes
     ----------
     roster : Roster
         Node ids by position.
-    network : Network
-        Network on these nodes.
     mailbox : Mailbox
         Posts, and mail that is to be sent.
+    attendance : Attendance
+        Calls of nodes, and their failures.
+    schedule : callable
+        Function of the round that returns its ``Phase``.
     initial : State
         Initial arrays.
     byzantine : frozenset of int
         Positions of the Byzantine nodes.
     evaluates : bool
         Whether nodes are ever evaluated.
+    configrecord_key : str
+        Name of the record with the settings of a message.
     server_round : int
         The current round.
     num_rounds : int
@@ -47,11 +57,13 @@ class Session:
     """
 
     roster: Roster
-    network: Network
     mailbox: Mailbox
+    attendance: Attendance
+    schedule: Schedule
     initial: State
     byzantine: frozenset[int]
     evaluates: bool
+    configrecord_key: str
     server_round: int
     num_rounds: int = 0
     train_config: ConfigRecord = field(default_factory=ConfigRecord)
@@ -63,3 +75,74 @@ class Session:
     def n(self) -> int:
         """Number of nodes."""
         return len(self.roster.ids)
+
+    @property
+    def honest(self) -> list[int]:
+        """Positions of the nodes that are not Byzantine."""
+        return [node for node in self.roster.positions if node not in self.byzantine]
+
+    def readmit(self, grid: Grid) -> None:
+        """Accept nodes that have registered anew; they receive their last post again."""
+        for node in self.roster.readmit(grid):
+            self.mailbox.lost(node)
+
+    def ask(
+        self,
+        grid: Grid,
+        nodes: Iterable[int],
+        kind: str,
+        config: ConfigRecord,
+        call: ConfigRecord | None = None,
+    ) -> list[Message]:
+        """Write messages of the current round, with their mail, to nodes.
+
+        Parameters
+        ----------
+        grid : Grid
+            Flower's connection to the nodes.
+        nodes : iterable of int
+            Positions.
+        kind : str
+            Flower's message type.
+        config : ConfigRecord
+            Settings for the user's functions.
+        call : ConfigRecord, optional
+            Request that the mod answers without the user's code; by default none.
+        """
+        phase = self.schedule(self.server_round)
+
+        def write(node: int) -> Message:
+            settings = ConfigRecord({**config, "server-round": self.server_round})
+            settings["trainable-factors"] = phase.trained
+            content = RecordDict({self.configrecord_key: settings})
+            if call is not None:
+                content[records.CALL] = call
+            self.mailbox.lay_into(content, node, phase.trained, phase.exchanged)
+            return Message(content=content, message_type=kind, dst_node_id=self.roster.ids[node])
+
+        self.attendance.timeout = self.timeout
+        return self.attendance.ask(grid, nodes, write)
+
+    def gather(self, replies: Iterable[Message]) -> dict[int, RecordDict]:
+        """Return the contents of successful replies, by position; see ``Attendance.gather``."""
+        return self.attendance.gather(self.server_round, replies, self.roster.ids, self.mailbox)
+
+    def usable(
+        self, contents: Mapping[int, RecordDict]
+    ) -> tuple[dict[int, Array], dict[int, State]]:
+        """Take the posts out of the replies, and read them; a node with a bad post is missing.
+
+        Returns
+        -------
+        posts : dict of int to Array
+            Packed posts, by position.
+        states : dict of int to State
+            The same posts, unpacked.
+        """
+        posts = {node: post_of(content) for node, content in contents.items()}
+        exchanged = select(self.initial, self.schedule(self.server_round).exchanged)
+        states, causes = read_posts(posts, like=exchanged)
+        for node in causes:
+            self.mailbox.lost(node)
+        self.attendance.note_missing(self.server_round, causes, asked=len(posts), n=self.n)
+        return {node: posts[node] for node in states}, states

@@ -1,0 +1,126 @@
+"""Checks of a strategy once its nodes and its initial arrays are known."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from flwr.serverapp import Grid
+
+from flwr_decaf.config import Attack, Evaluation, Participation, Robust
+from flwr_decaf.lora import State, factor_of
+from flwr_decaf.rules import NEEDED, RULES
+from flwr_decaf.strategies.relay.arguments import MINIMA
+from flwr_decaf.strategies.relay.roll_call import has_evaluate
+from flwr_decaf.topology.mixing_matrix import degrees_of
+from flwr_decaf.topology.network import Network
+from flwr_decaf.topology.participation import present
+
+_log = logging.getLogger("flwr")
+_LOOKED_AT = 20  # rounds of a time-varying network
+
+
+def check_nodes(
+    network: Network, robust: Robust, attack: Attack, participation: Participation
+) -> None:
+    """Check options of a strategy on its network; warn if some nodes cannot mix.
+
+    Raises
+    ------
+    ValueError
+        From ``check_byzantine``, or if ``participation`` names a node that does not exist.
+    """
+    few = check_byzantine(network, robust.method, robust.byzantine, attack.sign_flipping)
+    if few:
+        _log.warning("robust: nodes with fewer than %d neighbours in a round do not mix", few)
+    schedule, n = participation.schedule, len(network.base)
+    for server_round in range(1, len(schedule) + 1):
+        present(server_round, n, schedule, drop_probability=0.0, seed=0)
+
+
+def check_initial(initial: State, rule: str, local_head: bool) -> None:
+    """Refuse initial arrays that the rule cannot mix, as every node would.
+
+    Raises
+    ------
+    ValueError
+        From the rule, or if ``local_head`` leaves nothing to mix.
+    """
+    RULES[rule]([initial], [1.0])
+    if local_head and not any(map(factor_of, initial)):
+        raise ValueError(
+            "local_head must be False for arrays without LoRA factors, of which nothing would "
+            "be mixed; got True; leave it out, or train adapters"
+        )
+
+
+def evaluates(grid: Grid, node_id: int, evaluation: Evaluation) -> bool:
+    """Return whether nodes are ever evaluated; warn if their ClientApp has no function for it."""
+    if evaluation.evaluate_every == 0:
+        return False
+    registered = has_evaluate(grid, node_id)
+    if not registered:
+        _log.warning(
+            "The ClientApp has no evaluate function, so nodes are not evaluated; register one "
+            "with @app.evaluate(), or pass evaluate_every=0"
+        )
+    return registered
+
+
+def check_minimum(n: int, minimum: int) -> None:
+    """Require the minimum number of nodes of FedAvg's arguments.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer.
+    """
+    if n < minimum:
+        raise ValueError(
+            f"{', '.join(MINIMA)} must be at most the number of nodes; got {minimum}, and there "
+            f"are {n}; lower the minimum, or start more nodes"
+        )
+
+
+def check_byzantine(
+    network: Network,
+    robust: str,
+    byzantine: int,
+    sign_flipping: int,
+    names: tuple[str, str] = ("byzantine", "sign_flipping"),
+) -> int:
+    """Refuse robust mixing if no node has enough neighbours, and a run without honest nodes.
+
+    Parameters
+    ----------
+    network : Network
+        Network, of which the first rounds are checked.
+    robust, byzantine, sign_flipping
+        As in ``config.options.Robust`` and ``Attack``.
+    names : tuple of str
+        Names of the last two for the error message; by default those of the arguments.
+
+    Returns
+    -------
+    int
+        Number of neighbours that a node needs to mix, if some node has fewer in some round, or 0.
+
+    Raises
+    ------
+    ValueError
+        If no node ever has that many, or all nodes are Byzantine.
+    """
+    n, needed = len(network.base), NEEDED[robust](byzantine)
+    if sign_flipping >= n:
+        raise ValueError(
+            f"{names[1]} must leave honest nodes; got {sign_flipping} of {n} nodes; lower it"
+        )
+    rounds = range(1, (_LOOKED_AT if network.is_time_varying else 1) + 1)
+    degrees = np.concatenate([degrees_of(network.of_round(t)) for t in rounds])
+    if needed > degrees.max():
+        raise ValueError(
+            f"{names[0]} must leave a node neighbours to trust; got {byzantine}, with which "
+            f"{robust} needs {needed} neighbours, and nodes have at most {degrees.max()}; choose a "
+            f"denser topology, or lower {names[0]}"
+        )
+    return needed if needed > degrees.min() else 0

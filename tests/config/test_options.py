@@ -1,0 +1,84 @@
+"""Option objects, in settings and in constructors."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from flwr_decaf.config import (
+    Attack,
+    Evaluation,
+    Failures,
+    Participation,
+    Robust,
+    parse_config,
+    part,
+)
+from flwr_decaf.strategies import DeCAF, FedAvg
+
+
+def test_settings_hold_the_options_that_strategies_take():
+    config = parse_config({"retries": 3, "max-failures": 2, "evaluate-fraction": 0.5})
+    assert part(config, Failures) == Failures(retries=3, max_failures=2)
+    assert part(config, Evaluation) == Evaluation(evaluate_every=4, evaluate_fraction=0.5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        (Evaluation, {"evaluate_every": -1}, "evaluate_every must be >= 0; got -1"),
+        (Failures, {"retries": 0.5}, "retries must be a whole number; got 0.5"),
+        (Participation, {"drop_probability": 1}, "drop_probability must be >= 0 and < 1; got 1.0"),
+        (Participation, {"participation": [[-1]]}, "participation must be a JSON list"),
+        (Robust, {"method": "median"}, "method must be one of none, clipping"),
+        (Attack, {"sign_flipping": -1}, "sign_flipping must be >= 0"),
+    ],
+)
+def test_values_are_checked_wherever_an_object_is_made(kind, fields, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**fields)
+
+
+def test_values_take_the_type_of_their_default():
+    assert Failures(retries=np.int64(2)).retries == 2
+    assert type(Participation(drop_probability=0).drop_probability) is float
+    assert Failures(max_failures=None) == Failures()
+
+
+@pytest.mark.parametrize(
+    ("given", "n", "tolerated"), [(-1, 5, 2), (-1, 1, 0), (0, 5, 0), (4, 5, 4)]
+)
+def test_half_of_the_nodes_may_fail_by_default(given, n, tolerated):
+    assert Failures(max_failures=given).tolerated(n) == tolerated
+
+
+def test_participation_is_read_from_lists_json_and_files(tmp_path):
+    file = tmp_path / "rounds.json"
+    file.write_text(json.dumps([[0, 1], [2]]))
+    for given in ([[0, 1], [2]], "[[0, 1], [2]]", str(file)):
+        assert Participation(given).schedule == [[0, 1], [2]]
+    assert Participation().schedule == Participation(()).schedule == []
+
+
+def test_a_field_given_by_its_name_is_that_of_the_object():
+    by_name = DeCAF("ring", evaluate_every=5, retries=2, robust="trimmed-mean", byzantine=2)
+    objects = DeCAF(
+        "ring",
+        evaluation=Evaluation(5),
+        failures=Failures(2),
+        robust=Robust("trimmed-mean", 2),
+    )
+    for name in ("evaluation", "failures", "participation", "robust", "attack", "resume"):
+        assert getattr(by_name, name) == getattr(objects, name)
+    both = DeCAF("ring", robust=Robust("clipping", 3), byzantine=2)
+    assert both.robust == Robust("clipping", 2)
+    assert FedAvg(num_rounds=3, max_failures=1).failures == Failures(max_failures=1)
+
+
+def test_what_is_no_option_is_refused_with_what_to_write():
+    with pytest.raises(TypeError, match=r"no argument 'retrys'; .* did you mean 'retries'\?"):
+        DeCAF("ring", retrys=2)
+    with pytest.raises(TypeError, match=r"failures must be an object of Failures; got 2; write"):
+        DeCAF("ring", failures=2)
