@@ -65,6 +65,23 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint to a folder of them, and keep the previous one as a fallback."""
+    content, blobs = _described(checkpoint)
+    tensors = {key: np.frombuffer(data, dtype=np.uint8) for key, data in blobs.items()}
+    target = folder / f"round-{checkpoint.server_round:05d}"
+    with replacing(target) as filled:
+        filled.mkdir()
+        safetensors.numpy.save_file(tensors, filled / "posts.safetensors")
+        (filled / "mail.json").write_text(json.dumps(content), encoding="utf8")
+        (filled / "digest").write_text(_digest_of(filled), encoding="utf8")
+        shutil.rmtree(target, ignore_errors=True)  # a damaged one, of a run that was resumed
+    before = sorted(place for place in folder.glob("round-*") if place < target)[-1:]
+    for other in folder.glob("round-*"):  # older ones, and damaged ones of rounds to come
+        if other not in (target, *before):
+            shutil.rmtree(other)
+
+
+def _described(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the content of mail.json, and each post once, by its digest."""
     blobs: dict[str, bytes] = {}
     known: dict[int, str] = {}  # a post is in the mail of each neighbour, but read once
 
@@ -88,18 +105,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             for node, letter in checkpoint.mail.items()
         },
     }
-    tensors = {key: np.frombuffer(data, dtype=np.uint8) for key, data in blobs.items()}
-    target = folder / f"round-{checkpoint.server_round:05d}"
-    with replacing(target) as filled:
-        filled.mkdir()
-        safetensors.numpy.save_file(tensors, filled / "posts.safetensors")
-        (filled / "mail.json").write_text(json.dumps(content), encoding="utf8")
-        (filled / "digest").write_text(_digest_of(filled), encoding="utf8")
-        shutil.rmtree(target, ignore_errors=True)  # a damaged one, of a run that was resumed
-    before = sorted(place for place in folder.glob("round-*") if place < target)[-1:]
-    for other in folder.glob("round-*"):  # older ones, and damaged ones of rounds to come
-        if other not in (target, *before):
-            shutil.rmtree(other)
+    return content, blobs
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
