@@ -30,7 +30,7 @@ from flwr_decaf.config.comparison import runs_of
 from flwr_decaf.config.files import checked_settings
 from flwr_decaf.config.network import network_of
 from flwr_decaf.lora import factor_of
-from flwr_decaf.registries import LEARNING_RATES
+from flwr_decaf.clients.learning_rate import LEARNING_RATES
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.strategies import DecentralizedStrategy
 
@@ -129,7 +129,7 @@ def test_every_file_says_the_command_that_runs_it():
 def test_every_file_lists_what_differs():
     for conf in CONF:
         header = conf.read_text().split("\nstrategy =")[0]
-        listed = header.split("# Differs from the ")[1].splitlines()[1:]
+        listed = header.split("# Differences")[1].splitlines()[1:]
         assert listed[0].startswith("# * ")
 
 

@@ -133,7 +133,7 @@ def comparison_table(folders: Sequence[RunFolder]) -> Table:
     table = Table(title=title, box=None, padding=(0, 1, 0, 0))
     table.add_column("method", overflow="fold")  # wraps, so that numbers are never cut off
     for heading in headings(summary).values():
-        table.add_column(heading.replace(" ", "\n", 1), justify="right", no_wrap=True)
+        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
     for label, row in summary.iterrows():
         table.add_row(str(label), *comparison_cells(row, headings(summary)))
     return table
