@@ -38,6 +38,13 @@ def test_the_page_on_topologies_names_all(name):
     assert f"`{name}`" in (ROOT / "docs/topologies.md").read_text("utf8")
 
 
+def test_the_architecture_lists_every_module():
+    files = (ROOT / "docs/architecture.md").read_text("utf8").split("## Files")[1]
+    words = set(re.findall(r"\w+", files))
+    modules = {path.stem for path in (ROOT / "flwr_decaf").rglob("*.py")}
+    assert modules - {"__init__", "__main__"} <= words
+
+
 def test_the_architecture_lists_the_layers_that_are_enforced():
     page = (ROOT / "docs/architecture.md").read_text("utf8").split("## Layers")[1]
     rows = [re.findall(r"`(\w+)`", row.split("|")[1]) for row in page.split("\n") if "| `" in row]

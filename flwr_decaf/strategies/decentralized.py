@@ -72,11 +72,11 @@ class DecentralizedStrategy(Strategy):
     weights : str, optional
         Weight rule of ``flwr_decaf.topology.weights.WEIGHTS``; by default the method's own.
     dynamic : str
-        How the graph of each round is drawn, a key of ``topology.time_varying.TIME_VARYING``; by
-        default "static".
+        How the graph of each round is made, one of ``topology.time_varying.DYNAMIC``; by default
+        "static".
     topology_options : mapping, optional
-        ``edge_probability``, ``degree`` and ``activation_probability``; by default those of the
-        settings.
+        ``edge_probability``, ``degree``, ``activation_probability`` and ``peers``; by default
+        those of the settings.
     seed : int
         Seed of random graphs; by default 0.
     num_nodes : int, optional
