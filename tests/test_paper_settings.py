@@ -22,6 +22,7 @@ from transformers import (
 
 from flwr_decaf.app.run import build_strategy
 from flwr_decaf.clients.freezing import freeze_factors
+from flwr_decaf.clients.learning_rate import LEARNING_RATES
 from flwr_decaf.clients.models.adapter import initialize_adapter
 from flwr_decaf.clients.models.pretrained import add_adapter
 from flwr_decaf.clients.tasks import cnn
@@ -30,7 +31,6 @@ from flwr_decaf.config.comparison import runs_of
 from flwr_decaf.config.files import checked_settings
 from flwr_decaf.config.network import network_of
 from flwr_decaf.lora import factor_of
-from flwr_decaf.clients.learning_rate import LEARNING_RATES
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.strategies import DecentralizedStrategy
 
