@@ -55,6 +55,7 @@ def test_a_cnn_on_digits_is_decentralized_parallel_sgd(tmp_path, task_of):
     assert reported[0] < 0.3  # and at the start
 
 
+@pytest.mark.slow
 def test_lora_on_text_learns_with_decaf(tmp_path, task_of):
     task = task_of("peft-text", "peft_text")
     state, _ = run("peft-text", tmp_path)

@@ -24,8 +24,16 @@ pytestmark = pytest.mark.engine
     ("settings", "line"),
     [
         ({"lora.target-modules": "qery"}, "choose from its linear layers: classifier, dense, key"),
-        ({"model.name": "/no/such"}, "model.name must be a hub id.*no such folder: /no/such"),
-        ({"data.name": "posts.csv"}, "data.name must be one of.*no such file: .*posts.csv"),
+        pytest.param(
+            {"model.name": "/no/such"},
+            "model.name must be a hub id.*no such folder: /no/such",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"data.name": "posts.csv"},
+            "data.name must be one of.*no such file: .*posts.csv",
+            marks=pytest.mark.slow,
+        ),
         ({"data.max-train-samples": 3}, "num-supernodes must be <= the number of training rows"),
     ],
 )
@@ -36,6 +44,7 @@ def test_impossible_runs_are_refused_before_the_engine_starts(tmp_path, settings
     assert not (tmp_path / "refused").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_ends_with_its_cause_and_status_1(tmp_path):
     # Plain flwr run checks nothing in advance, and exits with 0 even if the run fails.
     values = {**SETTINGS, "lora.target-modules": "qery", "output-dir": str(tmp_path)}

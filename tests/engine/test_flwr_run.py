@@ -124,6 +124,7 @@ def test_the_nodes_end_with_different_models(decaf):
         assert not any(torch.equal(x, other[name]) for name, x in states[0].items())
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_actors(decaf, output):
     # All cores for one client: one actor runs all nodes, instead of as many actors as cores.
     status, log = flwr_decaf_run(output, "one-actor", f"--cpus={os.cpu_count()}")

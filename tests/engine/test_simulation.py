@@ -78,6 +78,7 @@ def test_a_client_app_without_the_mod_is_detected_before_round_1():
     assert "ClientApp(mods=[peer_mixing, ...])" in simulate(2, 1, 1, "app_without_the_mod")["error"]
 
 
+@pytest.mark.slow
 def test_errors_are_reported_by_their_exception_and_evaluation_is_optional():
     code = """
 import torch
