@@ -18,7 +18,15 @@ from dataclasses import replace
 from typing import cast
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
 
 from flwr_decaf.clients.alignment import Prepare, check_aligns
 from flwr_decaf.clients.mixing import mix
@@ -115,7 +123,10 @@ def _mix_and_call(
     reply = _call(call_next, msg, context)
     if not reply.has_error():
         # Kept only now: SuperNodes store the state even if a call fails, and mail is sent again.
-        _keep_reply(reply.content, context, held, mail)
+        if msg.metadata.message_type.startswith(MessageType.TRAIN) and reply.content.array_records:
+            _keep_trained(reply.content, context, held, mail)
+        else:  # whatever arrays an evaluation returns, they are not the node's model
+            _keep(context, pack_record(held), mail)
         _report(reply.content, dict.fromkeys(metrics, 0.0) if mail.repeated else metrics)
         reply.content.update(_refusals(refused, mail))
     return reply
@@ -167,11 +178,8 @@ def _keep(context: Context, own: ArrayRecord, mail: Mail) -> None:
     context.state[records.VERSION] = ConfigRecord({"version": mail.version})
 
 
-def _keep_reply(content: RecordDict, context: Context, held: State, mail: Mail) -> None:
+def _keep_trained(content: RecordDict, context: Context, held: State, mail: Mail) -> None:
     """Keep the trained state as the node's own, and replace it in the reply by the node's post."""
-    if not content.array_records:  # an evaluation, or no training
-        _keep(context, pack_record(held), mail)
-        return
     trained = _trained(content, held)
     _check_frozen(held, trained, mail.trained)
     posted = select(trained, mail.exchanged)

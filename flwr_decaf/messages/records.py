@@ -1,7 +1,6 @@
-"""The records that the relay and the nodes exchange, and how states are packed into them.
+"""Names of the records that the relay and the nodes exchange.
 
-A post is a node's trained state, packed into one Flower ``Array`` in the safetensors format: no
-pickle, with bfloat16, and one array instead of hundreds, since Flower's overhead is per array.
+A post is a node's trained state, packed into one Flower ``Array``: see ``messages.packing``.
 
 ====================  ==================================================================
 record                 meaning

@@ -39,6 +39,7 @@ from flwr_decaf.strategies.relay.checks import (
     check_initial,
     check_minimum,
     check_nodes,
+    check_num_nodes,
     evaluates,
 )
 from flwr_decaf.strategies.relay.diagnostics import add_diagnostics, average
@@ -159,7 +160,7 @@ evaluate_metrics_aggr_fn
         check_weights(self.weights)
         self.topology_options = check_topology_options(topology_options or {})
         self.seed = check_argument("seed", seed, "topology.seed")
-        self.num_nodes = num_nodes
+        self.num_nodes = check_num_nodes(num_nodes)
         self.local_head = local_head
         self.weighted_by_key = weighted_by_key
         self.arrayrecord_key = arrayrecord_key

@@ -77,8 +77,12 @@ class FedAvg(flwr_strategy.FedAvg):
         self.seed = seed
         self.num_rounds = num_rounds
         self.on_failure = on_failure
+        self._start_anew()
+
+    def _start_anew(self) -> None:
         self._failures = FailureLog()
         self._place: dict[int, int] = {}  # of the nodes that have replied
+        self._asked: set[int] = set()  # Flower's ids of the nodes that were called last
 
     def start(  # noqa: PLR0913 - Flower's signature
         self,
@@ -98,6 +102,7 @@ class FedAvg(flwr_strategy.FedAvg):
             If the checkpoint is of a later round than ``num_rounds``.
         """
         left = rounds_left(num_rounds, self.resume.done)
+        self._start_anew()
         if self.resume.resume_from:
             initial_arrays = ArrayRecord(unpack(self.resume.resume_from.posts[_GLOBAL]))
         rounds = partial(
@@ -121,7 +126,7 @@ class FedAvg(flwr_strategy.FedAvg):
         """Train as Flower does."""
         if server_round > self.resume.done + 1:
             self._keep(server_round - 1, arrays)
-        return super().configure_train(server_round, arrays, config, grid)
+        return self._note_asked(super().configure_train(server_round, arrays, config, grid))
 
     @counting_on
     def aggregate_train(
@@ -146,9 +151,9 @@ class FedAvg(flwr_strategy.FedAvg):
         asked = list(super().configure_evaluate(server_round, arrays, config, grid))
         known, share = sorted(self._place.values()), self.evaluation.evaluate_fraction
         if share == 1 or len(asked) == 1:
-            return asked
+            return self._note_asked(asked)
         chosen = draw_evaluated(server_round, known, share, self.num_rounds, self.seed)
-        return [message for message in asked if self._place.get(_receiver(message)) in chosen]
+        return self._note_asked(m for m in asked if self._place.get(_receiver(m)) in chosen)
 
     @counting_on
     def aggregate_evaluate(
@@ -165,22 +170,27 @@ class FedAvg(flwr_strategy.FedAvg):
         Flower's own class continues with the remaining nodes, and succeeds even without any.
         """
         received = sorted(replies, key=_partition)
-        causes = {
-            reply.metadata.src_node_id: cause_of(reply) for reply in received if reply.has_error()
-        }
-        self._place |= {
-            reply.metadata.src_node_id: _partition(reply)
-            for reply in received
-            if not reply.has_error()
-        }
+        causes = {_sender(reply): cause_of(reply) for reply in received if reply.has_error()}
+        placed = {_sender(reply): _partition(reply) for reply in received if not reply.has_error()}
+        self._place |= placed
+        # The SuperLink replies for nodes that are gone, without their ids.
+        unnamed = [cause for node_id, cause in causes.items() if node_id not in self._asked]
+        causes = {node_id: cause for node_id, cause in causes.items() if node_id in self._asked}
+        silent = self._asked - placed.keys() - causes.keys()
+        causes |= dict.fromkeys(sorted(silent), (unnamed or ["no reply in time"])[0])
+        if not self._asked:
+            causes[0] = "no node was there to be called"
         for node_id, cause in causes.items():
             self._failures.note(server_round, node_id, cause)
             self.on_failure(server_round, node_id, cause)
-        asked = max(len(received), 1)
-        if not received:
-            causes[0] = "no reply in time"
+        asked = max(len(self._asked), 1)
         check_failures(server_round, causes, asked, self.failures.tolerated(asked))
         return received
+
+    def _note_asked(self, messages: Iterable[Message]) -> list[Message]:
+        noted = list(messages)
+        self._asked = {_receiver(message) for message in noted}
+        return noted
 
     def _keep(self, server_round: int, arrays: ArrayRecord) -> None:
         self.resume.on_round(
@@ -193,6 +203,10 @@ class FedAvg(flwr_strategy.FedAvg):
 
 def _receiver(message: Message) -> int:
     return message.metadata.dst_node_id
+
+
+def _sender(reply: Message) -> int:
+    return reply.metadata.src_node_id
 
 
 def _partition(reply: Message) -> int:

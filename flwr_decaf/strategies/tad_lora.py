@@ -1,11 +1,14 @@
 """TAD-LoRA: decentralized LoRA that trains one factor at a time, over time-varying graphs."""
 
 import logging
-from functools import cached_property
 from typing import Any, Literal
+
+from flwr.app import ArrayRecord
+from flwr.serverapp import Grid
 
 from flwr_decaf.strategies.decentralized import DecentralizedStrategy
 from flwr_decaf.strategies.relay.schedules import Phase, alternating
+from flwr_decaf.strategies.relay.session import Session
 from flwr_decaf.topology.network import phase_length
 
 _log = logging.getLogger("flwr")
@@ -44,10 +47,11 @@ class TADLoRA(DecentralizedStrategy):
         mixes: Literal["both", "active"] = "both",
         **options: Any,
     ) -> None:
-        if phase_length != "auto" and phase_length < 1:
+        is_count = isinstance(phase_length, int) and not isinstance(phase_length, bool)
+        if phase_length != "auto" and not (is_count and phase_length >= 1):
             raise ValueError(
-                f'phase_length must be >= 1 or "auto"; got {phase_length}; "auto" derives it from '
-                "the network"
+                f'phase_length must be a whole number >= 1 or "auto"; got {phase_length!r}; '
+                '"auto" derives it from the network'
             )
         if mixes not in ("both", "active"):
             raise ValueError(f"mixes must be both or active; got {mixes!r}; take one of these")
@@ -57,12 +61,14 @@ class TADLoRA(DecentralizedStrategy):
 
     def schedule(self, server_round: int) -> Phase:
         """Return the factors that are trained, exchanged and mixed in a round."""
-        given = self.phase_length
-        length = self._derived_length if given == "auto" else given
-        return alternating(server_round, length, self.mixes)
+        return alternating(server_round, self._length(), self.mixes)
 
-    @cached_property
-    def _derived_length(self) -> int:
-        length = phase_length(self.network)
-        _log.info("TAD-LoRA: T = %d rounds per phase, derived from the network", length)
-        return length
+    def prepare(self, grid: Grid, initial_arrays: ArrayRecord) -> Session:
+        """Prepare a run as every strategy does, and log T."""
+        session = super().prepare(grid, initial_arrays)
+        _log.info("TAD-LoRA: T = %d rounds per phase", self._length())
+        return session
+
+    def _length(self) -> int:
+        given = self.phase_length
+        return phase_length(self.network) if given == "auto" else given

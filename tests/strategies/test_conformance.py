@@ -248,11 +248,6 @@ def test_dec_lora_weighs_by_the_laplacian():  # invariant 13
     assert STRATEGIES["dec-lora"]("ring", weights="uniform").weights == "uniform"
 
 
-def test_a_phase_length_below_one_is_refused():
-    with pytest.raises(ValueError, match=r'phase_length must be >= 1 or "auto"; got 0'):
-        STRATEGIES["tad-lora"]("ring", phase_length=0)
-
-
 def test_nodes_alone_train_as_if_there_were_nobody_else():
     _, held, _ = run("local-only", n=3)
     _, alone, _ = run("local-only", n=1)
@@ -320,6 +315,37 @@ def train_told(msg, context):
 def test_a_share_that_is_none_is_refused(fraction):
     with pytest.raises(ValueError, match=r"evaluate_fraction must be > 0 and <= 1; got"):
         STRATEGIES["decaf"]("ring", evaluate_fraction=fraction)
+
+
+@pytest.mark.parametrize("absent", ["gone", "late"])
+def test_fedavg_counts_nodes_that_do_not_reply(absent):
+    app = ClientApp(mods=[peer_mixing])
+    app.train()(train_told)
+    app.evaluate()(evaluate)
+    grid = LocalGrid(app, 5)
+    if absent == "gone":
+        grid.gone = {1, 2}  # the SuperLink replies for both under one foreign id
+    else:
+        grid.late = {1: 99, 2: 99}
+    strategy = STRATEGIES["fedavg"](evaluate_every=1, num_rounds=2, max_failures=1)
+    both = ConfigRecord({"trainable-factors": "AB"})
+    with pytest.raises(RuntimeError, match="round 1: 2 of 5 nodes failed, more than the 1"):
+        strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=2, train_config=both)
+
+
+@pytest.mark.parametrize("length", [0, 2.5, True, "all"])
+def test_a_phase_length_that_is_no_count_is_refused(length):
+    with pytest.raises(ValueError, match="phase_length must be a whole number >= 1"):
+        STRATEGIES["tad-lora"]("ring", phase_length=length)
+
+
+def test_the_derived_phase_length_follows_the_network():
+    strategy = STRATEGIES["tad-lora"]("ring")
+    lengths = []
+    for n in (4, 64):  # lambda2 = 1/3 and 0.9968: 1 / sqrt(1 - lambda2^2) = 1.06 and 12.5
+        strategy.network_on(n)
+        lengths.append([strategy.schedule(t).trained for t in range(1, 30)].index("B"))
+    assert lengths == [1, 12]
 
 
 class TestResumedFedAvg:

@@ -531,3 +531,25 @@ def test_a_node_with_another_model_stops_the_run(retries):
     strategy = DLoRA("ring", evaluate_every=0, retries=retries)
     with pytest.raises(RuntimeError, match=r"round 1: node 2 has another model .* must be \(2,\)"):
         held_after(strategy, 5, rounds=3, grid=LocalGrid(client, 5))
+
+
+@pytest.mark.parametrize("num_nodes", [0, -1, 2.5, True, "three"])
+def test_a_number_of_nodes_that_is_none_is_refused(num_nodes):
+    with pytest.raises(ValueError, match=r"num_nodes must be a whole number >= 1; got"):
+        DLoRA("ring", num_nodes=num_nodes)
+
+
+@pytest.mark.parametrize("name", ["x", "confusion"])
+def test_arrays_that_an_evaluation_returns_are_not_the_model(name):
+    def evaluate(msg, context):
+        reply = evaluate_held_value(msg, context)
+        reply.content["more"] = ArrayRecord({name: torch.full((2,), 9.0, dtype=torch.float64)})
+        return reply
+
+    app = ClientApp(mods=[peer_mixing])
+    app.train()(train_identity)
+    app.evaluate()(evaluate)
+    n, grid = 4, LocalGrid(app, 4)
+    held = held_after(DLoRA("ring"), n, 3, grid)
+    expected = np.linalg.matrix_power(build_network("ring", n), 3) @ starts(n)
+    np.testing.assert_allclose(held, expected, atol=1e-12)

@@ -67,6 +67,23 @@ def evaluates(grid: Grid, node_id: int, evaluation: Evaluation) -> bool:
     return registered
 
 
+def check_num_nodes(num_nodes: int | None) -> int | None:
+    """Require a whole number of nodes, or None for the nodes' own ``num-partitions``; return it.
+
+    Raises
+    ------
+    ValueError
+        For any other value.
+    """
+    is_count = isinstance(num_nodes, int) and not isinstance(num_nodes, bool) and num_nodes >= 1
+    if num_nodes is not None and not is_count:
+        raise ValueError(
+            f"num_nodes must be a whole number >= 1; got {num_nodes!r}; leave it out to wait for "
+            "the num-partitions of the nodes"
+        )
+    return num_nodes
+
+
 def check_minimum(n: int, minimum: int) -> None:
     """Require the minimum number of nodes of FedAvg's arguments.
 
