@@ -26,7 +26,7 @@ from flwr_decaf.rules import ALIGNED
 from flwr_decaf.strategies import STRATEGIES, FedAvg
 from flwr_decaf.strategies.relay.checks import check_byzantine
 from flwr_decaf.text import first_line
-from flwr_decaf.topology.participation import present, read_schedule
+from flwr_decaf.topology.participation import check_schedule, read_schedule
 
 _log = logging.getLogger("flwr")
 _CHECKED_ROWS = 100
@@ -55,9 +55,7 @@ def check(config: Config, n: int, trains: bool = True) -> None:
     if issubclass(strategy, FedAvg):
         _refuse_peer_settings(config)
     else:
-        schedule = read_schedule(config.participation)
-        for server_round in range(1, len(schedule) + 1):
-            present(server_round, n, schedule, drop_probability=0.0, seed=0)
+        check_schedule(read_schedule(config.participation), n)
         check_byzantine(
             network,
             config.robust.method,

@@ -89,6 +89,18 @@ def present(
     return staying or [max(scheduled, key=drawn.__getitem__)]
 
 
+def check_schedule(schedule: Participation, n: int) -> None:
+    """Refuse lists of nodes that name a node outside 0 to n - 1.
+
+    Raises
+    ------
+    ValueError
+        From ``present``.
+    """
+    for server_round in range(1, len(schedule) + 1):
+        present(server_round, n, schedule, drop_probability=0.0, seed=0)
+
+
 def check_fraction(fraction: float, name: str = "evaluate_fraction") -> float:
     """Require the fraction of nodes to evaluate to be > 0 and <= 1.
 

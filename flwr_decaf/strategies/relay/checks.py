@@ -14,7 +14,7 @@ from flwr_decaf.strategies.relay.arguments import MINIMA
 from flwr_decaf.strategies.relay.roll_call import has_evaluate
 from flwr_decaf.topology.mixing_matrix import degrees_of
 from flwr_decaf.topology.network import Network
-from flwr_decaf.topology.participation import present
+from flwr_decaf.topology.participation import check_schedule
 
 _log = logging.getLogger("flwr")
 _LOOKED_AT = 20  # rounds of a time-varying network
@@ -33,9 +33,7 @@ def check_nodes(
     few = check_byzantine(network, robust.method, robust.byzantine, attack.sign_flipping)
     if few:
         _log.warning("robust: nodes with fewer than %d neighbours in a round do not mix", few)
-    schedule, n = participation.schedule, len(network.base)
-    for server_round in range(1, len(schedule) + 1):
-        present(server_round, n, schedule, drop_probability=0.0, seed=0)
+    check_schedule(participation.schedule, len(network.base))
 
 
 def check_initial(initial: State, rule: str, local_head: bool) -> None:
