@@ -93,7 +93,7 @@ def test_graph_schedule_and_adapter_can_be_built(conf, tmp_path):
     for config in list(runs.values())[::5]:
         strategy = build_strategy(config, RunFolder(tmp_path))
         if isinstance(strategy, DecentralizedStrategy):
-            strategy.network = network_of(config, 10, strategy.weights)
+            strategy.network = network_of(config, 10, strategy.graph.weights)
             phases = {strategy.schedule(t).trained for t in range(1, 200)}
             assert phases == PHASES.get(config.strategy, {"AB"})
         if config.model.task == "cnn":

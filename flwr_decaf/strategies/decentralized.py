@@ -10,58 +10,40 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
-from flwr.app import (
-    ArrayRecord,
-    ConfigRecord,
-    Message,
-    MessageType,
-    MetricRecord,
-    RecordDict,
-)
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy import Result
 
 from flwr_decaf.config import Attack, Evaluation, Failures, Participation, Robust
-from flwr_decaf.config.arguments import check_argument, check_topology_options
 from flwr_decaf.lora import State
-from flwr_decaf.messages import records
 from flwr_decaf.messages.mail import Mail
 from flwr_decaf.messages.metrics import mean_metrics
-from flwr_decaf.messages.packing import pack, unpack
 from flwr_decaf.seeds import derive_seed
+from flwr_decaf.strategies.relay import checks
 from flwr_decaf.strategies.relay.arguments import read_options, take_over
-from flwr_decaf.strategies.relay.attacks import byzantine_among, sign_flipped
+from flwr_decaf.strategies.relay.attacks import byzantine_among
 from flwr_decaf.strategies.relay.attendance import Attendance, OnFailure
-from flwr_decaf.strategies.relay.checks import (
-    check_initial,
-    check_minimum,
-    check_nodes,
-    check_num_nodes,
-    evaluates,
-)
 from flwr_decaf.strategies.relay.diagnostics import add_diagnostics, average
+from flwr_decaf.strategies.relay.graph_options import GraphOptions
 from flwr_decaf.strategies.relay.mailbox import Mailbox
-from flwr_decaf.strategies.relay.replies import post_of
-from flwr_decaf.strategies.relay.resuming import Resume, counting_on, rounds_left, run_rounds
+from flwr_decaf.strategies.relay.resumable import ResumableStrategy, Start
+from flwr_decaf.strategies.relay.resuming import Resume, counting_on
 from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import Schedule, both, is_due
 from flwr_decaf.strategies.relay.session import Session
-from flwr_decaf.topology.conversion import TopologyLike, as_topology
-from flwr_decaf.topology.mixing_matrix import graph_of, without_nodes
-from flwr_decaf.topology.network import Network, build_time_varying_network, describe
+from flwr_decaf.topology.conversion import TopologyLike
+from flwr_decaf.topology.network import Network
 from flwr_decaf.topology.participation import Participation as ParticipationLists
 from flwr_decaf.topology.participation import draw_evaluated, present
-from flwr_decaf.topology.weights import check_weights
 
 _log = logging.getLogger("flwr")
 
 Aggregate = Callable[[list[RecordDict], str], MetricRecord]
 
 
-class DecentralizedStrategy(Strategy):
+class DecentralizedStrategy(ResumableStrategy):
     """Relay posts along a graph; the nodes mix them by the rule of the method.
 
     Parameters
@@ -154,13 +136,9 @@ evaluate_metrics_aggr_fn
         self.robust: Robust = options["robust"]
         self.attack: Attack = options["attack"]
         self.resume: Resume = options["resume"]
-        self.topology = as_topology(topology)
-        self.dynamic = check_argument("dynamic", dynamic, "topology.dynamic")
-        self.weights = self.own_weights if weights is None else weights
-        check_weights(self.weights)
-        self.topology_options = check_topology_options(topology_options or {})
-        self.seed = check_argument("seed", seed, "topology.seed")
-        self.num_nodes = check_num_nodes(num_nodes)
+        weights = self.own_weights if weights is None else weights
+        self.graph = GraphOptions(topology, weights, dynamic, topology_options, seed)
+        self.num_nodes = checks.check_num_nodes(num_nodes)
         self.local_head = local_head
         self.weighted_by_key = weighted_by_key
         self.arrayrecord_key = arrayrecord_key
@@ -170,50 +148,20 @@ evaluate_metrics_aggr_fn
         self.on_failure = on_failure
         self._session: Session | None = None
 
-    def start(  # noqa: PLR0913 - Flower's signature
-        self,
-        grid: Grid,
-        initial_arrays: ArrayRecord,
-        num_rounds: int = 3,
-        timeout: float = 3600,
-        train_config: ConfigRecord | None = None,
-        evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
-    ) -> Result:
-        """Call ``prepare``, and run the rounds.
+    def _begin(self, start: Start) -> ArrayRecord:
+        session = self.prepare(start.grid, start.initial_arrays)
+        session.num_rounds, session.timeout = start.num_rounds, start.timeout
+        session.train_config = start.train_config
+        session.averages_each_round = start.scores_arrays
+        return start.initial_arrays
 
-        Parameters and the result are those of ``flwr.serverapp.strategy.Strategy.start``.
-        ``Result.arrays`` and the arrays passed to ``evaluate_fn`` are the average of the nodes'
-        models by the method's own rule, for reporting only.
-
-        Raises
-        ------
-        RuntimeError
-            If too many nodes fail in a round; or from ``prepare``.
-        ValueError
-            From ``prepare``.
-        """
-        left = rounds_left(num_rounds, self.resume.done)
-        session = self.prepare(grid, initial_arrays)
-        session.num_rounds = num_rounds
-        session.train_config = train_config or ConfigRecord()
-        session.timeout = timeout
-        session.averages_each_round = evaluate_fn is not None
-        rounds = partial(
-            super().start,
-            grid,
-            initial_arrays,
-            timeout=timeout,
-            train_config=train_config,
-            evaluate_config=evaluate_config,
-        )
-        result = run_rounds(rounds, left, self.resume.done, evaluate_fn)
-        if not left:
+    def _end(self, start: Start, result: Result) -> None:
+        session = self._running()
+        if self.resume.done == start.num_rounds:  # no round remained
             states = map(session.mailbox.state_of, session.roster.positions)
             result.arrays = average(session.initial, states, self.rule)
-        self.resume.on_round(session.mailbox.checkpoint(num_rounds))
+        self.resume.on_round(session.mailbox.checkpoint(start.num_rounds))
         session.attendance.log.summarize()
-        return result
 
     def prepare(self, grid: Grid, initial_arrays: ArrayRecord) -> Session:
         """Wait for the nodes, and build the network and the mailbox of a run.
@@ -231,11 +179,11 @@ evaluate_metrics_aggr_fn
         """
         roster = Roster.call(grid, self.num_nodes)
         n = len(roster.ids)
-        check_minimum(n, self.min_nodes)
+        checks.check_minimum(n, self.min_nodes)
         self.network = self.network_on(n)
-        check_nodes(self.network, self.robust, self.attack, self.participation)
+        checks.check_nodes(self.network, self.robust, self.attack, self.participation)
         initial: State = dict(initial_arrays.to_torch_state_dict())
-        check_initial(initial, self.rule, self.local_head)
+        checks.check_initial(initial, self.rule, self.local_head)
         mailbox = Mailbox(n, initial, self._blank_mail())
         if self.resume.resume_from:
             mailbox.restore(self.resume.resume_from)
@@ -245,8 +193,8 @@ evaluate_metrics_aggr_fn
             Attendance(self.failures, self.on_failure),
             self.schedule,
             initial,
-            byzantine=byzantine_among(n, self.attack.sign_flipping, self.seed),
-            evaluates=evaluates(grid, roster.ids[0], self.evaluation),
+            byzantine=byzantine_among(n, self.attack.sign_flipping, self.graph.seed),
+            evaluates=checks.evaluates(grid, roster.ids[0], self.evaluation),
             configrecord_key=self.configrecord_key,
             server_round=self.resume.done,
         )
@@ -264,38 +212,19 @@ evaluate_metrics_aggr_fn
             measured=self.evaluation.evaluate_every > 0,
         )
 
-    def initialize_parameters(self, *args: object, **options: object) -> NoReturn:
-        """Refuse Flower's legacy API, which calls this method first.
-
-        Raises
-        ------
-        TypeError
-            Always, with the API to use.
-        """
-        raise TypeError(
-            f"{type(self).__name__} runs on Flower's Message API, not in the legacy "
-            "ServerApp(server_fn=...); write @app.main() and strategy.start(grid, initial_arrays, "
-            "num_rounds) in the ServerApp, and @app.train() instead of NumPyClient in the ClientApp"
-        )
-
     def network_on(self, n: int) -> Network:
         """Build the network on n nodes, or return the one that has been built."""
         built = getattr(self, "network", None)
         if built is None or len(built.base) != n:
-            self.network = build_time_varying_network(
-                self.topology, n, self.weights, self.seed, self.topology_options, self.dynamic
-            )
+            self.network = self.graph.on(n)
         return self.network
 
     def summary(self) -> None:
         """Log the method and the network as a tree."""
-        name = self.topology if isinstance(self.topology, str) else "given"
         prepared = self._session is not None and not self._session.started
         _log.info("\t├──> Mixing: rule %r at the nodes; the ServerApp only relays", self.rule)
-        _log.info("\t├──> Topology: %s, %s", name, self.dynamic)
-        for line in describe(self.network) if prepared else []:
-            _log.info("\t│\t├── %s", line)
-        _log.info("\t│\t└── Weights: %s", self.weights)
+        for line in self.graph.describe(self.network if prepared else None):
+            _log.info("\t%s", line)
         _log.info("\t└──> Evaluation: every %d rounds", self.evaluation.evaluate_every)
 
     @counting_on
@@ -311,7 +240,7 @@ evaluate_metrics_aggr_fn
         session.started = True
         session.server_round, session.train_config = server_round, config
         session.readmit(grid)
-        seed = derive_seed(self.seed, "drop", server_round)
+        seed = derive_seed(self.graph.seed, "drop", server_round)
         options = self.participation
         due = present(server_round, session.n, options.schedule, options.drop_probability, seed)
         return session.ask(grid, due, MessageType.TRAIN, config)
@@ -322,16 +251,10 @@ evaluate_metrics_aggr_fn
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Collect the posts, drop the links of nodes without one, and address them as mail."""
         session = self._running()
-        contents = session.gather(replies)
-        posts, states = session.usable(contents)
-        absent = set(session.roster.positions) - posts.keys()
-        w = without_nodes(self.network.of_round(server_round), absent)
-        forged = {i: pack(sign_flipped(states[i])) for i in session.byzantine & posts.keys()}
-        session.mailbox.collect(posts, w, self.schedule(server_round).mixed, forged)
+        contents, states, graph = session.exchange(replies, self.network.of_round(server_round))
         measured = session.initial if self.evaluation.evaluate_every else None
-        add_diagnostics(contents, states, graph_of(w), measured)
-        usable = [contents[node] for node in states]  # a node whose post is bad counts as missing
-        averaged = self.train_metrics_aggr_fn(usable, self.weighted_by_key)
+        add_diagnostics(contents, states, graph, measured)
+        averaged = self.train_metrics_aggr_fn(list(contents.values()), self.weighted_by_key)
         if session.averages_each_round or server_round == session.num_rounds:
             return average(session.initial, states.values(), self.rule), averaged
         return None, averaged
@@ -345,7 +268,7 @@ evaluate_metrics_aggr_fn
         if not self._is_due(server_round):
             return []
         nodes, share = session.honest, self.evaluation.evaluate_fraction
-        chosen = draw_evaluated(server_round, nodes, share, session.num_rounds, self.seed)
+        chosen = draw_evaluated(server_round, nodes, share, session.num_rounds, self.graph.seed)
         return session.ask(grid, chosen, MessageType.EVALUATE, config)
 
     @counting_on
@@ -366,14 +289,7 @@ evaluate_metrics_aggr_fn
         dict of int to State
             Models by position in the graph, without those of nodes that do not reply.
         """
-        session = self._running()
-        call = ConfigRecord({"ask": records.COLLECT})
-        # The alignment of a client may need the settings, even if nothing is trained.
-        settings, nodes = session.train_config, session.roster.positions
-        asked = session.ask(grid, nodes, MessageType.TRAIN, settings, call)
-        replies = grid.send_and_receive(asked, timeout=session.timeout)
-        contents = session.gather(replies)
-        return {node: unpack(post_of(content)) for node, content in contents.items()}
+        return self._running().collect(grid)
 
     def _running(self) -> Session:
         if self._session is None:

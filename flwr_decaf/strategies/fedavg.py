@@ -1,7 +1,6 @@
 """FedAvg: Flower's own class, as the baseline."""
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -16,20 +15,15 @@ from flwr_decaf.messages.packing import pack, unpack
 from flwr_decaf.strategies.relay.arguments import fields_of, read_options
 from flwr_decaf.strategies.relay.attendance import FailureLog, OnFailure, check_failures
 from flwr_decaf.strategies.relay.replies import cause_of
-from flwr_decaf.strategies.relay.resuming import (
-    Resume,
-    Score,
-    counting_on,
-    rounds_left,
-    run_rounds,
-)
+from flwr_decaf.strategies.relay.resumable import ResumableStrategy, Start
+from flwr_decaf.strategies.relay.resuming import Resume, counting_on
 from flwr_decaf.strategies.relay.schedules import is_due
 from flwr_decaf.topology.participation import draw_evaluated
 
 _GLOBAL = 0  # position of the global model in a checkpoint
 
 
-class FedAvg(flwr_strategy.FedAvg):
+class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
     """``flwr.serverapp.strategy.FedAvg``, evaluated in the same rounds as decentralized strategies.
 
     Sampling, aggregation and messages are Flower's own. ``configure_evaluate`` is skipped in rounds
@@ -84,40 +78,17 @@ class FedAvg(flwr_strategy.FedAvg):
         self._place: dict[int, int] = {}  # of the nodes that have replied
         self._asked: set[int] = set()  # Flower's ids of the nodes that were called last
 
-    def start(  # noqa: PLR0913 - Flower's signature
-        self,
-        grid: Grid,
-        initial_arrays: ArrayRecord,
-        num_rounds: int = 3,
-        timeout: float = 3600,
-        train_config: ConfigRecord | None = None,
-        evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Score | None = None,
-    ) -> Result:
-        """Run the remaining rounds as Flower does.
-
-        Raises
-        ------
-        ValueError
-            If the checkpoint is of a later round than ``num_rounds``.
-        """
-        left = rounds_left(num_rounds, self.resume.done)
+    def _begin(self, start: Start) -> ArrayRecord:
         self._start_anew()
         if self.resume.resume_from:
-            initial_arrays = ArrayRecord(unpack(self.resume.resume_from.posts[_GLOBAL]))
-        rounds = partial(
-            super().start,
-            grid,
-            initial_arrays,
-            timeout=timeout,
-            train_config=train_config,
-            evaluate_config=evaluate_config,
-        )
-        result = run_rounds(rounds, left, self.resume.done, evaluate_fn)
+            return ArrayRecord(unpack(self.resume.resume_from.posts[_GLOBAL]))
+        return start.initial_arrays
+
+    def _end(self, start: Start, result: Result) -> None:
         self._failures.summarize()
-        result.arrays = result.arrays or initial_arrays  # no round remained
-        self._keep(num_rounds, result.arrays)
-        return result
+        if self.resume.done == start.num_rounds:  # no round remained
+            result.arrays = self._begin(start)
+        self._keep(start.num_rounds, result.arrays)
 
     @counting_on
     def configure_train(

@@ -244,8 +244,8 @@ def test_a_local_head_is_refused_where_there_are_no_factors(name):
 
 def test_dec_lora_weighs_by_the_laplacian():  # invariant 13
     strategy = STRATEGIES["dec-lora"]("ring")
-    assert strategy.weights == "laplacian"
-    assert STRATEGIES["dec-lora"]("ring", weights="uniform").weights == "uniform"
+    assert strategy.graph.weights == "laplacian"
+    assert STRATEGIES["dec-lora"]("ring", weights="uniform").graph.weights == "uniform"
 
 
 def test_nodes_alone_train_as_if_there_were_nobody_else():

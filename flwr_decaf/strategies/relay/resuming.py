@@ -73,34 +73,18 @@ def rounds_left(num_rounds: int, done: int) -> int:
     return num_rounds - done
 
 
-def run_rounds(
-    start: Callable[..., Result], left: int, done: int, evaluate_fn: Score | None
-) -> Result:
-    """Run the remaining rounds by Flower's own ``start``, numbered as in the whole run.
+def scoring_on(score: Score | None, done: int) -> Score | None:
+    """Let ``evaluate_fn`` see the number of the round in the whole run.
 
-    Parameters
-    ----------
-    start : callable
-        ``Strategy.start`` with all its arguments but ``num_rounds`` and ``evaluate_fn``.
-    left : int
-        From ``rounds_left``.
-    done : int
-        Completed rounds; if there are any, ``evaluate_fn`` has scored the initial arrays already.
-    evaluate_fn : callable, optional
-        As in ``Strategy.start``.
+    If rounds have been completed already, it has scored the initial arrays before.
     """
-    result = start(num_rounds=left, evaluate_fn=_scoring_on(evaluate_fn, done))
-    _count_results_on(result, done)
-    return result
-
-
-def _scoring_on(score: Score | None, done: int) -> Score | None:
     if score is None or done == 0:
         return score
     return lambda server_round, arrays: score(done + server_round, arrays) if server_round else None
 
 
-def _count_results_on(result: Result, done: int) -> None:
+def count_results_on(result: Result, done: int) -> None:
+    """Number the metrics of a result as in the whole run."""
     for kind in ("train_metrics_clientapp", "evaluate_metrics_clientapp"):
         metrics = {done + t: record for t, record in getattr(result, kind).items()}
         setattr(result, kind, metrics)

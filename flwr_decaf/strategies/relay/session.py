@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from flwr.app import Array, ConfigRecord, Message, RecordDict
+import networkx as nx
+from flwr.app import Array, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from flwr_decaf.lora import State, select
 from flwr_decaf.messages import records
 from flwr_decaf.messages.inspection import read_posts
+from flwr_decaf.messages.packing import pack, unpack
+from flwr_decaf.strategies.relay.attacks import sign_flipped
 from flwr_decaf.strategies.relay.attendance import Attendance
 from flwr_decaf.strategies.relay.mailbox import Mailbox
 from flwr_decaf.strategies.relay.replies import post_of
 from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import Schedule
+from flwr_decaf.topology.graphs import Matrix
+from flwr_decaf.topology.mixing_matrix import graph_of, without_nodes
 
 TIMEOUT = 3600.0  # seconds; Flower's own default
 
@@ -127,18 +132,43 @@ class Session:
         """Return the contents of successful replies, by position; see ``Attendance.gather``."""
         return self.attendance.gather(self.server_round, replies, self.roster.ids, self.mailbox)
 
-    def usable(
-        self, contents: Mapping[int, RecordDict]
-    ) -> tuple[dict[int, Array], dict[int, State]]:
-        """Take the posts out of the replies, and read them; a node with a bad post is missing.
+    def exchange(
+        self, replies: Iterable[Message], w: Matrix
+    ) -> tuple[dict[int, RecordDict], dict[int, State], nx.Graph]:
+        """Address the posts in the replies to the neighbours under W.
+
+        A node without a usable post counts as missing: its links are dropped, so that W stays
+        doubly stochastic. The neighbours of a Byzantine node receive the opposite of its post.
 
         Returns
         -------
-        posts : dict of int to Array
-            Packed posts, by position.
+        contents : dict of int to RecordDict
+            Replies without their posts, of the nodes whose posts are usable.
         states : dict of int to State
-            The same posts, unpacked.
+            These posts, unpacked.
+        graph : networkx.Graph
+            The links along which they are sent.
         """
+        contents = self.gather(replies)
+        posts, states = self._usable(contents)
+        w = without_nodes(w, set(self.roster.positions) - posts.keys())
+        forged = {i: pack(sign_flipped(states[i])) for i in self.byzantine & posts.keys()}
+        self.mailbox.collect(posts, w, self.schedule(self.server_round).mixed, forged)
+        return {node: contents[node] for node in states}, states, graph_of(w)
+
+    def collect(self, grid: Grid) -> dict[int, State]:
+        """Fetch the state of every node after its last mix; see ``DecentralizedStrategy``."""
+        call = ConfigRecord({"ask": records.COLLECT})
+        # The alignment of a client may need the settings, even if nothing is trained.
+        settings, nodes = self.train_config, self.roster.positions
+        asked = self.ask(grid, nodes, MessageType.TRAIN, settings, call)
+        contents = self.gather(grid.send_and_receive(asked, timeout=self.timeout))
+        return {node: unpack(post_of(content)) for node, content in contents.items()}
+
+    def _usable(
+        self, contents: Mapping[int, RecordDict]
+    ) -> tuple[dict[int, Array], dict[int, State]]:
+        """Take the posts out of the replies, and read them; a node with a bad post is missing."""
         posts = {node: post_of(content) for node, content in contents.items()}
         exchanged = select(self.initial, self.schedule(self.server_round).exchanged)
         states, causes = read_posts(posts, like=exchanged)
