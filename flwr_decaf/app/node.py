@@ -1,0 +1,117 @@
+"""What a train or evaluate function of the ClientApp needs, from its message and its context."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import NamedTuple, cast
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+
+from flwr_decaf.clients.loading import load_node_data, load_task
+from flwr_decaf.clients.models.adapter import get_adapter, set_adapter
+from flwr_decaf.clients.models.hardware import LossScaling, choose_device
+from flwr_decaf.clients.tasks.contract import Task
+from flwr_decaf.config import Config, parse_config
+from flwr_decaf.data.partitions import NodeData
+
+
+class Node(NamedTuple):
+    """One node in one round.
+
+    Attributes
+    ----------
+    config : Config
+        Settings of the run.
+    position : int
+        Position of the node in the graph, its ``partition-id``.
+    server_round : int
+        The round.
+    task : Task
+        Model, batches and scores. Nodes of one process share it.
+    data : NodeData
+        The node's own rows, and the test rows that all nodes share.
+    trainable : str
+        LoRA factors that are trained in this round: "AB", "A" or "B".
+    scaling : LossScaling
+        State of fp16 loss scaling that the node last reported.
+    """
+
+    config: Config
+    position: int
+    server_round: int
+    task: Task
+    data: NodeData
+    trainable: str
+    scaling: LossScaling
+
+
+def load_node(msg: Message, context: Context) -> Node:
+    """Load the settings, the model and the rows of a node; the model holds no adapter of it yet."""
+    sent = cast(ConfigRecord, msg.content["config"])
+    # The message holds the settings that vary within a comparison, the run-config all others.
+    config = parse_config({**context.run_config, **json.loads(str(sent.get("settings", "{}")))})
+    position, n = (
+        cast(int, context.node_config[key]) for key in ("partition-id", "num-partitions")
+    )
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    task = load_task(config.model, config.lora, config.data)
+    task.model.to(choose_device(config.train.device))
+    if config.strategy == "centralized":  # one node, as node 0, trains on all data
+        position, n = 0, 1
+    data = load_node_data(config.model, config.lora, config.data, config.seed, position, n)
+    return Node(
+        config,
+        position,
+        cast(int, sent["server-round"]),
+        task,
+        data,
+        str(sent.get("trainable-factors", "AB")),
+        _scaling(sent, position),
+    )
+
+
+def receive(msg: Message, context: Context) -> Node:
+    """Load a node, and set its model to the adapter in the message."""
+    node = load_node(msg, context)
+    arrays = cast(ArrayRecord, msg.content["arrays"])
+    set_adapter(node.task.model, arrays.to_torch_state_dict())
+    return node
+
+
+def reply(
+    msg: Message, node: Node, num_examples: int, metrics: dict[str, float], trained: bool = False
+) -> Message:
+    """Answer a message with metrics, and with the node's adapter if it has been trained.
+
+    Parameters
+    ----------
+    msg : Message
+        The message.
+    node : Node
+        The node.
+    num_examples : int
+        Number of rows that the metrics are about.
+    metrics : dict of str to float
+        Metrics.
+    trained : bool
+        Whether to send the adapter; by default False.
+    """
+    origin = {
+        "partition-id": node.position,
+        "server-round": node.server_round,
+        "process": os.getpid(),
+    }
+    content = RecordDict(
+        {"metrics": MetricRecord({**origin, "num-examples": num_examples, **metrics})}
+    )
+    if trained:
+        content["arrays"] = ArrayRecord(get_adapter(node.task.model))
+    return Message(content, reply_to=msg)
+
+
+def _scaling(sent: ConfigRecord, position: int) -> LossScaling:
+    reported = json.loads(str(sent.get("loss-scaling", "{}")))
+    return LossScaling(*reported.get(str(position), ()))

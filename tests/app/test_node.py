@@ -1,0 +1,65 @@
+"""A node as the ClientApp's functions see it: settings, rows, phase and reply."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+
+from flwr_decaf.app.node import receive, reply
+from flwr_decaf.clients.models.adapter import get_adapter
+from flwr_decaf.clients.models.hardware import LossScaling
+from flwr_decaf.config import Config, flatten
+
+SETTINGS = {"data.max-train-samples": 60, "data.max-test-samples": 20, "data.partitioner": "iid"}
+
+
+def context_of(position, n=2):
+    settings = flatten(Config()) | SETTINGS
+    node = {"partition-id": position, "num-partitions": n}
+    return Context(0, 0, node, RecordDict(), settings)
+
+
+def message(arrays=None, **config):
+    content = RecordDict({"config": ConfigRecord({"server-round": 3, **config})})
+    if arrays is not None:
+        content["arrays"] = ArrayRecord(arrays)
+    message = Message(content=content, dst_node_id=1, message_type=MessageType.TRAIN)
+    message.metadata.__dict__["_message_id"] = "a"  # as the SuperLink sets it; a reply names it
+    return message
+
+
+@pytest.fixture(scope="module")
+def adapter():
+    from flwr_decaf.clients.loading import load_task
+
+    config = Config()
+    return get_adapter(load_task(config.model, config.lora, config.data).model)
+
+
+def test_it_holds_the_adapter_the_phase_and_what_the_node_reported(adapter):
+    sent = {name: torch.full_like(tensor, 0.5) for name, tensor in adapter.items()}
+    reported = json.dumps({"1": [1024.0, 7]})
+    asked = message(sent, **{"trainable-factors": "B", "loss-scaling": reported})
+    node = receive(asked, context_of(1))
+    assert (node.position, node.server_round, node.trainable) == (1, 3, "B")
+    assert node.scaling == LossScaling(1024.0, 7)
+    held = get_adapter(node.task.model)
+    assert all(torch.equal(held[name], sent[name]) for name in sent)
+    answer = reply(asked, node, 12, {"loss": 0.5}, trained=True)
+    metrics = answer.content["metrics"]
+    assert (metrics["partition-id"], metrics["num-examples"], metrics["loss"]) == (1, 12, 0.5)
+    assert list(answer.content["arrays"]) == list(sent)
+    assert "arrays" not in reply(asked, node, 12, {}).content
+
+
+def test_settings_of_the_message_replace_those_of_the_run(adapter):
+    compared = json.dumps({"seed": 5, "strategy": "centralized"})
+    node = receive(message(adapter, settings=compared), context_of(1))
+    assert node.config.seed == 5
+    shares = [receive(message(adapter), context_of(place)).data.train for place in (0, 1)]
+    # One node, as node 0, has all rows.
+    assert node.position == 0
+    assert len(node.data.train) >= len(shares[0]) + len(shares[1])
