@@ -26,7 +26,7 @@ from flwr_decaf.runs.trackers import event_writer
 from flwr_decaf.strategies import STRATEGIES, DecentralizedStrategy, FedAvg, TADLoRA
 from flwr_decaf.strategies.relay.attendance import check_failures
 from flwr_decaf.strategies.relay.replies import cause_of
-from flwr_decaf.strategies.relay.resuming import Resume
+from flwr_decaf.strategies.relay.resuming import Resume, forget
 from flwr_decaf.strategies.relay.schedules import is_due
 from flwr_decaf.topology.mixing_matrix import lambda2
 
@@ -138,7 +138,9 @@ def build_strategy(
     common: dict[str, Any] = {
         "evaluation": part(config, Evaluation),
         "failures": part(config, Failures),
-        "resume": Resume(checkpoint, keep),
+        # Without checkpoints, no node sends the exact copy of what it posts quantized.
+        "resume": Resume(checkpoint, keep if config.checkpoint_every else forget),
+        "posts": config.posts,
         "seed": config.topology.seed,
         "on_failure": folder.note_failure,
         "train_metrics_aggr_fn": folder.recorder("train"),

@@ -10,10 +10,11 @@ import torch
 
 from flwr_decaf.clients.alignment import Alignment
 from flwr_decaf.distances import interference
-from flwr_decaf.lora import State, select
+from flwr_decaf.lora import State, compute_dtype, pairs_present, select
 from flwr_decaf.messages.inspection import outliers, read_posts
 from flwr_decaf.messages.mail import Mail
-from flwr_decaf.rules import ALIGNED, NEEDED, ROBUST, RULES
+from flwr_decaf.messages.quantization import dequantize, quantize
+from flwr_decaf.rules import ALIGNED, FACTORIZING, NEEDED, ROBUST, RULES
 
 Prepared = Callable[[], Alignment | None]
 
@@ -44,6 +45,17 @@ def mix(
 ) -> tuple[State, dict[str, float], dict[int, str]]:
     """Apply the mail's rule to the node's own state and its neighbours' posts.
 
+    Posts may be quantized. Whatever their rounding Q is, averages over the nodes stay what they
+    were: where tensors are averaged, the node mixes its own post as its neighbours see it, and
+    keeps the residual,
+
+        x~_i = sum_j w_ij Q(x_j) + (x_i - Q(x_i)) = x_i + sum_j w_ij (Q(x_j) - Q(x_i)).
+
+    DeCAF's factors and robust rules take the node's own state exactly: a residual of factors has
+    no meaning in the basis that the factorization chooses. (With random factors of rank 4 at ten
+    nodes, one mix in int8 is off by 0.8 % so, by 1.0 % with the node's own post, and by 1.5 % with
+    ``P_i + sum_j w_ij (Q_j - Q_i)`` of the products, which keeps their mean.)
+
     Tensors that were not exchanged are kept. A node without neighbours in this round keeps its own
     state, bit for bit. Posts that cannot be used are left out, and their weight is added to the
     node's own; ``flwr_decaf.messages.inspection`` explains why W stays doubly stochastic. It does
@@ -71,21 +83,47 @@ def mix(
     """
     watch = Stopwatch()
     with watch.measuring("mixing-seconds"):
-        posts, refused = usable_posts(own, mail)
+        seen = as_posted(own, mail)
+        posts, refused = usable_posts(seen, mail)
     metrics = _no_metrics(mail) | {"mixing-refused": float(len(refused))}
     if not posts or len(posts) < NEEDED[mail.robust](mail.byzantine):
         return own, metrics, refused
     weights = row_without_refused(mail, posts)
-    held = _apply_rule(own, list(posts.values()), weights, mail, prepare, watch)
+    centre = _centre(own, seen, mail)
+    mixed, alignment = _apply_rule(centre, list(posts.values()), weights, mail, prepare, watch)
+    with watch.measuring("mixing-seconds"):
+        held = own | _with_residuals(mixed, own, centre)
+    if alignment:
+        with watch.measuring("matching-seconds"):
+            held = alignment.settle(held)
     metrics |= watch.seconds | {"mixing-neighbours": float(len(posts))}
     if mail.measured and mail.robust == "none":  # a robust rule discards states on purpose
-        whole = [own, *(own | post for post in posts.values())]
-        metrics["mixing-interference"] = interference(whole, weights, held)
+        whole = [centre, *(centre | post for post in posts.values())]
+        metrics["mixing-interference"] = interference(whole, weights, centre | mixed)
     return held, metrics, refused
+
+
+def as_posted(own: State, mail: Mail) -> State:
+    """Return the node's own state as its neighbours see it: what it posted, dequantized.
+
+    Tensors that the rounding leaves as they are, are those of ``own``.
+    """
+    if mail.rounded < 0:
+        return own
+    exchanged = select(own, mail.exchanged)
+    posted = quantize(exchanged, mail.dtype, mail.rounded)
+    return own | dequantize(posted, mail.dtype, like=exchanged)
 
 
 def usable_posts(own: State, mail: Mail) -> tuple[dict[int, State], dict[int, str]]:
     """Unpack the posts, and refuse those that are damaged or outliers.
+
+    Parameters
+    ----------
+    own : State
+        The node's own state as its neighbours see it, so that both come to the same decision.
+    mail : Mail
+        Mail with the posts.
 
     Returns
     -------
@@ -94,7 +132,7 @@ def usable_posts(own: State, mail: Mail) -> tuple[dict[int, State], dict[int, st
     refused : dict of int to str
         Sender -> why its post cannot be used.
     """
-    posts, refused = read_posts(mail.posts, like=select(own, mail.exchanged))
+    posts, refused = read_posts(mail.posts, select(own, mail.exchanged), mail.dtype)
     with _one_thread():  # both ends of an edge must compute the same norms, bit for bit
         refused |= outliers(own, {sender: own | post for sender, post in posts.items()})
     return {sender: post for sender, post in posts.items() if sender not in refused}, refused
@@ -115,6 +153,26 @@ def row_without_refused(mail: Mail, posts: Mapping[int, State]) -> list[float]:
     return [mail.weights[0] if complete else max(1.0 - sum(weights), 0.0), *weights]
 
 
+def _centre(own: State, seen: State, mail: Mail) -> State:
+    """Return the own state that the rule takes: exact where it is not linear in the tensors."""
+    if mail.robust != "none":
+        return own
+    factors = pairs_present(own) if mail.rule in FACTORIZING else []
+    return seen | {name: own[name] for pair in factors for name in pair}
+
+
+def _with_residuals(mixed: State, own: State, centre: State) -> State:
+    """Add what the rule did not see of the node's own state: ``own - centre``."""
+
+    def corrected(name: str, x: torch.Tensor) -> torch.Tensor:
+        if own[name] is centre[name]:
+            return x
+        precise = compute_dtype(x.dtype)
+        return (x.to(precise) + own[name].to(precise) - centre[name].to(precise)).to(x.dtype)
+
+    return {name: corrected(name, x) for name, x in mixed.items()}
+
+
 def _apply_rule(
     own: State,
     posts: Sequence[State],
@@ -122,7 +180,7 @@ def _apply_rule(
     mail: Mail,
     prepare: Prepared,
     watch: Stopwatch,
-) -> State:
+) -> tuple[State, Alignment | None]:
     # A factor that was not exchanged is not mixed, whatever the mail says.
     mixed = "".join(factor for factor in mail.mixed if factor in mail.exchanged)
     states = [select(state, mixed, not mail.local_head) for state in (own, *posts)]
@@ -133,11 +191,7 @@ def _apply_rule(
             alignment = prepare()
             states = alignment.align(states) if alignment else states
     with watch.measuring("mixing-seconds"), _one_thread():
-        held = own | rule(states, weights)
-    if alignment:
-        with watch.measuring("matching-seconds"):
-            held = alignment.settle(held)
-    return held
+        return rule(states, weights), alignment
 
 
 def _no_metrics(mail: Mail) -> dict[str, float]:

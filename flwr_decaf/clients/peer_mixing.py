@@ -40,6 +40,7 @@ from flwr_decaf.messages.packing import (
     record_of,
     unpack_record,
 )
+from flwr_decaf.messages.quantization import quantize
 from flwr_decaf.messages.shared_posts import is_gone
 from flwr_decaf.rules.contract import check_alike
 
@@ -182,11 +183,20 @@ def _keep_trained(content: RecordDict, context: Context, held: State, mail: Mail
     """Keep the trained state as the node's own, and replace it in the reply by the node's post."""
     trained = _trained(content, held)
     _check_frozen(held, trained, mail.trained)
-    posted = select(trained, mail.exchanged)
+    _post(content, context, trained, mail)
+
+
+def _post(content: RecordDict, context: Context, own: State, mail: Mail) -> None:
+    """Keep a state as the node's own, and add its post to the reply."""
+    exchanged = select(own, mail.exchanged)
+    posted = quantize(exchanged, mail.dtype, mail.rounding)
     post = content[records.POST] = record_of(pack_shared(posted))
+    exact = post
+    if posted is not exchanged and mail.copied:
+        exact = content[records.COPY] = record_of(pack_shared(exchanged))
     # If all of it is exchanged, one object serves as both, so it is packed and pickled only once.
-    whole = posted.keys() == trained.keys()
-    _keep(context, post if whole else pack_record(trained), mail)
+    whole = exchanged.keys() == own.keys() and (posted is exchanged or mail.copied)
+    _keep(context, exact if whole else pack_record(own), mail)
 
 
 def _trained(content: RecordDict, held: State) -> State:

@@ -1,6 +1,14 @@
 """Settings: their sections, parsing, checks and comparison."""
 
-from flwr_decaf.config.options import Attack, Evaluation, Failures, Participation, Robust, part
+from flwr_decaf.config.options import (
+    Attack,
+    Evaluation,
+    Failures,
+    Participation,
+    Posts,
+    Robust,
+    part,
+)
 from flwr_decaf.config.parsing import flatten, parse_config
 from flwr_decaf.config.sections import Config, Dimat, Tad, Topology
 from flwr_decaf.config.setting import Value
@@ -16,6 +24,7 @@ __all__ = [
     "Lora",
     "Model",
     "Participation",
+    "Posts",
     "Robust",
     "Tad",
     "Topology",

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from flwr_decaf.checks import Check, at_least, one_of, share
 from flwr_decaf.config.setting import checked, setting
-from flwr_decaf.registries import ROBUST
+from flwr_decaf.registries import POST_DTYPES, ROBUST
 from flwr_decaf.topology.participation import Participation as Schedule
 from flwr_decaf.topology.participation import read_schedule
 
@@ -139,6 +139,24 @@ class Participation(Options):
     def schedule(self) -> Schedule:
         """Nodes of each round, as lists; empty for all nodes."""
         return read_schedule(self.participation)
+
+
+@dataclass(frozen=True)
+class Posts(Options):
+    """What travels between nodes.
+
+    Parameters
+    ----------
+    dtype : str
+        How posts are quantized, one of ``registries.POST_DTYPES``; by default "fp32": tensors
+        are posted in the dtypes that they have.
+    """
+
+    dtype: str = setting(
+        "fp32",
+        "How posts are quantized: int8 has a scale for each row; fp32 posts tensors as they are.",
+        one_of(POST_DTYPES),
+    )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flwr_decaf.checks import Check, above, at_least, each_of, one_of, whole_numbers
-from flwr_decaf.config.options import Attack, Evaluation, Failures, Participation, Robust
+from flwr_decaf.config.options import Attack, Evaluation, Failures, Participation, Posts, Robust
 from flwr_decaf.config.setting import setting, with_default
 from flwr_decaf.config.task import Data, Lora, Model, Train
 from flwr_decaf.registries import STRATEGIES
@@ -180,6 +180,7 @@ class Config(Participation, Failures, Evaluation, Run):
     data: Data = field(default_factory=Data)
     tad: Tad = field(default_factory=Tad)
     dimat: Dimat = field(default_factory=Dimat)
+    posts: Posts = field(default_factory=Posts)
     robust: Robust = field(default_factory=Robust)
     attack: Attack = field(default_factory=Attack)
     train: Train = field(default_factory=Train)

@@ -34,11 +34,12 @@ _log = logging.getLogger("flwr")
 
 
 class Letter(NamedTuple):
-    """The last mail of a node: its row of W (own weight first), posts, and mixed factors."""
+    """The last mail of a node; see ``Mail`` for its fields."""
 
     weights: tuple[float, ...]
     posts: Mapping[int, Array]
     mixed: str = "AB"
+    rounded: int = -1
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,15 @@ class Checkpoint:
         Mail that each node was last sent, or will be sent next; by default none.
     pending : frozenset of int
         Nodes that have not received their mail yet; by default none.
+    copies : mapping of int to Array
+        Exact states of nodes whose posts are quantized, packed; by default none.
     """
 
     server_round: int
     posts: Mapping[int, Array]
     mail: Mapping[int, Letter] = field(default_factory=dict)
     pending: frozenset[int] = frozenset()
+    copies: Mapping[int, Array] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -95,12 +99,14 @@ def _described(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]
     content = {
         "round": checkpoint.server_round,
         "posts": {node: name(post) for node, post in checkpoint.posts.items()},
+        "copies": {node: name(copy) for node, copy in checkpoint.copies.items()},
         "pending": sorted(checkpoint.pending),
         "mail": {
             node: {
                 "weights": letter.weights,
                 "posts": {sender: name(post) for sender, post in letter.posts.items()},
                 "mixed": letter.mixed,
+                "rounded": letter.rounded,
             }
             for node, letter in checkpoint.mail.items()
         },
@@ -134,11 +140,13 @@ def _read(place: Path) -> Checkpoint:
         return {int(node): packed(tensors[name].tobytes()) for node, name in names.items()}
 
     mail = {
-        int(node): Letter(tuple(letter["weights"]), posts(letter["posts"]), letter["mixed"])
+        int(node): Letter(
+            tuple(letter["weights"]), posts(letter["posts"]), letter["mixed"], letter["rounded"]
+        )
         for node, letter in content["mail"].items()
     }
-    pending = frozenset(content["pending"])
-    return Checkpoint(int(content["round"]), posts(content["posts"]), mail, pending)
+    pending, copies = frozenset(content["pending"]), posts(content["copies"])
+    return Checkpoint(int(content["round"]), posts(content["posts"]), mail, pending, copies)
 
 
 def _digest_of(place: Path) -> str:

@@ -2,8 +2,9 @@
 
 So W stays doubly stochastic. The relay inspects every post, and drops all edges of a node whose
 post has another form or is not finite; the node receives its last good post again. The two nodes of
-an edge decide whether a norm is an outlier, from the same two posts, since a node mixes into what
-it posted. A post that was damaged on its way from the relay is refused by its receiver alone.
+an edge decide whether a norm is an outlier, from the same two posts, since a node compares with its
+own as its neighbours see it. A post that was damaged on its way from the relay is refused by its
+receiver alone.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from flwr.app import Array
 from flwr_decaf.distances import norms
 from flwr_decaf.lora import State
 from flwr_decaf.messages.packing import unpack
+from flwr_decaf.messages.quantization import dequantize
 from flwr_decaf.rules.contract import check_alike
 
 _RATIO = 100.0  # of two norms
 
 
-def read_posts(posts: Mapping[int, Array], like: State) -> tuple[dict[int, State], dict[int, str]]:
+def read_posts(
+    posts: Mapping[int, Array], like: State, dtype: str = "fp32"
+) -> tuple[dict[int, State], dict[int, str]]:
     """Unpack posts, and separate those that no rule can mix.
 
     Parameters
@@ -30,11 +34,13 @@ def read_posts(posts: Mapping[int, Array], like: State) -> tuple[dict[int, State
         Packed states, by sender.
     like : State
         State whose names, shapes and dtypes a post must match.
+    dtype : str
+        How posts are quantized; by default "fp32", not at all.
 
     Returns
     -------
     states : dict of int to State
-        Posts that match and are finite.
+        Posts that match and are finite, dequantized.
     causes : dict of int to str
         Sender of each other post -> what is wrong with it.
     """
@@ -42,7 +48,7 @@ def read_posts(posts: Mapping[int, Array], like: State) -> tuple[dict[int, State
     causes: dict[int, str] = {}
     for sender, post in posts.items():
         try:
-            state = unpack(post)
+            state = dequantize(unpack(post), dtype, like)
             check_alike(like, state, who="a post")
             _check_finite(state)
         except ValueError as error:

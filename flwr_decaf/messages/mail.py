@@ -43,6 +43,16 @@ class Mail:
     measured : bool
         Whether the node measures the interference of mixing, which takes longer than mixing
         itself; by default True.
+    dtype : str
+        How posts are quantized, one of ``registries.POST_DTYPES``; by default "fp32", not at all.
+    rounding : int
+        Seed of the rounding of the post that the node sends next; by default 0.
+    rounded : int
+        Seed with which the last post of the node was rounded, into which the others are mixed; by
+        default -1: the node's own state is what it posted.
+    copied : bool
+        Whether the node sends its exact state beside a quantized post, for the relay to keep; by
+        default False.
     base : str
         Version of the node's own state that the posts are to be mixed into; by default "". A node
         that holds another version must not use it. Arrays sent with the mail replace any version.
@@ -62,6 +72,10 @@ class Mail:
     byzantine: int = 1
     local_head: bool = False
     measured: bool = True
+    dtype: str = "fp32"
+    rounding: int = 0
+    rounded: int = -1
+    copied: bool = False
     base: str = ""
     version: str = ""
 

@@ -8,6 +8,7 @@ record                 meaning
 ``decaf.mail``         to a node: how to mix, and which factors are trained and posted
 ``decaf.posts``        to a node: its neighbours' posts, by position
 ``decaf.post``         from a node: its own post
+``decaf.copy``         from a node: its exact state, for the relay alone, if posts are quantized
 ``decaf.call``         to a node: roll call or collection, answered without the user's code
 ``decaf.refused``      from a node: senders of posts that it could not use, and causes
 ``decaf.own``          in ``Context.state``: the node's own state
@@ -20,6 +21,7 @@ from __future__ import annotations
 MAIL = "decaf.mail"
 POSTS = "decaf.posts"
 POST = "decaf.post"
+COPY = "decaf.copy"
 CALL = "decaf.call"
 REFUSED = "decaf.refused"
 OWN = "decaf.own"

@@ -19,6 +19,9 @@ ROBUST: Registry[Callable[[Rule, int], Rule]] = Registry(registries.ROBUST)
 # Rules for which a node first aligns its neighbours' states to its own.
 ALIGNED = {"matched"}
 
+# Rules that mix the products of LoRA pairs, which is not linear in their factors.
+FACTORIZING = {"factorize"}
+
 # Number of Byzantine neighbours -> number of neighbours that a node needs to mix at all.
 NEEDED: dict[str, Callable[[int], int]] = {
     "none": lambda byzantine: 0,
@@ -29,6 +32,7 @@ NEEDED: dict[str, Callable[[int], int]] = {
 
 __all__ = [
     "ALIGNED",
+    "FACTORIZING",
     "NEEDED",
     "ROBUST",
     "RULES",

@@ -4,6 +4,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord
 
+from flwr_decaf.config import Posts
 from flwr_decaf.strategies.fedavg import FedAvg
 
 
@@ -20,6 +21,7 @@ class Centralized(FedAvg):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(fraction_train=1e-9, fraction_evaluate=1e-9, **options)
+        self.posts = Posts()  # nothing travels, so nothing is rounded
 
     def _bytes_carried(self, arrays: ArrayRecord) -> int:
         return 0

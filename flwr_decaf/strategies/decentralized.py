@@ -16,7 +16,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
-from flwr_decaf.config import Attack, Evaluation, Failures, Participation, Robust
+from flwr_decaf.config import Attack, Evaluation, Failures, Participation, Posts, Robust
 from flwr_decaf.lora import State
 from flwr_decaf.messages.mail import Mail
 from flwr_decaf.messages.metrics import mean_metrics
@@ -29,7 +29,7 @@ from flwr_decaf.strategies.relay.diagnostics import add_diagnostics, average
 from flwr_decaf.strategies.relay.graph_options import GraphOptions
 from flwr_decaf.strategies.relay.mailbox import Mailbox
 from flwr_decaf.strategies.relay.resumable import ResumableStrategy, Start
-from flwr_decaf.strategies.relay.resuming import Resume, counting_on
+from flwr_decaf.strategies.relay.resuming import Resume, counting_on, forget
 from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import Schedule, both, is_due
 from flwr_decaf.strategies.relay.session import Session
@@ -68,10 +68,10 @@ class DecentralizedStrategy(ResumableStrategy):
         Whether tensors outside LoRA pairs, such as a classification head, stay local to each node:
         they are trained, but not mixed. They are still posted, for nodes that lose their state. By
         default False: they are averaged, under every method.
-    evaluation, failures, participation, robust, attack : optional
-        ``Evaluation``, ``Failures``, ``Participation``, ``Robust`` and ``Attack`` of
+    evaluation, failures, participation, posts, robust, attack : optional
+        ``Evaluation``, ``Failures``, ``Participation``, ``Posts``, ``Robust`` and ``Attack`` of
         ``flwr_decaf.config``; by default, each with its defaults. ``participation`` also accepts
-        lists of nodes, and ``robust`` the name of a method.
+        lists of nodes, ``posts`` a dtype, and ``robust`` the name of a method.
     resume : Resume, optional
         Checkpoint to resume from, and a function called after each round; by default neither.
     on_failure : callable
@@ -112,6 +112,7 @@ evaluate_metrics_aggr_fn
         evaluation: Evaluation | None = None,
         failures: Failures | None = None,
         participation: Participation | ParticipationLists | None = None,
+        posts: Posts | str | None = None,
         robust: Robust | str | None = None,
         attack: Attack | None = None,
         resume: Resume | None = None,
@@ -126,13 +127,14 @@ evaluate_metrics_aggr_fn
         known = inspect.signature(DecentralizedStrategy.__init__).parameters
         meant = take_over(shorthand, [*known][1:-1])
         self.min_nodes: int = meant.pop("min_nodes")
-        given = {"evaluation": evaluation, "failures": failures, "participation": participation}
-        options = read_options(
-            given | {"robust": robust, "attack": attack, "resume": resume}, meant
-        )
+        given: dict[str, object] = {"evaluation": evaluation, "failures": failures}
+        given["participation"] = participation
+        given |= {"posts": posts, "robust": robust, "attack": attack, "resume": resume}
+        options = read_options(given, meant)
         self.evaluation: Evaluation = options["evaluation"]
         self.failures: Failures = options["failures"]
         self.participation: Participation = options["participation"]
+        self.posts: Posts = options["posts"]
         self.robust: Robust = options["robust"]
         self.attack: Attack = options["attack"]
         self.resume: Resume = options["resume"]
@@ -158,7 +160,7 @@ evaluate_metrics_aggr_fn
     def _end(self, start: Start, result: Result) -> None:
         session = self._running()
         if self.resume.done == start.num_rounds:  # no round remained
-            states = map(session.mailbox.state_of, session.roster.positions)
+            states = map(session.mailbox.posted_by, session.roster.positions)
             result.arrays = average(session.initial, states, self.rule)
         self.resume.on_round(session.mailbox.checkpoint(start.num_rounds))
         session.attendance.log.summarize()
@@ -196,6 +198,8 @@ evaluate_metrics_aggr_fn
             byzantine=byzantine_among(n, self.attack.sign_flipping, self.graph.seed),
             evaluates=checks.evaluates(grid, roster.ids[0], self.evaluation),
             configrecord_key=self.configrecord_key,
+            dtype=self.posts.dtype,
+            seed=self.graph.seed,
             server_round=self.resume.done,
         )
         return self._session
@@ -210,6 +214,8 @@ evaluate_metrics_aggr_fn
             byzantine=self.robust.byzantine,
             local_head=self.local_head,
             measured=self.evaluation.evaluate_every > 0,
+            dtype=self.posts.dtype,
+            copied=self.resume.on_round is not forget,
         )
 
     def network_on(self, n: int) -> Network:
@@ -251,9 +257,9 @@ evaluate_metrics_aggr_fn
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Collect the posts, drop the links of nodes without one, and address them as mail."""
         session = self._running()
-        contents, states, graph = session.exchange(replies, self.network.of_round(server_round))
+        contents, states, sent = session.exchange(replies, self.network.of_round(server_round))
         measured = session.initial if self.evaluation.evaluate_every else None
-        add_diagnostics(contents, states, graph, measured)
+        add_diagnostics(contents, states, sent, measured)
         averaged = self.train_metrics_aggr_fn(list(contents.values()), self.weighted_by_key)
         if session.averages_each_round or server_round == session.num_rounds:
             return average(session.initial, states.values(), self.rule), averaged

@@ -8,10 +8,12 @@ from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flwr_strategy
 from flwr.serverapp.strategy import Result
 
-from flwr_decaf.config import Evaluation, Failures
-from flwr_decaf.lora import size_in_bytes
+from flwr_decaf.config import Evaluation, Failures, Posts
+from flwr_decaf.lora import State, size_in_bytes
 from flwr_decaf.messages.checkpoint import Checkpoint
 from flwr_decaf.messages.packing import pack, unpack
+from flwr_decaf.messages.quantization import dequantize, quantize
+from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies.relay.arguments import fields_of, read_options
 from flwr_decaf.strategies.relay.attendance import FailureLog, OnFailure, check_failures
 from flwr_decaf.strategies.relay.replies import cause_of
@@ -36,6 +38,12 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         The last round.
     seed : int
         Seed of the draw of evaluated nodes; by default 0.
+    posts : Posts or str, optional
+        How the model is quantized on the way to the nodes and back, as in
+        ``DecentralizedStrategy``; by default not at all. Flower's messages carry arrays that any
+        ClientApp can read, so the rounded values travel in their own dtype, and the server does
+        the rounding of both sides: nodes train on, and the average is of, what a quantized
+        message would bring, and ``bytes-sent`` is the size that it would have.
     evaluation, failures, resume : optional
         ``Evaluation``, ``Failures`` (without retries) and ``Resume``, as in
         ``DecentralizedStrategy``: the same nodes are evaluated, and the only post of a checkpoint
@@ -48,21 +56,24 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         class, whose minimum numbers of nodes are 1 by default.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - an argument for each option object
         self,
         *,
         num_rounds: int,
         seed: int = 0,
         evaluation: Evaluation | None = None,
         failures: Failures | None = None,
+        posts: Posts | str | None = None,
         resume: Resume | None = None,
         on_failure: OnFailure = lambda server_round, node, cause: None,
         **options: Any,
     ) -> None:
-        given = {"evaluation": evaluation, "failures": failures, "resume": resume}
+        given: dict[str, object] = {"evaluation": evaluation, "failures": failures}
+        given |= {"posts": posts, "resume": resume}
         read = read_options(given, options)
         self.evaluation: Evaluation = read["evaluation"]
         self.failures: Failures = read["failures"]
+        self.posts: Posts = read["posts"]
         self.resume: Resume = read["resume"]
         one = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
         own = fields_of(given)
@@ -97,7 +108,8 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         """Train as Flower does."""
         if server_round > self.resume.done + 1:
             self._keep(server_round - 1, arrays)
-        return self._note_asked(super().configure_train(server_round, arrays, config, grid))
+        sent = self._rounded(arrays, server_round - 1)
+        return self._note_asked(super().configure_train(server_round, sent, config, grid))
 
     @counting_on
     def aggregate_train(
@@ -107,9 +119,10 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         received = self._checked(server_round, replies)
         for reply in received:
             if not reply.has_error():
-                arrays = next(iter(reply.content.array_records.values()))
+                key, arrays = next(iter(reply.content.array_records.items()))
                 metrics = next(iter(reply.content.metric_records.values()))
                 metrics["bytes-sent"] = self._bytes_carried(arrays)
+                reply.content[key] = self._rounded(arrays, server_round, _partition(reply))
         return super().aggregate_train(server_round, received)
 
     @counting_on
@@ -119,7 +132,8 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         """Evaluate as Flower does, in the rounds that are due, on all nodes or some."""
         if not is_due(server_round, self.evaluation.evaluate_every, self.num_rounds):
             return []
-        asked = list(super().configure_evaluate(server_round, arrays, config, grid))
+        sent = self._rounded(arrays, server_round)  # as the next training receives it
+        asked = list(super().configure_evaluate(server_round, sent, config, grid))
         known, share = sorted(self._place.values()), self.evaluation.evaluate_fraction
         if share == 1 or len(asked) == 1:
             return self._note_asked(asked)
@@ -168,8 +182,20 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
             Checkpoint(server_round, {_GLOBAL: pack(arrays.to_torch_state_dict())})
         )
 
+    def _rounded(self, arrays: ArrayRecord, *sender: int) -> ArrayRecord:
+        """Return what a quantized message would bring; ``sender`` is a round, and a node if any."""
+        if self.posts.dtype == "fp32":
+            return arrays
+        state: State = dict(arrays.to_torch_state_dict())
+        seed = derive_seed(self.seed, "rounding", *sender)
+        posted = quantize(state, self.posts.dtype, seed)
+        return ArrayRecord(dequantize(posted, self.posts.dtype, like=state))
+
     def _bytes_carried(self, arrays: ArrayRecord) -> int:
-        return 2 * size_in_bytes(arrays.to_torch_state_dict())
+        state: State = dict(arrays.to_torch_state_dict())
+        if self.posts.dtype == "fp32":
+            return 2 * size_in_bytes(state)
+        return 2 * len(pack(quantize(state, self.posts.dtype, seed=0)).data)
 
 
 def _receiver(message: Message) -> int:

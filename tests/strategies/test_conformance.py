@@ -9,7 +9,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.clientapp import ClientApp
 
 from flwr_decaf.clients import peer_mixing, peer_mixing_with
-from flwr_decaf.lora import factor_of
+from flwr_decaf.lora import factor_of, select
+from flwr_decaf.messages.packing import pack
+from flwr_decaf.messages.quantization import quantize
 from flwr_decaf.strategies import STRATEGIES, DecentralizedStrategy
 from flwr_decaf.topology.mixing_matrix import build_network
 from tests.local_grid import LocalGrid
@@ -71,6 +73,7 @@ def run(
     on_round=lambda _: None,
     resume_from=None,
     fraction=1.0,
+    dtype="fp32",
     **start,
 ):
     app = ClientApp(mods=[MODS.get(name, peer_mixing)])
@@ -83,6 +86,7 @@ def run(
         evaluate_fraction=fraction,
         on_round=on_round,
         resume_from=resume_from,
+        posts=dtype,
     )
     result = strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=rounds, **start)
     return result, strategy.collect(grid), grid
@@ -187,6 +191,52 @@ class TestEveryStrategy:
         _, first, grid = run(name)
         _, second, _ = run(name, grid=grid)
         assert all(equal(first[node], second[node]) for node in first)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+@pytest.mark.parametrize("name", CASES)
+class TestEveryStrategyWithQuantizedPosts:
+    def test_evaluating_does_not_change_what_nodes_hold(self, name, dtype):
+        held = [run(name, evaluate_every=every, dtype=dtype)[1] for every in (1, 2)]
+        assert all(equal(held[0][node], held[1][node]) for node in held[0])
+
+    @pytest.mark.parametrize("n", [1, 2, 3])
+    def test_nodes_hold_nearly_what_exact_posts_give_them(self, name, n, dtype):
+        _, exact, _ = run(name, n=n)
+        result, held, _ = run(name, n=n, dtype=dtype)
+        assert list(result.arrays) == list(lora_state(0))
+        for node, state in held.items():
+            for key, x in dense_products(state).items():
+                torch.testing.assert_close(x, dense_products(exact[node])[key], atol=0.3, rtol=0)
+            changed = name != "local-only" and n > 1
+            assert equal(state, exact[node]) != changed
+
+    @pytest.mark.parametrize("stop", [1, 3, 4])
+    def test_a_resumed_run_ends_as_one_that_was_never_stopped(self, name, stop, dtype):
+        kept = {}
+        keep = lambda reached: kept.update({reached.server_round: reached})  # noqa: E731
+        once, whole, _ = run(name, rounds=4, dtype=dtype)
+        run(name, rounds=stop, on_round=keep, dtype=dtype)
+        again, resumed, _ = run(name, rounds=4, resume_from=kept[stop], dtype=dtype)
+        assert all(equal(whole[node], resumed[node]) for node in whole)
+        for metrics in ("train_metrics_clientapp", "evaluate_metrics_clientapp"):
+            for t, record in getattr(again, metrics).items():
+                assert told(record) == told(getattr(once, metrics)[t])
+        arrays = [ran.arrays.to_torch_state_dict() for ran in (once, again)]
+        assert equal(*arrays)
+
+    def test_bytes_are_what_travels(self, name, dtype):
+        result, _, _ = run(name, dtype=dtype)
+        factors, degree = CASES[name][1], {"local-only": 0}.get(name, 2)
+        posted = quantize(select(lora_state(0), factors or "AB"), dtype, seed=0)
+        a, b, head = 3 * (9 + 9 + 7), 3 * (5 + 5 + 12), 24
+        values = {"AB": a + b, "B": b, "": a + b}[factors] + head
+        rows = {"AB": 6 * 3, "B": 3 * 3, "": 6 * 3}[factors] + 4
+        size = 2 * values if dtype == "bf16" else values + 4 * rows
+        header = len(pack(posted).data) - size
+        assert 0 < header < 1500
+        sent = result.train_metrics_clientapp[1]["bytes-sent"]
+        assert sent == degree * (size + header)
 
 
 def test_a_frozen_a_stays_as_it_was():

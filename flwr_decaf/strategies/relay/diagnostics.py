@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import networkx as nx
 from flwr.app import ArrayRecord, RecordDict
 
 from flwr_decaf.distances import distances_to_mean
-from flwr_decaf.lora import State, size_in_bytes
+from flwr_decaf.lora import State
 from flwr_decaf.rules import RULES
 
 
@@ -31,7 +30,7 @@ def average(initial: State, states: Iterable[State], rule: str) -> ArrayRecord:
 def add_diagnostics(
     contents: Mapping[int, RecordDict],
     states: Mapping[int, State],
-    graph: nx.Graph,
+    sent: Mapping[int, int],
     initial: State | None,
 ) -> None:
     """Add ``bytes-sent`` and ``distance-to-mean`` to the metrics of each node.
@@ -41,15 +40,15 @@ def add_diagnostics(
     contents : mapping of int to RecordDict
         Replies, by position in the graph.
     states : mapping of int to State
-        Posts of these nodes.
-    graph : networkx.Graph
-        Graph of the round: a node sends its post to each of its neighbours.
+        Posts of these nodes, as their neighbours see them.
+    sent : mapping of int to int
+        Bytes that these nodes sent.
     initial : State or None
         Initial arrays, which complete the states; None leaves out the distance.
     """
     metrics = {node: next(iter(contents[node].metric_records.values())) for node in states}
-    for node, state in states.items():
-        metrics[node]["bytes-sent"] = size_in_bytes(state) * graph.degree(node)
+    for node in states:
+        metrics[node]["bytes-sent"] = sent[node]
     if initial is not None:
         whole = [initial | state for state in states.values()]
         for node, distance in zip(states, distances_to_mean(whole), strict=True):

@@ -23,6 +23,7 @@ from flwr_decaf.lora import State
 from flwr_decaf.messages.checkpoint import Checkpoint, Letter
 from flwr_decaf.messages.mail import Mail, put_mail
 from flwr_decaf.messages.packing import unpack
+from flwr_decaf.messages.quantization import dequantize
 from flwr_decaf.messages.shared_posts import sweep
 from flwr_decaf.topology.graphs import Matrix
 
@@ -49,22 +50,31 @@ class Mailbox:
         self._without_state = set(range(n))
         self._version: dict[int, str] = {}  # of the state that each node answered with last
         self._next_version: dict[int, str] = {}  # of the state that its latest message leads to
+        self._rounding: dict[int, int] = {}  # seed of the post that each node sends next
         self.posts: dict[int, Array] = {}
+        self.copies: dict[int, Array] = {}
 
-    def lay_into(self, content: RecordDict, node: int, trained: str, exchanged: str) -> None:
+    def lay_into(
+        self, content: RecordDict, node: int, trained: str, exchanged: str, rounding: int = 0
+    ) -> None:
         """Add the node's pending mail, and the phase of the round, to a message.
 
-        A node without a state also receives its own last post, or the initial arrays.
+        A node without a state also receives its state at its last post, or the initial arrays.
+        ``rounding`` is the seed with which it rounds its next post.
         """
+        mail = self._mail.get(node, self._blank) if node in self._undelivered else self._blank
         if node in self._without_state:
             content[self._blank.arrays_key] = ArrayRecord(self.state_of(node))
-        mail = self._mail.get(node, self._blank) if node in self._undelivered else self._blank
+            if node not in self.copies:  # its state is then what it posted
+                mail = replace(mail, rounded=-1)
         # Random, not counted: another strategy may have run on the same nodes before.
         self._next_version[node] = secrets.token_hex(8)
+        self._rounding[node] = rounding
         mail = replace(
             mail,
             trained=trained,
             exchanged=exchanged,
+            rounding=rounding,
             repeated=node in self._repeated,
             base=self._version.get(node, ""),
             version=self._next_version[node],
@@ -94,13 +104,17 @@ class Mailbox:
         w: Matrix,
         mixed: str = "AB",
         forged: Mapping[int, Array] | None = None,
+        copies: Mapping[int, Array] | None = None,
     ) -> None:
         """Collect a round's posts, and address them to the neighbours under W.
 
         A node without a post in ``posts`` must have no links in ``w``; mail that it has not
         received yet stays pending. The neighbours of a node in ``forged`` receive the post there.
+        ``copies`` are exact states of nodes whose posts are quantized, which no other node gets.
         """
         self.posts |= posts
+        self.copies = {i: self.copies[i] for i in self.copies.keys() - posts.keys()}
+        self.copies |= copies or {}
         sent = {**posts, **(forged or {})}
         self._undelivered |= posts.keys()
         self._repeated -= posts.keys()
@@ -111,21 +125,23 @@ class Mailbox:
                 weights=tuple(float(w[node, j]) for j in (node, *neighbours)),
                 posts={j: sent[j] for j in neighbours},
                 mixed=mixed,
+                rounded=self._rounding.get(node, -1),
             )
         mailed = (post for mail in self._mail.values() for post in mail.posts.values())
-        sweep(chain(self.posts.values(), mailed))
+        sweep(chain(self.posts.values(), self.copies.values(), mailed))
 
     def checkpoint(self, server_round: int) -> Checkpoint:
         """Return everything that determines the run after a complete round."""
         mail = {
-            node: Letter(mail.weights, mail.posts, mail.mixed) for node, mail in self._mail.items()
+            node: Letter(mail.weights, mail.posts, mail.mixed, mail.rounded)
+            for node, mail in self._mail.items()
         }
         pending = frozenset(self._undelivered - self._repeated)
-        return Checkpoint(server_round, dict(self.posts), mail, pending)
+        return Checkpoint(server_round, dict(self.posts), mail, pending, dict(self.copies))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Restore a checkpoint: every node receives its last post and its last mail again."""
-        self.posts = dict(checkpoint.posts)
+        self.posts, self.copies = dict(checkpoint.posts), dict(checkpoint.copies)
         self._mail = {
             node: replace(self._blank, **letter._asdict())
             for node, letter in checkpoint.mail.items()
@@ -134,7 +150,16 @@ class Mailbox:
         self._repeated = self._undelivered - checkpoint.pending
 
     def state_of(self, node: int) -> State:
-        """Rebuild a node's state at its last post; what is never exchanged is as it started."""
+        """Rebuild a node's state at its last post; what is never exchanged is as it started.
+
+        If posts are quantized, the state is exact where the node sent a copy of it.
+        """
+        if node in self.copies:
+            return self._initial | unpack(self.copies[node])
+        return self._initial | self.posted_by(node)
+
+    def posted_by(self, node: int) -> State:
+        """Return a node's last post as its neighbours see it; empty before the first."""
         if node not in self.posts:
-            return self._initial
-        return self._initial | unpack(self.posts[node])
+            return {}
+        return dequantize(unpack(self.posts[node]), self._blank.dtype, like=self._initial)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
@@ -87,6 +87,11 @@ def post_of(content: RecordDict) -> Array:
             "ArrayRecord together with the metrics"
         )
     return packed_array(record)
+
+
+def copy_of(content: RecordDict) -> Array:
+    """Take the packed copy of a node's exact state out of the content of a reply."""
+    return packed_array(cast(ArrayRecord, content.pop(records.COPY)))
 
 
 def cause_of(reply: Message) -> str:

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-import networkx as nx
 from flwr.app import Array, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from flwr_decaf.lora import State, select
+from flwr_decaf.lora import State, select, size_in_bytes
 from flwr_decaf.messages import records
 from flwr_decaf.messages.inspection import read_posts
 from flwr_decaf.messages.packing import pack, unpack
+from flwr_decaf.messages.quantization import quantize
+from flwr_decaf.messages.shared_posts import data_of
+from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies.relay.attacks import sign_flipped
 from flwr_decaf.strategies.relay.attendance import Attendance
 from flwr_decaf.strategies.relay.mailbox import Mailbox
-from flwr_decaf.strategies.relay.replies import post_of
+from flwr_decaf.strategies.relay.replies import copy_of, post_of
 from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import Schedule
 from flwr_decaf.topology.graphs import Matrix
-from flwr_decaf.topology.mixing_matrix import graph_of, without_nodes
+from flwr_decaf.topology.mixing_matrix import degrees_of, without_nodes
 
 TIMEOUT = 3600.0  # seconds; Flower's own default
 
@@ -47,6 +49,10 @@ class Session:
         Whether nodes are ever evaluated.
     configrecord_key : str
         Name of the record with the settings of a message.
+    dtype : str
+        How posts are quantized.
+    seed : int
+        Seed of their rounding.
     server_round : int
         The current round.
     num_rounds : int
@@ -69,6 +75,8 @@ class Session:
     byzantine: frozenset[int]
     evaluates: bool
     configrecord_key: str
+    dtype: str
+    seed: int
     server_round: int
     num_rounds: int = 0
     train_config: ConfigRecord = field(default_factory=ConfigRecord)
@@ -122,7 +130,8 @@ class Session:
             content = RecordDict({self.configrecord_key: settings})
             if call is not None:
                 content[records.CALL] = call
-            self.mailbox.lay_into(content, node, phase.trained, phase.exchanged)
+            rounding = derive_seed(self.seed, "rounding", self.server_round, node)
+            self.mailbox.lay_into(content, node, phase.trained, phase.exchanged, rounding)
             return Message(content=content, message_type=kind, dst_node_id=self.roster.ids[node])
 
         self.attendance.timeout = self.timeout
@@ -134,7 +143,7 @@ class Session:
 
     def exchange(
         self, replies: Iterable[Message], w: Matrix
-    ) -> tuple[dict[int, RecordDict], dict[int, State], nx.Graph]:
+    ) -> tuple[dict[int, RecordDict], dict[int, State], dict[int, int]]:
         """Address the posts in the replies to the neighbours under W.
 
         A node without a usable post counts as missing: its links are dropped, so that W stays
@@ -145,16 +154,18 @@ class Session:
         contents : dict of int to RecordDict
             Replies without their posts, of the nodes whose posts are usable.
         states : dict of int to State
-            These posts, unpacked.
-        graph : networkx.Graph
-            The links along which they are sent.
+            These posts, dequantized.
+        sent : dict of int to int
+            Bytes that each of these nodes sends: its post, to each of its neighbours.
         """
         contents = self.gather(replies)
-        posts, states = self._usable(contents)
+        posts, copies, states = self._usable(contents)
         w = without_nodes(w, set(self.roster.positions) - posts.keys())
-        forged = {i: pack(sign_flipped(states[i])) for i in self.byzantine & posts.keys()}
-        self.mailbox.collect(posts, w, self.schedule(self.server_round).mixed, forged)
-        return {node: contents[node] for node in states}, states, graph_of(w)
+        forged = {i: self._forged(i, states[i]) for i in self.byzantine & posts.keys()}
+        self.mailbox.collect(posts, w, self.schedule(self.server_round).mixed, forged, copies)
+        degrees = degrees_of(w)
+        sent = {i: int(degrees[i]) * self._size(posts[i], states[i]) for i in states}
+        return {node: contents[node] for node in states}, states, sent
 
     def collect(self, grid: Grid) -> dict[int, State]:
         """Fetch the state of every node after its last mix; see ``DecentralizedStrategy``."""
@@ -167,12 +178,28 @@ class Session:
 
     def _usable(
         self, contents: Mapping[int, RecordDict]
-    ) -> tuple[dict[int, Array], dict[int, State]]:
-        """Take the posts out of the replies, and read them; a node with a bad post is missing."""
+    ) -> tuple[dict[int, Array], dict[int, Array], dict[int, State]]:
+        """Take posts and copies out of the replies; a node whose post is bad counts as missing."""
         posts = {node: post_of(content) for node, content in contents.items()}
+        copies = {i: copy_of(content) for i, content in contents.items() if records.COPY in content}
         exchanged = select(self.initial, self.schedule(self.server_round).exchanged)
-        states, causes = read_posts(posts, like=exchanged)
+        states, causes = read_posts(posts, exchanged, self.dtype)
+        causes |= read_posts(copies, exchanged)[1]
         for node in causes:
             self.mailbox.lost(node)
         self.attendance.note_missing(self.server_round, causes, asked=len(posts), n=self.n)
-        return {node: posts[node] for node in states}, states
+        good = [node for node in states if node not in causes]
+        return (
+            {node: posts[node] for node in good},
+            {node: copies[node] for node in good if node in copies},
+            {node: states[node] for node in good},
+        )
+
+    def _forged(self, node: int, state: State) -> Array:
+        """Return the post that neighbours of a Byzantine node receive."""
+        seed = derive_seed(self.seed, "forging", self.server_round, node)
+        return pack(quantize(sign_flipped(state), self.dtype, seed))
+
+    def _size(self, post: Array, state: State) -> int:
+        """Count the bytes of a post: its values or, if they are quantized, all that travels."""
+        return size_in_bytes(state) if self.dtype == "fp32" else len(data_of(post))

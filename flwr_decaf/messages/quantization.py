@@ -1,0 +1,169 @@
+"""Posts of fewer bits: pure functions from a state to what is posted, and back.
+
+"int8" stores a row x as integers q and one scale s in fp32:
+
+    s = max |x| / 127,   q = floor(x / s) + u,   u = 1 with probability x / s - floor(x / s), else 0
+
+so that ``E[s q] = x`` and ``|s q - x| <= s`` (stochastic rounding, as in QSGD, arXiv 1610.02132).
+"bf16" rounds every value to the nearest bfloat16. "fp32" posts tensors in the dtypes they have.
+
+A row lies along the longer side of a tensor, flattened to two dimensions: the scale of A is per
+row, and that of B per column, which is one for each component of the product, so that scales are
+few also where the rank is 4 and every row of B has four values. A vector is a single row.
+
+Tensors that would not become smaller are posted as they are, and so are integers (batch-norm
+counters). Nothing is remembered from one post to the next: the residual ``x - s q`` stays in the
+node's own model when it mixes, see ``flwr_decaf.clients.mixing``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from flwr_decaf.lora import State, compute_dtype
+from flwr_decaf.seeds import derive_seed
+
+SCALES = "decaf.scales"  # the name under which the scales of all rows are posted, in one tensor
+_LARGEST = 127
+
+
+def quantize(state: State, dtype: str, seed: int) -> State:
+    """Convert a state to what is posted.
+
+    Parameters
+    ----------
+    state : State
+        Names to tensors of any shape.
+    dtype : str
+        "fp32", "bf16" or "int8", see above.
+    seed : int
+        Seed of the stochastic rounding; each tensor has a seed of its own, derived from its name.
+
+    Returns
+    -------
+    State
+        Tensors of the same names and shapes and, with "int8", their scales under ``SCALES``.
+    """
+    return _QUANTIZE[dtype](state, seed)
+
+
+def dequantize(posted: State, dtype: str, like: State) -> State:
+    """Convert what is posted back to a state.
+
+    Parameters
+    ----------
+    posted : State
+        Result of ``quantize``, or anything that was received as one.
+    dtype : str
+        The dtype that posts have.
+    like : State
+        State with the names, shapes and dtypes of the original.
+
+    Returns
+    -------
+    State
+        The state, in the order of ``posted``. Tensors that do not match ``like`` are returned
+        as they are: ``rules.contract.check_alike`` names them.
+
+    Raises
+    ------
+    ValueError
+        If the scales do not match the rows of ``like``.
+    """
+    return _DEQUANTIZE[dtype](posted, like)
+
+
+def _unchanged(state: State, like: object) -> State:
+    return state
+
+
+def _to_bf16(state: State, seed: int) -> State:
+    return {name: x.bfloat16() if _shrinks_to_bf16(x) else x for name, x in state.items()}
+
+
+def _from_bf16(posted: State, like: State) -> State:
+    is_short = {name for name, x in like.items() if _shrinks_to_bf16(x)}
+    return {
+        name: x.to(like[name].dtype) if name in is_short and x.dtype == torch.bfloat16 else x
+        for name, x in posted.items()
+    }
+
+
+def _to_int8(state: State, seed: int) -> State:
+    posted, scales = dict(state), []
+    for name in _shrinking_to_int8(state):
+        rounded, scale = _round(_rows(state[name]), derive_seed(seed, name))
+        posted[name] = _of_rows(rounded, state[name].shape)
+        scales.append(scale)
+    return {**posted, SCALES: torch.cat(scales)} if scales else posted
+
+
+def _from_int8(posted: State, like: State) -> State:
+    state = {name: x for name, x in posted.items() if name != SCALES}
+    shrunk = [name for name in _shrinking_to_int8(like) if name in state]
+    counts = [len(_rows(like[name])) for name in shrunk]
+    scales = posted.get(SCALES, torch.zeros(0))
+    if scales.dtype != torch.float32 or scales.shape != (sum(counts),):
+        raise ValueError(
+            f"a post must have one scale in fp32 for each of its {sum(counts)} rows; got "
+            f"{tuple(scales.shape)} {scales.dtype}"
+        )
+    for name, scale in zip(shrunk, torch.split(scales, counts), strict=True):
+        x = like[name]
+        if state[name].dtype == torch.int8 and state[name].shape == x.shape:
+            values = _rows(state[name]) * scale.to(compute_dtype(x.dtype)).unsqueeze(1)
+            state[name] = _of_rows(values, x.shape).to(x.dtype)
+    return state
+
+
+def _round(rows: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Round rows stochastically to multiples of their scales."""
+    scale = (rows.abs().amax(dim=1) / _LARGEST).float()
+    divided = rows / scale.to(rows.dtype).unsqueeze(1)
+    divided = torch.where(scale.unsqueeze(1) > 0, divided, 0.0)  # a row of zeros
+    below = divided.floor()
+    chances = torch.rand(rows.shape, generator=torch.Generator().manual_seed(seed))
+    rounded = below + (chances < divided - below)
+    return rounded.clamp(-_LARGEST, _LARGEST).to(torch.int8), scale
+
+
+def _shrinks_to_bf16(x: Tensor) -> bool:
+    return x.is_floating_point() and x.element_size() > torch.bfloat16.itemsize
+
+
+def _shrinking_to_int8(state: State) -> list[str]:
+    def shrinks(x: Tensor) -> bool:
+        if not x.is_floating_point() or x.numel() == 0:
+            return False
+        size = x.numel() + len(_rows(x)) * torch.float32.itemsize
+        return size < x.numel() * x.element_size()
+
+    return [name for name, x in state.items() if shrinks(x)]
+
+
+def _rows(x: Tensor) -> Tensor:
+    """View a tensor as a matrix whose rows lie along its longer side, to compute with."""
+    x = x.to(compute_dtype(x.dtype))
+    matrix = x.flatten(1) if x.dim() > 1 else x.reshape(1, -1)
+    return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+
+
+def _of_rows(rows: Tensor, shape: torch.Size) -> Tensor:
+    """Invert ``_rows``, up to the dtype."""
+    is_transposed = len(shape) > 1 and shape[0] > shape[1:].numel()
+    return (rows.T if is_transposed else rows).reshape(shape)
+
+
+_QUANTIZE: dict[str, Callable[[State, int], State]] = {
+    "fp32": _unchanged,
+    "bf16": _to_bf16,
+    "int8": _to_int8,
+}
+_DEQUANTIZE: dict[str, Callable[[State, State], State]] = {
+    "fp32": _unchanged,
+    "bf16": _from_bf16,
+    "int8": _from_int8,
+}
