@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import base64
 import io
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
 from flwr_decaf.atomic import write_atomically
-from flwr_decaf.config import Config, flatten, parse_config
-from flwr_decaf.config.comparison import runs_of
-from flwr_decaf.config.files import flat, to_toml
+from flwr_decaf.report.paired import paired_differences
 from flwr_decaf.report.plots import PLOTS, draw
 from flwr_decaf.report.runs import labels_of, scored
+from flwr_decaf.report.settings import commands, main_settings, settings_of
 from flwr_decaf.report.summary import summarize
-from flwr_decaf.report.table import comparison_cells, headings
+from flwr_decaf.report.table import comparison_cells, headings, node_table
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.lock import status_of
-
-_LISTED = ("strategy", "seed")  # settings that become lists where runs differ in them
-_OWN = ("run-name", "output-dir", "seeds", "sweep", "resume-from")
 
 
 def write_report(folders: Sequence[RunFolder], target: Path) -> Path:
@@ -52,12 +46,13 @@ def write_report(folders: Sequence[RunFolder], target: Path) -> Path:
     """
     folders = scored(folders)
     summary = summarize(folders)
-    figures = {name: figure for name in PLOTS if (figure := draw(name, folders))}
-    html = _html(folders, summary, figures)
+    plots = {name: figure for name in PLOTS if (figure := draw(name, folders))}
+    drawn = {name: _render(figure, "svg") for name, figure in plots.items()}
+    html = _html(folders, summary, drawn)
     (target / "plots").mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        for kind in ("png", "svg"):
-            (target / "plots" / f"{name}.{kind}").write_bytes(_render(figure, kind))
+    for name, figure in plots.items():
+        (target / "plots" / f"{name}.svg").write_bytes(drawn[name])
+        (target / "plots" / f"{name}.png").write_bytes(_render(figure, "png"))
     write_atomically(target / "summary.csv", summary.to_csv())
     write_atomically(target / "summary.md", markdown_table(summary))
     page = target / "report.html"
@@ -73,63 +68,25 @@ def markdown_table(summary: pd.DataFrame) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def commands(folders: Sequence[RunFolder]) -> list[tuple[int, str]]:
-    """List what reproduces these runs: numbers of nodes, and settings files as TOML text.
-
-    There is one entry if the runs are all combinations of some values, as
-    ``comparison.runs_of`` makes them, and otherwise one for each run.
-    """
-    nodes = [folder.run.get("network", {}).get("nodes", 0) for folder in folders]
-    combined = settings_to_reproduce(folders)
-    try:
-        requested = len(runs_of(parse_config(flat(tomllib.loads(combined)))))
-    except ValueError:  # values with commas of their own cannot be swept
-        requested = 0
-    if requested == len(folders) and len(set(nodes)) == 1:
-        return [(nodes[0], combined)]
-    return [(n, settings_to_reproduce([one])) for n, one in zip(nodes, folders, strict=True)]
-
-
-def settings_to_reproduce(folders: Sequence[RunFolder]) -> str:
-    """Write a settings file that requests all combinations of these runs' settings.
-
-    It is TOML text without the settings that have their default.
-    """
-    runs = [folder.run["settings"] for folder in folders]
-    values: dict[str, list[Any]] = {
-        key: list(dict.fromkeys(run[key] for run in runs)) for key in runs[0] if key not in _OWN
-    }
-    swept = {k: v for k, v in values.items() if len(v) > 1 and k not in _LISTED}
-    defaults = flatten(Config())
-    chosen = {k: v[0] for k, v in values.items() if len(v) == 1 and v[0] != defaults.get(k)}
-    chosen["strategy"] = ", ".join(values["strategy"])
-    if len(values["seed"]) > 1:
-        chosen["seeds"] = ", ".join(map(str, values["seed"]))
-    if swept:
-        terms = (f"{key} = {', '.join(map(str, value))}" for key, value in swept.items())
-        chosen["sweep"] = "; ".join(terms)
-    return to_toml(dict(sorted(chosen.items(), key=lambda item: (item[0].count("."), item[0]))))
-
-
-def _html(folders: Sequence[RunFolder], summary: pd.DataFrame, figures: dict[str, Figure]) -> str:
+def _html(folders: Sequence[RunFolder], summary: pd.DataFrame, drawn: Mapping[str, bytes]) -> str:
     source = (files(__package__) / "page.html.jinja").read_text(encoding="utf8")
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        source
-    )
-    networks = {
-        label: folder.run.get("network", {})
-        for label, folder in zip(labels_of(folders), folders, strict=True)
-    }
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    labels = labels_of(folders)
     columns = headings(summary)
-    return template.render(
+    return environment.from_string(source).render(
         headings=columns.values(),
         rows=[(label, comparison_cells(row, columns)) for label, row in summary.iterrows()],
-        plots=[
-            (PLOTS[name][0], base64.b64encode(_render(figure, "svg")).decode())
-            for name, figure in figures.items()
-        ],
+        csv=_base64(summary.to_csv().encode()),
+        paired=_paired_cells(folders),
+        plots=[(PLOTS[name], _base64(svg)) for name, svg in drawn.items()],
+        nodes=[(folder.path.name, node_table(folder)) for folder in folders],
         statuses=[(folder.path, status_of(folder)) for folder in folders],
-        networks=networks,
+        main_settings=main_settings(folders),
+        settings=settings_of(folders),
+        networks={
+            label: folder.run.get("network", {})
+            for label, folder in zip(labels, folders, strict=True)
+        },
         missing=[
             (folder.path.name, line)
             for folder in folders
@@ -140,6 +97,24 @@ def _html(folders: Sequence[RunFolder], summary: pd.DataFrame, figures: dict[str
         environment=folders[0].run.get("environment", {}),
         started=min(str(folder.run["started"]) for folder in folders),
     )
+
+
+def _paired_cells(folders: Sequence[RunFolder]) -> list[list[str]]:
+    """Format ``paired_differences`` as rows: method, reference, seeds, and two columns a score."""
+    rows = []
+    for label, row in paired_differences(folders).iterrows():
+        cells = [str(label), str(row["reference"]), str(row["seeds"])]
+        for prefix in ("", "worst-"):
+            values = [row[prefix + name] for name in ("difference", "low", "high")]
+            difference, low, high = (f"{value:+.3f}" for value in values)
+            p = row[f"{prefix}p"]
+            cells += [f"{difference} [{low}, {high}]", "" if pd.isna(p) else f"{p:.3f}"]
+        rows.append(cells)
+    return rows
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def _render(figure: Figure, kind: str) -> bytes:

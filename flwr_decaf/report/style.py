@@ -7,7 +7,19 @@ that differ in another setting share its colour and differ in dashes and markers
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+SIZE = (9.6, 4.0)  # inches; the width of the page
+
+RC: dict[Any, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "font.size": 10,
+    "svg.fonttype": "none",  # keep text as text: it can be searched, and it scales
+    "svg.hashsalt": "flwr-decaf",  # the same runs produce the same file
+}
 
 _COLOURS = {
     "decaf": "#0072B2",
@@ -15,6 +27,8 @@ _COLOURS = {
     "dlora-fa": "#009E73",
     "dec-lora": "#CC79A7",
     "tad-lora": "#56B4E9",
+    "relay-sum": "#A6761D",
+    "dimat": "#5D3A9B",
     "fedavg": "#D55E00",
     "centralized": "#000000",
     "local-only": "#8C8C8C",
@@ -26,7 +40,7 @@ PART_COLOURS = {
     "evaluation": "#009E73",
     "relay, waiting": "#BBBBBB",
 }
-_OTHERS = "#5D3A9B"
+_OTHERS = "#7F7F00"
 _DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
     "-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)),
 )  # fmt: skip

@@ -44,7 +44,8 @@ def over_rounds(metrics: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         ``run``, ``label``, ``strategy``, ``seed``, ``round``; over the nodes the mean ``accuracy``
         (or ``perplexity``), the ``worst`` one, its standard deviation ``node-std`` and the mean
-        ``local-accuracy``; and ``megabytes``, sent per node since the start.
+        ``local-accuracy``; ``megabytes``, sent per node since the start; and ``seconds`` since
+        the start (NaN if they were not recorded).
 
     Raises
     ------
@@ -65,11 +66,10 @@ def over_rounds(metrics: pd.DataFrame) -> pd.DataFrame:
         local: grouped[local].mean(),
     }
     rows = pd.DataFrame(columns).reset_index()
-    sent = _megabytes_until(metrics)
-    rows["megabytes"] = [
-        float(sent.get((run, when), 0.0))
-        for run, when in zip(rows["run"], rows["round"], strict=True)
-    ]
+    places = list(zip(rows["run"], rows["round"], strict=True))
+    sent, elapsed = _megabytes_until(metrics), _seconds_until(metrics)
+    rows["megabytes"] = [float(sent.get(place, 0.0)) for place in places]
+    rows["seconds"] = [float(elapsed.get(place, float("nan"))) for place in places]
     return rows
 
 
@@ -156,6 +156,13 @@ def _megabytes_until(metrics: pd.DataFrame) -> dict[tuple[int, int], float]:
     by_round = metrics.dropna(subset=["bytes-sent"]).groupby(["run", "round"])["bytes-sent"].mean()
     total = by_round.groupby("run").cumsum() / 1e6
     return cast(dict[tuple[int, int], float], total.to_dict())
+
+
+def _seconds_until(metrics: pd.DataFrame) -> dict[tuple[int, int], float]:
+    if "elapsed" not in metrics:
+        return {}
+    last = metrics[metrics["phase"] == "evaluate"].groupby(["run", "round"])["elapsed"].max()
+    return cast(dict[tuple[int, int], float], last.to_dict())
 
 
 def _minutes(folder: RunFolder) -> float:

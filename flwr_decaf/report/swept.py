@@ -9,11 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flwr_decaf.report.runs import methods_of, own_settings, varied
-from flwr_decaf.report.style import looks
+from flwr_decaf.report.style import SIZE, looks
 from flwr_decaf.report.summary import over_rounds, read_metrics, score_in
 from flwr_decaf.runs.folder import RunFolder
-
-_SIZE = (7.2, 3.6)  # inches
 
 
 def score_over_setting(folders: Sequence[RunFolder]) -> Figure | None:
@@ -32,7 +30,7 @@ def score_over_setting(folders: Sequence[RunFolder]) -> Figure | None:
         value=[values[run] for run in rows["run"]], method=[methods[run] for run in rows["run"]]
     )
     score = score_in(metrics).name
-    figure = Figure(figsize=_SIZE, layout="constrained")
+    figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for panel, y, title in zip(
         axes, (score, "worst"), ("mean of the nodes", "worst node"), strict=True

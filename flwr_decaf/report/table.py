@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich.table import Table
@@ -49,6 +49,48 @@ def run_table(folder: RunFolder) -> Table:
     ValueError
         If the run has not been evaluated yet.
     """
+    nodes = node_table(folder)
+    table = Table(title=nodes.title)
+    table.add_column("node", justify="right")
+    for heading in nodes.headings:
+        table.add_column(heading, justify="right")
+    for name, cells in nodes.rows.items():
+        table.add_row(name, *cells)
+    table.add_section()
+    for name, cells in nodes.summary.items():
+        table.add_row(name, *cells)
+    return table
+
+
+class NodeTable(NamedTuple):
+    """A table with one row per node as text, before it is formatted for a terminal or a page.
+
+    Attributes
+    ----------
+    title : str
+        Strategy, topology and score.
+    headings : list of str
+        Headings after that of the node, with line breaks.
+    rows : dict of str to list of str
+        Cells of each node.
+    summary : dict of str to list of str
+        Cells of the mean, the worst value and the standard deviation over the nodes.
+    """
+
+    title: str
+    headings: list[str]
+    rows: dict[str, list[str]]
+    summary: dict[str, list[str]]
+
+
+def node_table(folder: RunFolder) -> NodeTable:
+    """Collect the first and the last evaluation of every node, and the bytes it sent.
+
+    Raises
+    ------
+    ValueError
+        If the run has not been evaluated yet.
+    """
     score = score_of(scored([folder])[0].metrics) or SCORES[0]
     scores = [line for line in folder.metrics if line["phase"] == "evaluate"]
     rounds = {line["round"] for line in scores}
@@ -59,39 +101,38 @@ def run_table(folder: RunFolder) -> Table:
     tests = {"common test": score.name, "local test": f"local-{score.name}"}
     # Nodes have no test set of their own if the data is already partitioned, or too small.
     tests = {heading: key for heading, key in tests.items() if any(key in line for line in scores)}
-    table = _headings(folder, score.name, last, tests, when)
     rows = {
-        node: [*_scores(node, scores, tests.values(), when.values()), sent.get(node)]
+        str(node): [*_scores(node, scores, tests.values(), when.values()), sent.get(node)]
         for node in sorted({line["node"] for line in scores})
     }
-    for node, row in rows.items():
-        table.add_row(str(node), *_cells(row))
-    table.add_section()
     columns = list(zip(*rows.values(), strict=True))
-    for name, summary in (
-        ("mean", statistics.fmean),
-        ("worst", score.worst),
-        ("std", statistics.pstdev),
-    ):
-        # For the bytes, only the mean is of interest.
-        summarised = columns if name == "mean" else columns[:-1]
-        table.add_row(name, *_cells([_apply(summary, column) for column in summarised]))
-    return table
+    summaries = {"mean": statistics.fmean, "worst": score.worst, "std": statistics.pstdev}
+    # For the bytes, only the mean is of interest.
+    summary = {
+        name: [_apply(function, column) for column in columns[: None if name == "mean" else -1]]
+        for name, function in summaries.items()
+    }
+    return NodeTable(
+        _title(folder, score.name, last),
+        _headings(tests, when),
+        {name: _cells(row) for name, row in rows.items()},
+        {name: _cells(row) for name, row in summary.items()},
+    )
 
 
-def _headings(
-    folder: RunFolder, score: str, last: int, tests: Iterable[str], when: Iterable[str]
-) -> Table:
+def _title(folder: RunFolder, score: str, last: int) -> str:
     settings = folder.run["settings"]
-    when_last = f"after round {last}" if last else "before training (not evaluated since)"
-    title = f"{settings['strategy']} · {settings['topology.name']} · {score} {when_last}"
-    table = Table(title=title)
-    table.add_column("node", justify="right")
-    for heading in tests:
-        for place, name in enumerate(when):
-            table.add_column(f"{'' if place else heading}\n{name}", justify="right")
-    table.add_column("MB sent\nper round", justify="right")
-    return table
+    when = f"after round {last}" if last else "before training (not evaluated since)"
+    return f"{settings['strategy']} · {settings['topology.name']} · {score} {when}"
+
+
+def _headings(tests: Iterable[str], when: Iterable[str]) -> list[str]:
+    named = [
+        f"{'' if place else heading}\n{name}"
+        for heading in tests
+        for place, name in enumerate(when)
+    ]
+    return [*named, "MB sent\nper round"]
 
 
 def _scores(

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from rich.table import Table
 
-from flwr_decaf.report.plots import draw_graph
+from flwr_decaf.report.node_plots import draw_graph
 from flwr_decaf.topology.graphs import Matrix
 from flwr_decaf.topology.mixing_matrix import degrees_of, graph_of, rounds_to_shrink
 from flwr_decaf.topology.network import Network

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
+import base64
 import csv
 import re
-import tomllib
 
 import pytest
 
-from flwr_decaf.config import flatten, parse_config
-from flwr_decaf.config.comparison import runs_of
-from flwr_decaf.config.files import flat
-from flwr_decaf.report.page import commands, settings_to_reproduce, write_report
+from flwr_decaf.report.page import write_report
 from flwr_decaf.runs.folder import RunFolder
 from tests.report.conftest import write_run
 
@@ -22,8 +19,26 @@ def test_the_page_is_self_contained_and_complete(comparison, tmp_path):
     for text in ("4 runs, started", "0.750 ± 0.071", "flwr-decaf run settings.toml --nodes 2"):
         assert text in html
     assert "transformers 5" in html
-    assert html.count("data:image/svg+xml;base64,") == 6
+    assert html.count("data:image/svg+xml;base64,") == 8
     assert "running" not in html
+
+
+def test_the_page_says_what_was_run_and_shows_every_node(comparison, tmp_path):
+    html = write_report(comparison, tmp_path / "report").read_text("utf8")
+    for row in (
+        ("strategy", '<td class="text">decaf, fedavg</td>'),
+        ("seed", '<td class="text">0, 1</td>'),
+        ("lora.rank", '<td class="text">8</td>'),  # the default
+    ):
+        assert "".join([f"<td>{row[0]}</td>", row[1]]) in html
+    assert html.count("<summary>decaf-s") == html.count("<summary>fedavg-s") == 2
+    assert "<td>0</td><td>0.100</td><td>0.600</td>" in html  # node 0 of DeCAF, before and after
+    # 0.7 - 0.5 and 0.8 - 0.6: the same on both seeds.
+    cells = ["decaf", "fedavg", "2", "+0.200 [+0.200, +0.200]", "", "+0.100 [+0.100, +0.100]", ""]
+    assert "".join(f"<td>{cell}</td>" for cell in cells) in html
+    table = re.search(r'download="summary.csv" href="data:text/csv;base64,([^"]+)"', html)[1]
+    saved = (tmp_path / "report" / "summary.csv").read_bytes()
+    assert base64.b64decode(table) == saved
 
 
 def test_tables_and_plots_are_written_as_files(comparison, tmp_path):
@@ -35,7 +50,7 @@ def test_tables_and_plots_are_written_as_files(comparison, tmp_path):
     assert markdown[0].startswith("| method | seeds | accuracy |")
     assert markdown[2].startswith("| decaf | 2 | 0.750 ± 0.071 |")
     plots = sorted(path.name for path in (tmp_path / "report" / "plots").iterdir())
-    assert len(plots) == 12
+    assert len(plots) == 16
     assert "over-rounds.png" in plots
 
 
@@ -48,33 +63,6 @@ def test_an_unfinished_run_is_marked(tmp_path):
 def test_values_are_escaped_in_the_page(tmp_path):
     run = write_run(tmp_path / "r", "decaf", **{"data.name": "<script>alert(1)</script>"})
     assert "<script" not in write_report([run], tmp_path / "report").read_text("utf8")
-
-
-def test_the_settings_to_reproduce_request_the_same_runs(tmp_path):
-    config = parse_config(
-        {
-            "strategy": "decaf, fedavg",
-            "seeds": "0, 1",
-            "sweep": "lora.rank = 1, 2",
-            "data.alpha": 9.0,
-        }
-    )
-    folders = []
-    for name, run in runs_of(config).items():
-        settings = flatten(run)
-        folders.append(
-            write_run(tmp_path / name, settings.pop("strategy"), settings.pop("seed"), **settings)
-        )
-    again = parse_config(flat(tomllib.loads(settings_to_reproduce(folders))))
-    assert runs_of(again) == runs_of(config)
-
-
-def test_unrelated_runs_are_reproduced_one_by_one(tmp_path):
-    first = write_run(tmp_path / "a", "decaf", **{"lora.rank": 2})
-    second = write_run(tmp_path / "b", "fedavg", **{"data.alpha": 3.0})
-    assert [(n, "strategy" in toml) for n, toml in commands([first, second])] == [(2, True)] * 2
-    assert "sweep" not in commands([first, second])[0][1]
-    assert len(commands([first])) == 1
 
 
 def test_a_run_without_an_evaluation_is_left_out(tmp_path):

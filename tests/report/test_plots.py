@@ -35,6 +35,28 @@ def test_traffic_is_cumulative(comparison):
     np.testing.assert_allclose(line(figure, 0, "fedavg").get_xdata(), [0, 4, 8])
 
 
+def test_time_is_that_of_the_evaluations(comparison):
+    figure = draw("over-seconds", comparison)
+    np.testing.assert_allclose(line(figure, 0, "fedavg").get_xdata(), [0, 10, 20])
+
+
+def test_the_heat_map_has_a_row_per_node_and_a_column_per_evaluation(comparison):
+    figure = draw("by-node", comparison)
+    image = figure.axes[0].get_images()[0]
+    np.testing.assert_allclose(image.get_array(), [[0.1, 0.3, 0.6], [0.1, 0.5, 0.8]])
+    assert image.get_clim() == (0.1, 0.8)  # one scale for all methods
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["decaf", "fedavg"]
+
+
+def test_a_single_method_has_no_legend(comparison):
+    assert draw("over-rounds", comparison).legends
+    assert not draw("over-rounds", comparison[:1]).legends
+
+
+def test_every_plot_says_how_to_read_it():
+    assert all(plot.caption.endswith(".") for plot in PLOTS.values())
+
+
 def test_consensus_is_drawn_on_a_logarithmic_scale(comparison):
     figure = draw("consensus", comparison)
     assert [axes.get_yscale() for axes in figure.axes] == ["log", "log"]

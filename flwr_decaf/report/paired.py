@@ -1,0 +1,61 @@
+"""Paired differences between methods: the same seed means the same partitions and test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from scipy import stats
+
+from flwr_decaf.report.runs import scored
+from flwr_decaf.report.summary import over_rounds, read_metrics, score_in
+from flwr_decaf.runs.folder import RunFolder
+
+_CONFIDENCE = 0.95
+
+
+def paired_differences(folders: Sequence[RunFolder]) -> pd.DataFrame:
+    """Compare each method with a reference on the seeds that both have.
+
+    The reference is the first method of FedAvg, or the first method without one. A difference is
+    the method's score minus the reference's in the last evaluation of one seed.
+
+    Parameters
+    ----------
+    folders : sequence of RunFolder
+        Runs, of which those without an evaluation are left out.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by label, without the reference: ``reference``, ``seeds``, and for the mean over
+        the nodes and the ``worst`` node the mean ``difference``, the ends ``low`` and ``high`` of
+        its 95 % interval by Student's t, and the ``p`` of a paired t-test; NaN where all seeds
+        differ by the same amount. Methods with fewer than two common seeds are left out.
+    """
+    metrics = read_metrics(scored(folders))
+    score = score_in(metrics).name
+    last = over_rounds(metrics).groupby("run").tail(1)
+    by_seed = last.pivot_table([score, "worst"], "seed", "label", sort=False)
+    labels = list(dict.fromkeys(last["label"]))
+    reference = next((label for label in labels if label.split(",")[0] == "fedavg"), labels[0])
+    rows = {}
+    for label in labels:
+        both = by_seed[[(y, x) for y in (score, "worst") for x in (label, reference)]].dropna()
+        if label == reference or len(both) < 2:
+            continue
+        row: dict[str, object] = {"reference": reference, "seeds": len(both)}
+        for y, prefix in ((score, ""), ("worst", "worst-")):
+            of_seeds = both[y][label] - both[y][reference]
+            row |= {prefix + name: value for name, value in _interval(of_seeds).items()}
+        rows[label] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _interval(differences: pd.Series[float]) -> dict[str, float]:
+    mean = float(differences.mean())
+    if differences.max() - differences.min() < 1e-12:  # the t-test divides by the deviation
+        return {"difference": mean, "low": mean, "high": mean, "p": float("nan")}
+    test = stats.ttest_1samp(differences, 0.0)
+    low, high = test.confidence_interval(_CONFIDENCE)
+    return {"difference": mean, "low": float(low), "high": float(high), "p": float(test.pvalue)}
