@@ -61,7 +61,8 @@ class LocalGrid(Grid):
         except Exception as error:
             if self.keeps_state_of_failed_calls:
                 self.contexts[node_id] = context
-            return Message(Error(code=2, reason=str(error)), reply_to=message)
+            reason = f"{type(error)}:<'{error}'>"  # as both of Flower's engines write it
+            return Message(Error(code=2, reason=reason), reply_to=message)
         if context.node_config.get("partition-id") in self.gone:
             reply = Message(Error(code=3, reason="node unavailable"), reply_to=message)
             reply.metadata.__dict__["_src_node_id"] = 1  # as Flower's LinkState does

@@ -24,8 +24,8 @@ from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.model_card import last_evaluations, model_card
 from flwr_decaf.runs.trackers import event_writer
 from flwr_decaf.strategies import STRATEGIES, DecentralizedStrategy, FedAvg, TADLoRA
-from flwr_decaf.strategies.relay.attendance import check_failures
-from flwr_decaf.strategies.relay.replies import cause_of
+from flwr_decaf.strategies.relay.failures import check_failures
+from flwr_decaf.strategies.relay.replies import sort_replies
 from flwr_decaf.strategies.relay.resuming import Resume, forget
 from flwr_decaf.strategies.relay.schedules import is_due
 from flwr_decaf.topology.mixing_matrix import lambda2
@@ -64,7 +64,7 @@ def run_once(
     task = load_task(config.model, config.lora, config.data)
     initial = initialize_adapter(task.model, config.seed)
     settings = ConfigRecord({"settings": json.dumps(dict(chosen))})
-    strategy = build_strategy(config, folder, checkpoint)
+    strategy = build_strategy(config, folder, checkpoint, nodes)
     if config.tensorboard:
         done = checkpoint.server_round if checkpoint else -1
         folder.listeners.append(event_writer(folder.path / "tensorboard", done))
@@ -117,7 +117,10 @@ def _send_back_scaling(folder: RunFolder, train_settings: ConfigRecord) -> None:
 
 
 def build_strategy(
-    config: Config, folder: RunFolder, checkpoint: Checkpoint | None = None
+    config: Config,
+    folder: RunFolder,
+    checkpoint: Checkpoint | None = None,
+    nodes: Sequence[int] = (),
 ) -> Strategy:
     """Create the strategy of a run, which records its metrics and failures in the run folder.
 
@@ -129,6 +132,8 @@ def build_strategy(
         Folder of the run.
     checkpoint : Checkpoint, optional
         Checkpoint to resume from; by default none.
+    nodes : sequence of int
+        Ids of the nodes, in the order of their positions; by default not known.
     """
 
     def keep(reached: Checkpoint) -> None:
@@ -148,7 +153,8 @@ def build_strategy(
     }
     strategy = STRATEGIES[config.strategy]
     if issubclass(strategy, FedAvg):
-        return strategy(num_rounds=config.num_server_rounds, **common)
+        positions = {node_id: place for place, node_id in enumerate(nodes)}
+        return strategy(num_rounds=config.num_server_rounds, positions=positions, **common)
     common |= {
         "participation": part(config, Participation),
         "robust": config.robust,
@@ -190,13 +196,10 @@ def _evaluate_start(
     content = RecordDict({"arrays": ArrayRecord(initial), "config": config})
     kind = MessageType.EVALUATE
     messages = [Message(content=content, message_type=kind, dst_node_id=node) for node in nodes]
-    replies = list(grid.send_and_receive(messages, timeout=timeout))
-    errors = [reply for reply in replies if reply.has_error()]
-    causes = {reply.metadata.src_node_id: cause_of(reply) for reply in errors}
-    if len(replies) < len(nodes):
-        causes[0] = f"{len(nodes) - len(replies)} nodes did not reply in time"
-    check_failures(0, causes, asked=len(nodes), tolerated=0)
-    folder.recorder("evaluate")([reply.content for reply in replies], "num-examples")
+    asked = range(len(nodes))
+    got = sort_replies(grid.send_and_receive(messages, timeout=timeout), nodes, asked)
+    check_failures(0, got.errors | got.silent, asked, tolerated=0)
+    folder.recorder("evaluate")(list(got.contents.values()), "num-examples")
 
 
 def _average_scorer(

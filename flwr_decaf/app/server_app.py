@@ -23,7 +23,7 @@ from flwr_decaf.config.comparison import difference, folder_of, runs_of
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.lock import locked, this_process
 from flwr_decaf.runs.resume import check_resumable, rewind_to_checkpoint
-from flwr_decaf.strategies.relay.attendance import DEAD_ACTOR
+from flwr_decaf.strategies.relay.failures import DEAD_ACTOR
 from flwr_decaf.strategies.relay.roll_call import roll_call
 
 _log = logging.getLogger("flwr")

@@ -126,7 +126,7 @@ def close(folders: Iterable[RunFolder]) -> None:
 
 
 def _lost_an_actor(folders: Iterable[RunFolder]) -> bool:
-    from flwr_decaf.strategies.relay.attendance import DEAD_ACTOR  # heavy, and rarely needed
+    from flwr_decaf.strategies.relay.failures import DEAD_ACTOR  # heavy, and rarely needed
 
     return any(DEAD_ACTOR in str(folder.run.get("error")) for folder in folders)
 

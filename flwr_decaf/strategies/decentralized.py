@@ -24,8 +24,9 @@ from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies.relay import checks
 from flwr_decaf.strategies.relay.arguments import read_options, take_over
 from flwr_decaf.strategies.relay.attacks import byzantine_among
-from flwr_decaf.strategies.relay.attendance import Attendance, OnFailure
+from flwr_decaf.strategies.relay.attendance import Attendance
 from flwr_decaf.strategies.relay.diagnostics import add_diagnostics, average
+from flwr_decaf.strategies.relay.failures import OnFailure
 from flwr_decaf.strategies.relay.graph_options import GraphOptions
 from flwr_decaf.strategies.relay.mailbox import Mailbox
 from flwr_decaf.strategies.relay.resumable import ResumableStrategy, Start

@@ -1,6 +1,6 @@
 """FedAvg: Flower's own class, as the baseline."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -15,7 +15,7 @@ from flwr_decaf.messages.packing import pack, unpack
 from flwr_decaf.messages.quantization import dequantize, quantize
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies.relay.arguments import fields_of, read_options
-from flwr_decaf.strategies.relay.attendance import FailureLog, OnFailure, check_failures
+from flwr_decaf.strategies.relay.failures import FailureLog, OnFailure
 from flwr_decaf.strategies.relay.replies import cause_of
 from flwr_decaf.strategies.relay.resumable import ResumableStrategy, Start
 from flwr_decaf.strategies.relay.resuming import Resume, counting_on
@@ -48,9 +48,12 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         ``Evaluation``, ``Failures`` (without retries) and ``Resume``, as in
         ``DecentralizedStrategy``: the same nodes are evaluated, and the only post of a checkpoint
         is the global model.
+    positions : mapping of int to int, optional
+        Flower's node id -> position of the node; by default empty. A node also has the
+        ``partition-id`` that its metrics report.
     on_failure : callable
-        Function called with round, Flower's node id and cause for each node that failed; by default
-        it does nothing.
+        Function called with round, node and cause for each node that failed; by default it does
+        nothing. The node is its position, or Flower's node id as long as that is not known.
     **options
         Fields of the option objects, e.g. ``evaluate_every=5``, and arguments of Flower's own
         class, whose minimum numbers of nodes are 1 by default.
@@ -65,6 +68,7 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         failures: Failures | None = None,
         posts: Posts | str | None = None,
         resume: Resume | None = None,
+        positions: Mapping[int, int] | None = None,
         on_failure: OnFailure = lambda server_round, node, cause: None,
         **options: Any,
     ) -> None:
@@ -81,12 +85,13 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         super().__init__(**{**one, **of_flower})
         self.seed = seed
         self.num_rounds = num_rounds
+        self.positions = dict(positions or {})
         self.on_failure = on_failure
         self._start_anew()
 
     def _start_anew(self) -> None:
-        self._failures = FailureLog()
-        self._place: dict[int, int] = {}  # of the nodes that have replied
+        self._failures = FailureLog(self.on_failure)
+        self._place = dict(self.positions)  # by Flower's ids
         self._asked: set[int] = set()  # Flower's ids of the nodes that were called last
 
     def _begin(self, start: Start) -> ArrayRecord:
@@ -135,7 +140,7 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         sent = self._rounded(arrays, server_round)  # as the next training receives it
         asked = list(super().configure_evaluate(server_round, sent, config, grid))
         known, share = sorted(self._place.values()), self.evaluation.evaluate_fraction
-        if share == 1 or len(asked) == 1:
+        if share == 1 or len(asked) == 1 or not known:
             return self._note_asked(asked)
         chosen = draw_evaluated(server_round, known, share, self.num_rounds, self.seed)
         return self._note_asked(m for m in asked if self._place.get(_receiver(m)) in chosen)
@@ -155,22 +160,23 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         Flower's own class continues with the remaining nodes, and succeeds even without any.
         """
         received = sorted(replies, key=_partition)
-        causes = {_sender(reply): cause_of(reply) for reply in received if reply.has_error()}
         placed = {_sender(reply): _partition(reply) for reply in received if not reply.has_error()}
-        self._place |= placed
+        self._place |= {node_id: place for node_id, place in placed.items() if place >= 0}
+        errors = {_sender(reply): cause_of(reply) for reply in received if reply.has_error()}
         # The SuperLink replies for nodes that are gone, without their ids.
-        unnamed = [cause for node_id, cause in causes.items() if node_id not in self._asked]
-        causes = {node_id: cause for node_id, cause in causes.items() if node_id in self._asked}
-        silent = self._asked - placed.keys() - causes.keys()
-        causes |= dict.fromkeys(sorted(silent), (unnamed or ["no reply in time"])[0])
-        if not self._asked:
-            causes[0] = "no node was there to be called"
-        for node_id, cause in causes.items():
-            self._failures.note(server_round, node_id, cause)
-            self.on_failure(server_round, node_id, cause)
-        asked = max(len(self._asked), 1)
-        check_failures(server_round, causes, asked, self.failures.tolerated(asked))
+        unnamed = [cause for node_id, cause in errors.items() if node_id not in self._asked]
+        silence = unnamed[0] if unnamed else "no reply in time"
+        absent = sorted(self._asked - placed.keys(), key=self._node)
+        causes = {self._node(node_id): errors.get(node_id, silence) for node_id in absent}
+        asked = {self._node(node_id) for node_id in self._asked}
+        if not asked:
+            asked, causes = {0}, {0: "no node was there to be called"}
+        tolerated = self.failures.tolerated(len(asked))
+        self._failures.note_missing(server_round, causes, asked, tolerated)
         return received
+
+    def _node(self, node_id: int) -> int:
+        return self._place.get(node_id, node_id)
 
     def _note_asked(self, messages: Iterable[Message]) -> list[Message]:
         noted = list(messages)

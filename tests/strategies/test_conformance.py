@@ -383,6 +383,42 @@ def test_fedavg_counts_nodes_that_do_not_reply(absent):
         strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=2, train_config=both)
 
 
+def test_fedavg_names_a_node_by_its_position_as_soon_as_it_is_known():
+    told, both = [], ConfigRecord({"trainable-factors": "AB"})
+    app = ClientApp(mods=[peer_mixing])
+    app.train()(train_told)
+    for known in (False, True):
+        grid = LocalGrid(app, 5)
+        grid.broken = {3}
+        strategy = STRATEGIES["fedavg"](
+            evaluate_every=0,
+            num_rounds=1,
+            positions=dict(zip(grid.ids, range(5), strict=True)) if known else None,
+            on_failure=lambda *what: told.append(what[:2]),
+        )
+        strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=1, train_config=both)
+    assert told == [(1, grid.ids[3]), (1, 3)]
+
+
+def test_fedavg_learns_positions_from_the_metrics_of_replies():
+    told, both = [], ConfigRecord({"trainable-factors": "AB"})
+    app = ClientApp(mods=[peer_mixing])
+    app.train()(train_told)
+    grid = LocalGrid(app, 5)
+    strategy = STRATEGIES["fedavg"](
+        evaluate_every=0, num_rounds=2, on_failure=lambda *what: told.append(what[:2])
+    )
+    configure = strategy.configure_train
+
+    def configure_and_break(server_round, *rest):
+        grid.broken = {3} if server_round == 2 else set()
+        return configure(server_round, *rest)
+
+    strategy.configure_train = configure_and_break
+    strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=2, train_config=both)
+    assert told == [(2, 3)]
+
+
 @pytest.mark.parametrize("length", [0, 2.5, True, "all"])
 def test_a_phase_length_that_is_no_count_is_refused(length):
     with pytest.raises(ValueError, match="phase_length must be a whole number >= 1"):

@@ -14,7 +14,6 @@ from flwr_decaf.messages import records
 from flwr_decaf.messages.packing import pack_record, unpack_record
 from flwr_decaf.strategies import DeCAF, DLoRA
 from flwr_decaf.strategies.relay.attacks import byzantine_among
-from flwr_decaf.strategies.relay.attendance import check_failures
 from flwr_decaf.topology.mixing_matrix import build_network, without_nodes
 from flwr_decaf.topology.network import build_time_varying_network
 from tests.apps.pure_mixing import (
@@ -140,7 +139,9 @@ def test_too_many_failures_stop_the_run_with_the_first_cause():
         return roll(*arguments)
 
     strategy.configure_train = configure_and_break
-    with pytest.raises(RuntimeError, match=r"round 1: 2 of 4 nodes failed.*node 1: broken on purp"):
+    with pytest.raises(
+        RuntimeError, match=r"round 1: 2 of 4 nodes failed.*node 1: RuntimeError: broken on p"
+    ):
         held_after(strategy, 4, rounds=2, grid=grid)
 
 
@@ -442,21 +443,6 @@ def test_nodes_that_come_and_go_keep_the_mean_and_are_no_failures():
     assert not told
 
 
-@pytest.mark.parametrize(
-    "cause", ["ActorDiedError'>:<'The actor died", "OutOfMemoryError'>:<'1 worker(s) were killed"]
-)
-def test_a_dead_actor_stops_the_run_whatever_may_fail(cause):
-    causes = {2: f"<class 'ray.exceptions.{cause}"}
-    with pytest.raises(
-        RuntimeError, match=r"round 7: a Ray actor died .* client-resources-num-cpus"
-    ):
-        check_failures(7, causes, asked=5, tolerated=5)
-    # A client's own memory error is no death of its actor.
-    check_failures(7, {2: "torch.OutOfMemoryError: CUDA out of memory"}, asked=5, tolerated=1)
-    with pytest.raises(RuntimeError, match=r"2 of 5 nodes failed, more than the 1 .* node 2: x"):
-        check_failures(7, {2: "x", 4: "y"}, asked=5, tolerated=1)
-
-
 def test_a_failure_that_repeats_is_reported_once_and_counted_at_the_end(caplog):
     grid, missing = LocalGrid(app, 3), []
     strategy = DLoRA("ring", evaluate_every=0, on_failure=lambda *what: missing.append(what[:2]))
@@ -469,8 +455,8 @@ def test_a_failure_that_repeats_is_reported_once_and_counted_at_the_end(caplog):
     strategy.configure_train = configure_and_break
     strategy.start(grid, ArrayRecord(START), num_rounds=4)
     assert [record.message for record in caplog.records if "failed" in record.message] == [
-        "Round 1: node 1 failed: broken on purpose",
-        "Node 1 failed 4 times: broken on purpose",
+        "Round 1: node 1 failed: RuntimeError: broken on purpose",
+        "Node 1 failed 4 times: RuntimeError",
     ]
     assert missing == [(t, 1) for t in range(1, 5)]
 

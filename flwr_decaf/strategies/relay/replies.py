@@ -34,17 +34,19 @@ class Replies(NamedTuple):
         Exceptions of the nodes that replied with an error, in one line each.
     lost : list of int
         Nodes among these that no longer hold the model of their last reply.
-    silence : str
-        Cause for the nodes without a reply, as far as it is known.
+    silent : dict of int to str
+        Nodes without a reply, with the cause as far as it is known.
     """
 
     contents: dict[int, RecordDict]
     errors: dict[int, str]
     lost: list[int]
-    silence: str
+    silent: dict[int, str]
 
 
-def sort_replies(replies: Iterable[Message], nodes: Sequence[int]) -> Replies:
+def sort_replies(
+    replies: Iterable[Message], nodes: Sequence[int], called: Iterable[int]
+) -> Replies:
     """Sort replies by position.
 
     Parameters
@@ -53,23 +55,27 @@ def sort_replies(replies: Iterable[Message], nodes: Sequence[int]) -> Replies:
         At most one reply per node.
     nodes : sequence of int
         The nodes' ids, by position.
+    called : iterable of int
+        Positions of the nodes that were called.
     """
     place = {node_id: node for node, node_id in enumerate(nodes)}
-    sorted_ = Replies({}, {}, [], silence="no reply in time")
+    contents: dict[int, RecordDict] = {}
+    errors: dict[int, str] = {}
+    lost: list[int] = []
+    silence = "no reply in time"
     for reply in replies:
         node = place.get(reply.metadata.src_node_id)
         if node is None:  # the SuperLink replies for a node that is gone, without naming it
-            sorted_ = sorted_._replace(silence=cause_of(reply))
+            silence = cause_of(reply)
         elif reply.has_error():
-            sorted_.errors[node] = cause_of(reply)
+            errors[node] = cause_of(reply)
         elif records.CALL in reply.content:
-            sorted_.errors[node] = (
-                "it does not hold the model of its last reply; it gets its last post"
-            )
-            sorted_.lost.append(node)
+            errors[node] = "it does not hold the model of its last reply; it gets its last post"
+            lost.append(node)
         else:
-            sorted_.contents[node] = reply.content
-    return sorted_
+            contents[node] = reply.content
+    silent = set(called) - contents.keys() - errors.keys()
+    return Replies(contents, errors, lost, dict.fromkeys(sorted(silent), silence))
 
 
 def post_of(content: RecordDict) -> Array:

@@ -8,6 +8,7 @@ until all have replied: a position in the graph then means the same data in ever
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import cast
@@ -24,6 +25,13 @@ _REPORT = 10.0  # seconds between two reports of missing nodes
 _PAUSE = 0.2  # seconds between two queries of the registered nodes
 _LEGACY = "fitins.parameters"  # the record that a client_fn looks for in a message
 _NO_EVALUATE = "No evaluate function registered"  # as ClientApp says it
+_NO_TRAIN = "No train function registered"
+# Errors of a train function or of Flower's mods that are called with a message without arrays.
+_NO_ARRAYS = re.compile("KeyError|IndexError|StopIteration|.*exactly one ArrayRecord")
+_NO_MOD = (
+    "its ClientApp lacks the mod, or has another before it; write "
+    "ClientApp(mods=[peer_mixing, ...]) with 'from flwr_decaf.clients import peer_mixing'"
+)
 
 Answers = dict[int, ConfigRecord]
 
@@ -133,20 +141,25 @@ def _ask(grid: Grid, node_ids: list[int]) -> Answers:
 
 
 def _check_answered(reply: Message, function: str) -> None:
-    if reply.has_error() or records.CALL not in reply.content:
-        reason = cause_of(reply) if reply.has_error() else f"it ran its {function} function"
-        if _LEGACY in reason:
+    node_id = reply.metadata.src_node_id
+    if not reply.has_error():
+        if records.CALL not in reply.content:
             raise RuntimeError(
-                "the ClientApp has a client_fn (NumPyClient or Client) of Flower's legacy API; "
-                "register functions with @app.train() and @app.evaluate() instead, and write "
-                "ClientApp(mods=[peer_mixing])"
+                f"node {node_id} ran its {function} function instead of answering the roll call, "
+                f"so {_NO_MOD}"
             )
+        return
+    cause = cause_of(reply)
+    if _LEGACY in cause:
         raise RuntimeError(
-            "a node did not answer the roll call; its ClientApp probably lacks the mod, or has "
-            "another before it: write ClientApp(mods=[peer_mixing, ...]) with "
-            "'from flwr_decaf.clients import peer_mixing' "
-            f"and register a train function (node {reply.metadata.src_node_id}: {reason})"
+            "the ClientApp has a client_fn (NumPyClient or Client) of Flower's legacy API; "
+            "register functions with @app.train() and @app.evaluate() instead, and write "
+            "ClientApp(mods=[peer_mixing])"
         )
+    if _NO_TRAIN in cause:
+        raise RuntimeError("the ClientApp has no train function; register one with @app.train()")
+    remedy = f"most likely {_NO_MOD}" if _NO_ARRAYS.match(cause) else "fix its cause"
+    raise RuntimeError(f"node {node_id} failed in the roll call: {cause}; {remedy}")
 
 
 def _so_far(answers: Answers, num_nodes: int | None) -> str:

@@ -187,7 +187,7 @@ class Session:
         causes |= read_posts(copies, exchanged)[1]
         for node in causes:
             self.mailbox.lost(node)
-        self.attendance.note_missing(self.server_round, causes, asked=len(posts), n=self.n)
+        self.attendance.note_missing(self.server_round, causes, n=self.n)
         good = [node for node in states if node not in causes]
         return (
             {node: posts[node] for node in good},

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from flwr.clientapp import ClientApp
 
+from flwr_decaf.clients import peer_mixing
 from flwr_decaf.strategies.relay.roll_call import roll_call
 from tests.apps.pure_mixing import app, app_without_the_mod
 from tests.local_grid import LocalGrid
@@ -29,6 +31,35 @@ def test_nodes_that_stay_away_are_an_error():  # known defect 7
 def test_a_client_app_without_the_mod_is_found_out():
     with pytest.raises(RuntimeError, match=r"write ClientApp\(mods=\[peer_mixing, ...\]\)"):
         roll_call(LocalGrid(app_without_the_mod, 2))
+
+
+def failing_app(error):
+    def fail(msg, context):
+        raise error
+
+    client = ClientApp()
+    client.train()(fail)
+    return client
+
+
+@pytest.mark.parametrize("error", [KeyError("arrays"), IndexError("list index out of range")])
+def test_a_train_function_that_misses_its_arrays_ran_without_the_mod(error):
+    cause = rf"failed in the roll call: {type(error).__name__}: .*; most likely .* lacks the mod"
+    with pytest.raises(RuntimeError, match=cause):
+        roll_call(LocalGrid(failing_app(error), 2))
+
+
+def test_an_error_of_another_kind_is_reported_without_a_word_on_the_mod():
+    error = ImportError("libgomp.so.1: cannot open shared object file")
+    with pytest.raises(RuntimeError, match="in the roll call: ImportError: libgomp") as raised:
+        roll_call(LocalGrid(failing_app(error), 2))
+    assert "mod" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_client_app_without_a_train_function_is_asked_for_one():
+    with pytest.raises(RuntimeError, match=r"has no train function; register one with @app.train"):
+        roll_call(LocalGrid(ClientApp(mods=[peer_mixing]), 2))
 
 
 def test_without_partition_ids_nodes_stand_in_the_order_of_their_ids():

@@ -1,0 +1,107 @@
+"""Failures of nodes: noted, counted in each round, and too many of them stop a run."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+
+from flwr_decaf.messages import records
+
+_log = logging.getLogger("flwr")
+DEAD_ACTOR = "a Ray actor died"  # marks the error of a run that a new engine can resume
+_DEATHS = ("ActorDiedError", "ActorUnavailableError", "ray.exceptions.OutOfMemoryError")
+
+OnFailure = Callable[[int, int, str], None]
+
+
+class FailureLog:
+    """Warn of each kind of failure once per node, and count the nodes missing in a round.
+
+    The kind is the name of the exception, as its message often differs from round to round.
+
+    Parameters
+    ----------
+    on_failure : callable
+        Function called with round, node and cause for each failure.
+    """
+
+    def __init__(self, on_failure: OnFailure) -> None:
+        self._on_failure = on_failure
+        self._times: Counter[tuple[int, str]] = Counter()
+        self._round = 0
+        self._missing: dict[int, str] = {}  # in that round
+
+    def note(self, server_round: int, node: int, cause: str) -> None:
+        """Report a failure; warn, unless the node has failed like this before."""
+        kind = (node, cause.partition(":")[0])
+        self._times[kind] += 1
+        if self._times[kind] == 1:
+            _log.warning("Round %d: node %d failed: %s", server_round, node, cause)
+        self._on_failure(server_round, node, cause)
+
+    def note_missing(
+        self, server_round: int, causes: Mapping[int, str], asked: Collection[int], tolerated: int
+    ) -> None:
+        """Report missing nodes, and stop if too many are, with those noted before in the round.
+
+        Raises
+        ------
+        RuntimeError
+            See ``check_failures``.
+        """
+        for node, cause in causes.items():
+            self.note(server_round, node, cause)
+        if server_round != self._round:
+            self._round, self._missing = server_round, {}
+        self._missing |= causes
+        check_failures(server_round, self._missing, asked, tolerated)
+
+    def summarize(self) -> None:
+        """Log the counts of failures that occurred more than once."""
+        for (node, kind), times in sorted(self._times.items()):
+            if times > 1:
+                _log.warning("Node %d failed %d times: %s", node, times, kind)
+
+
+def check_failures(
+    server_round: int, causes: Mapping[int, str], asked: Collection[int], tolerated: int
+) -> None:
+    """Stop a run in which too many nodes failed in a round.
+
+    Parameters
+    ----------
+    server_round : int
+        The round, for the error message.
+    causes : mapping of int to str
+        Failed node -> cause.
+    asked : collection of int
+        Nodes that were called.
+    tolerated : int
+        Number of nodes that may fail.
+
+    Raises
+    ------
+    RuntimeError
+        If all nodes that were called failed, or more than ``tolerated``, with the first cause.
+        Also, whatever the number, if a Ray actor has died, since Flower returns it to its pool,
+        where it fails every further message; or if a node's model has other tensors than the run's.
+    """
+    if any(death in cause for cause in causes.values() for death in _DEATHS):
+        raise RuntimeError(
+            f"round {server_round}: {DEAD_ACTOR} and cannot be replaced (often memory ran out); "
+            "let fewer clients run at once: raise client-resources-num-cpus"
+        )
+    for node, cause in causes.items():
+        if records.TRAINED in cause:
+            raise RuntimeError(
+                f"round {server_round}: node {node} has another model than the run and can never "
+                f"take part ({cause}); give all nodes the same model and LoRA settings"
+            )
+    excess = f"more than the {tolerated} that may" if len(causes) > tolerated else "all"
+    if causes and (len(causes) > tolerated or causes.keys() >= set(asked)):
+        first = min(causes)
+        raise RuntimeError(
+            f"round {server_round}: {len(causes)} of {len(asked)} nodes failed, {excess}; fix the "
+            f"first cause, node {first}: {causes[first]}"
+        )
