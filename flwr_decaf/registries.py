@@ -84,6 +84,15 @@ TASKS = {
     "cnn": "flwr_decaf.clients.tasks.cnn:build",
 }
 
+# The columns that each task reads: tests/data/test_columns.py.
+COLUMNS = {
+    "text-classification": "flwr_decaf.data.columns:texts",
+    "causal-lm": "flwr_decaf.data.columns:dialogues",
+    "image-classification": "flwr_decaf.data.columns:images",
+    "clip": "flwr_decaf.data.columns:captions",
+    "cnn": "flwr_decaf.data.columns:images",
+}
+
 # Data sets that are loaded without a network connection: tests/data/test_sources.py.
 DEMO_SETS = {"20newsgroups": "flwr_decaf.data.sources:newsgroups"}
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from typing import Any
+
+_LONGEST = 40  # characters of a name that are shown
+_MOST = 8  # names that are shown
 
 
 def split_list(text: str) -> list[str]:
@@ -15,6 +19,22 @@ def split_list(text: str) -> list[str]:
     ['decaf', 'dlora']
     """
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def quoted(names: Iterable[object]) -> str:
+    r"""List names of unknown origin in an error: escaped, shortened, and no more than eight.
+
+    Examples
+    --------
+    >>> quoted(["pos", "a\nb"])
+    "'pos', 'a\\nb'"
+    >>> quoted(range(20))
+    "'0', '1', '2', '3', '4', '5', '6', '7' and 12 more"
+    """
+    every = [str(name) for name in names]
+    shown = [repr(name if len(name) <= _LONGEST else f"{name[:_LONGEST]}...") for name in every]
+    more = f" and {len(every) - _MOST} more" if len(every) > _MOST else ""
+    return ", ".join(shown[:_MOST]) + more
 
 
 def toml_value(text: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from flwr_decaf.app.node import load_node, receive, reply
+from flwr_decaf.app.node import describe_rows, load_node, receive, reply
 from flwr_decaf.clients import peer_mixing_with, pretraining
 from flwr_decaf.clients.evaluation import evaluate_node
 from flwr_decaf.clients.node_matching import matching_on
@@ -27,6 +27,7 @@ def matching(msg: Message, context: Context) -> Matching:
 
 
 app = ClientApp(mods=[peer_mixing_with(matching)])
+app.query()(describe_rows)
 
 
 @app.train()
@@ -59,4 +60,4 @@ def evaluate(msg: Message, context: Context) -> Message:
     """Evaluate the adapter in the message on the common test set and on the node's own."""
     node = receive(msg, context)
     metrics = evaluate_node(node.task, node.data, node.config.train)
-    return reply(msg, node, len(node.data.test), metrics)
+    return reply(msg, node, node.data.num_tested, metrics)

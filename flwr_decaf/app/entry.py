@@ -41,6 +41,12 @@ def evaluate(msg: Message, context: Context) -> Message:
     return _answer(msg, context)
 
 
+@client_app.query()
+def query(msg: Message, context: Context) -> Message:
+    """Pass a query to ``client_app.app`` and its mods."""
+    return _answer(msg, context)
+
+
 def _answer(msg: Message, context: Context) -> Message:
     return _real_client_app()(msg, context)
 

@@ -9,11 +9,13 @@ from typing import NamedTuple, cast
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
-from flwr_decaf.clients.loading import load_node_data, load_task
+from flwr_decaf.app.row_reports import Report, report_on, to_record
+from flwr_decaf.clients.loading import load_node_data, load_own_data, load_task
 from flwr_decaf.clients.models.adapter import get_adapter, set_adapter
 from flwr_decaf.clients.models.hardware import LossScaling, choose_device
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.config import Config, parse_config
+from flwr_decaf.data.own_files import DATA_PATH, own_files
 from flwr_decaf.data.partitions import NodeData
 
 
@@ -47,11 +49,15 @@ class Node(NamedTuple):
     scaling: LossScaling
 
 
+def settings_of(msg: Message, context: Context) -> Config:
+    """Read the settings of a run: the message holds those that vary, the run-config all others."""
+    sent = cast(ConfigRecord, msg.content["config"])
+    return parse_config({**context.run_config, **json.loads(str(sent.get("settings", "{}")))})
+
+
 def load_node(msg: Message, context: Context) -> Node:
     """Load the settings, the model and the rows of a node; the model holds no adapter of it yet."""
-    sent = cast(ConfigRecord, msg.content["config"])
-    # The message holds the settings that vary within a comparison, the run-config all others.
-    config = parse_config({**context.run_config, **json.loads(str(sent.get("settings", "{}")))})
+    sent, config = cast(ConfigRecord, msg.content["config"]), settings_of(msg, context)
     position, n = (
         cast(int, context.node_config[key]) for key in ("partition-id", "num-partitions")
     )
@@ -61,7 +67,9 @@ def load_node(msg: Message, context: Context) -> Node:
     task.model.to(choose_device(config.train.device))
     if config.strategy == "centralized":  # one node, as node 0, trains on all data
         position, n = 0, 1
-    data = load_node_data(config.model, config.lora, config.data, config.seed, position, n)
+    chosen = config.model, config.lora, config.data, config.seed, position
+    files = own_files(context.node_config)
+    data = load_own_data(*chosen, files) if files else load_node_data(*chosen, n)
     return Node(
         config,
         position,
@@ -110,6 +118,15 @@ def reply(
     if trained:
         content["arrays"] = ArrayRecord(get_adapter(node.task.model))
     return Message(content, reply_to=msg)
+
+
+def describe_rows(msg: Message, context: Context) -> Message:
+    """Answer a query for the node's own rows: their numbers and classes, or what is wrong."""
+    files = own_files(context.node_config)
+    report: Report = f"its node-config has no {DATA_PATH}"
+    if files:
+        report = report_on(settings_of(msg, context), files)
+    return Message(to_record(report), reply_to=msg)
 
 
 def _scaling(sent: ConfigRecord, position: int) -> LossScaling:

@@ -15,7 +15,7 @@ from peft import PeftModel
 from flwr_decaf.clients.loading import load_task, load_test
 from flwr_decaf.clients.models.adapter import get_adapter, initialize_adapter, set_adapter
 from flwr_decaf.clients.models.hardware import choose_device, is_available
-from flwr_decaf.clients.node_matching import matching_on
+from flwr_decaf.clients.node_matching import check_whole, matching_on
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.clients.training import take_steps
 from flwr_decaf.config import Config, Data, Dimat, Lora, Model, Train
@@ -32,7 +32,7 @@ _log = logging.getLogger("flwr")
 _CHECKED_ROWS = 100
 
 
-def check(config: Config, n: int, trains: bool = True) -> None:
+def check(config: Config, n: int, trains: bool = True, own_rows: bool = False) -> None:
     """Refuse a run that cannot succeed, before any training.
 
     Parameters
@@ -43,6 +43,8 @@ def check(config: Config, n: int, trains: bool = True) -> None:
         Number of nodes.
     trains : bool
         Whether to try a training step on one batch; by default True. Once per run is enough.
+    own_rows : bool
+        Whether each node has its own rows, on which they have agreed; by default False.
 
     Raises
     ------
@@ -63,12 +65,21 @@ def check(config: Config, n: int, trains: bool = True) -> None:
             config.attack.sign_flipping,
             names=("robust.byzantine", "attack.sign-flipping"),
         )
+    if not (config.data.name or own_rows):
+        raise ValueError(
+            "data.name must name a data set, unless each node has its own rows; got ''; name one, "
+            "or give every SuperNode a data-path in --node-config"
+        )
     task = load_task(config.model, config.lora, config.data)
-    partition_rows(config.data, n, config.seed)
-    _warn_of_skipped_rows(config.data.unsplit())
-    _try_rows(task, config)
+    if not own_rows:
+        partition_rows(config.data, n, config.seed)
+    if config.data.name:
+        _warn_of_skipped_rows(config.data.unsplit())
+        _try_rows(task, config)
     _check_what_trains(task, config)
-    if trains and is_available(config.train.device):  # else the nodes run on other machines
+    if (
+        trains and config.data.name and is_available(config.train.device)
+    ):  # else the nodes run on other machines
         _try_step(config.model, config.lora, config.data.unsplit(), config.train, config.seed)
 
 
@@ -124,8 +135,10 @@ def _check_what_trains(task: Task, config: Config) -> None:
     """Refuse settings for adapters if a whole model is trained, and vice versa."""
     strategy, adapts = STRATEGIES[config.strategy], isinstance(task.model, PeftModel)
     if getattr(strategy, "rule", "") in ALIGNED:
+        check_whole(task)
         rows = load_test(config.model, config.lora, config.data, config.seed)
-        matching_on(task, rows.select(range(min(2, len(rows)))), Dimat(), seed=0)
+        if len(rows):  # else only the nodes have rows
+            matching_on(task, rows.select(range(min(2, len(rows)))), Dimat(), seed=0)
     if config.train.pretrain_epochs and adapts:
         # With different starts, adapters would not even share the A that DLoRA-FA freezes.
         raise ValueError(

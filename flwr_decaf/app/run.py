@@ -92,7 +92,8 @@ def run_once(
     evaluations = last_evaluations(folder.metrics)
     for name, state in adapters.items():
         set_adapter(task.model, state)
-        card = model_card(name, config, len(nodes), evaluations.get(name, {}))
+        last = evaluations.get(name, {})
+        card = model_card(name, config, len(nodes), last, own_rows="own-rows" in folder.run)
         folder.save(name, partial(_write_model, task, card))
     _check_complete(config, folder)
 

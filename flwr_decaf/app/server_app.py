@@ -6,8 +6,9 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
@@ -15,16 +16,19 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from flwr_decaf.app import STARTED_AT
+from flwr_decaf.app.agreement import agree
 from flwr_decaf.app.preflight import check
+from flwr_decaf.app.row_reports import ask_for_rows, have_own_rows
 from flwr_decaf.app.run import run_once
 from flwr_decaf.clients.loading import load_test
 from flwr_decaf.config import Config, Value, flatten, parse_config
 from flwr_decaf.config.comparison import difference, folder_of, runs_of
+from flwr_decaf.data.own_rows import RowFacts
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.lock import locked, this_process
-from flwr_decaf.runs.resume import check_resumable, rewind_to_checkpoint
+from flwr_decaf.runs.resume import check_resumable, record_own_rows, rewind_to_checkpoint
 from flwr_decaf.strategies.relay.failures import DEAD_ACTOR
-from flwr_decaf.strategies.relay.roll_call import roll_call
+from flwr_decaf.strategies.relay.roll_call import presences, roll_call
 
 _log = logging.getLogger("flwr")
 
@@ -41,7 +45,7 @@ def main(grid: Grid, context: Context) -> None:
     root = _root_of(config, list(runs))
     if config.resume_from:
         check_resumable(root, runs)
-    nodes: list[int] = []
+    ready: dict[str, Config] = {}  # the runs with what the nodes have agreed on
     for number, (name, run) in enumerate(runs.items(), start=1):
         _log.info("Run %d of %d: %s", number, len(runs), name)
         folder = RunFolder(folder_of(root, name, len(runs)))
@@ -49,24 +53,36 @@ def main(grid: Grid, context: Context) -> None:
         if resumed and folder.run["status"] == "finished":
             continue
         with _held(folder, {} if resumed else flatten(run)):
-            if nodes:
+            if ready:
                 nodes = roll_call(grid)
             else:
-                nodes = _ready_nodes(grid, runs.values())
+                nodes, ready, reports = _ready_nodes(grid, runs, config)
                 _record_start_up(folder)
+            if reports:
+                record_own_rows(folder, [asdict(report) for report in reports])
             checkpoint = rewind_to_checkpoint(folder, len(nodes)) if resumed else None
-            run_once(grid, nodes, run, difference(run, config), folder, checkpoint)
+            agreed = ready[name]
+            run_once(grid, nodes, agreed, difference(agreed, config), folder, checkpoint)
     _log.info("Run folder: %s", root)
 
 
-def _ready_nodes(grid: Grid, runs: Collection[Config]) -> list[int]:
-    """Wait for all nodes, and check every run before the first one starts."""
-    first = next(iter(runs))
-    load_test(first.model, first.lora, first.data, first.seed)  # while nodes start
-    nodes = roll_call(grid)
-    for run in runs:
-        check(run, len(nodes), trains=STARTED_AT not in os.environ)  # flwr-decaf tried it
-    return nodes
+def _ready_nodes(
+    grid: Grid, runs: Mapping[str, Config], config: Config
+) -> tuple[list[int], dict[str, Config], list[RowFacts]]:
+    """Wait for all nodes, let them agree on classes, and check every run before the first one."""
+    first = next(iter(runs.values()))
+    if first.data.name:
+        load_test(first.model, first.lora, first.data, first.seed)  # while nodes start
+    answers = presences(grid, placed=True)
+    nodes = list(answers)
+    reports: list[RowFacts] = []
+    if have_own_rows(answers.values()):
+        reports = ask_for_rows(grid, nodes, difference(first, config), config.round_timeout)
+    ready = {name: agree(run, reports) if reports else run for name, run in runs.items()}
+    trains = STARTED_AT not in os.environ  # else flwr-decaf has tried a step
+    for run in ready.values():
+        check(run, len(nodes), trains, own_rows=bool(reports))
+    return nodes, ready, reports
 
 
 def _record_start_up(folder: RunFolder) -> None:

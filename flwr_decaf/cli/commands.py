@@ -75,6 +75,9 @@ def run(  # noqa: PLR0913 - one argument per option
     engine: Annotated[
         Kind, typer.Option(help="Run clients as Ray actors, or as SuperNodes on this machine.")
     ] = Kind.simulation,
+    node_data: Annotated[
+        str, typer.Option(help="Each node's own rows, with {} for its position: 'node-{}.csv'.")
+    ] = "",
     verbose: Annotated[
         bool, typer.Option(help="Show Flower's log instead of the progress.")
     ] = False,
@@ -85,12 +88,15 @@ def run(  # noqa: PLR0913 - one argument per option
     does. Flower's log goes to log.txt in the run folder.
     """
     from flwr_decaf.cli.engine import deployment, simulation
+    from flwr_decaf.cli.machine import node_data_pattern
     from flwr_decaf.cli.packaged import app_folder, settings_file
     from flwr_decaf.cli.simulate import simulate
 
     console = None if verbose else _console
     try:
-        chosen = deployment(nodes) if engine == Kind.deployment else simulation(nodes, cpus, gpus)
+        own = node_data_pattern(node_data, nodes)
+        deploys = engine == Kind.deployment
+        chosen = deployment(nodes, own) if deploys else simulation(nodes, cpus, gpus, own)
         with app_folder(app_dir) as folder:
             file = settings_file(conf)
             folders = simulate(file, settings or [], nodes, chosen, folder, console)

@@ -20,6 +20,7 @@ from typing import IO, NamedTuple
 
 from flwr_decaf.cli.app_bundle import bundled_part
 from flwr_decaf.cli.processes import environment, free_port, running, script, wait_until_up, watched
+from flwr_decaf.data.own_files import DATA_PATH, NODE_DATA, path_of
 from flwr_decaf.messages.shared_posts import POSTS
 
 _POLL_INTERVAL = 0.5  # seconds
@@ -35,13 +36,17 @@ class Engine(NamedTuple):
         the engine's SuperLink under the name "local".
     federation : mapping
         Flower's federation-config.
+    node_data : str
+        Path of each node's own rows, with {} in place of its position; by default "", if they
+        share a common data set.
     """
 
     start: Callable[[Path], contextlib.AbstractContextManager[dict[str, str]]]
     federation: Mapping[str, object]
+    node_data: str = ""
 
 
-def simulation(nodes: int, cpus: int = 1, gpus: float = 0.0) -> Engine:
+def simulation(nodes: int, cpus: int = 1, gpus: float = 0.0, node_data: str = "") -> Engine:
     """Run virtual clients as Ray actors.
 
     Parameters
@@ -52,12 +57,14 @@ def simulation(nodes: int, cpus: int = 1, gpus: float = 0.0) -> Engine:
         CPU cores per client, by default 1.
     gpus : float
         GPUs per client: 1/k for k clients on one GPU, or a whole number. By default 0.
+    node_data : str
+        As ``Engine.node_data``.
 
     Raises
     ------
     ValueError
         If ``gpus`` is negative or another fraction, with which Ray would create more actors than it
-        can place, and hang.
+        can place, and hang; or if there is no file for a node.
     """
     whole = gpus.is_integer() or (math.isfinite(gpus) and (1 / gpus).is_integer())
     if gpus < 0 or not whole:
@@ -70,9 +77,10 @@ def simulation(nodes: int, cpus: int = 1, gpus: float = 0.0) -> Engine:
         federation["client-resources-num-gpus"] = gpus
 
     def start(home: Path) -> contextlib.AbstractContextManager[dict[str, str]]:
-        return superlink(home, "--simulation", **_shared_posts(home))
+        own = {NODE_DATA: node_data} if node_data else {}
+        return superlink(home, "--simulation", **_shared_posts(home), **own)
 
-    return Engine(start, federation)
+    return Engine(start, federation, node_data)
 
 
 def _shared_posts(home: Path) -> dict[str, str]:
@@ -82,22 +90,31 @@ def _shared_posts(home: Path) -> dict[str, str]:
     return {POSTS: str(home / "posts")}
 
 
-def deployment(nodes: int) -> Engine:
-    """Run clients as SuperNodes: separate processes on this machine."""
+def deployment(nodes: int, node_data: str = "") -> Engine:
+    """Run clients as SuperNodes: separate processes on this machine.
+
+    Parameters
+    ----------
+    nodes : int
+        Number of clients.
+    node_data : str
+        As ``Engine.node_data``.
+    """
 
     @contextlib.contextmanager
     def start(home: Path) -> Iterator[dict[str, str]]:
         with superlink(home) as env, contextlib.ExitStack() as supernodes:
             for place in range(nodes):
-                supernodes.enter_context(supernode(home, env, place, nodes))
+                own = path_of(node_data, place)
+                supernodes.enter_context(supernode(home, env, place, nodes, own))
             yield env
 
-    return Engine(start, {})
+    return Engine(start, {}, node_data)
 
 
 @contextlib.contextmanager
 def supernode(
-    home: Path, env: Mapping[str, str], place: int, nodes: int
+    home: Path, env: Mapping[str, str], place: int, nodes: int, data_path: str = ""
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run the SuperNode of one partition during the block.
 
@@ -109,10 +126,13 @@ def supernode(
         Environment that the engine yielded.
     place, nodes : int
         Its partition, and the number of partitions.
+    data_path : str
+        File or folder of its own rows; by default none.
     """
+    own = f" {DATA_PATH}='{data_path}'" if data_path else ""
     command = [
         "flower-supernode", "--insecure", "--superlink", env[_ADDRESS], "--port", str(free_port()),
-        "--node-config", f"partition-id={place} num-partitions={nodes}",
+        "--node-config", f"partition-id={place} num-partitions={nodes}{own}",
     ]  # fmt: skip
     with running(command, env, home / f"supernode-{place}.log") as process:
         yield process

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from flwr_decaf.cli.engine import Engine
 from flwr_decaf.config import Config
+from flwr_decaf.data.own_files import path_of
 from flwr_decaf.extras import require_extra
 from flwr_decaf.registries import DEMO_SETS
 
@@ -37,6 +38,11 @@ def check_machine(runs: Collection[Config], engine: Engine) -> None:
         _check_gpus(engine)
         for run in runs:
             _check_device(run.train.device, engine)
+    elif engine.node_data and "num-supernodes" in engine.federation:
+        raise ValueError(
+            "--node-data must not be set for a simulation on a Ray cluster, whose machines have "
+            "other files; unset RAY_ADDRESS, or start SuperNodes: see docs/deploy.md"
+        )
 
 
 def check_hub(runs: Collection[Config]) -> None:
@@ -154,3 +160,33 @@ def _check_device(device: str, engine: Engine) -> None:
 
 def _gives_gpus(engine: Engine) -> bool:
     return bool(engine.federation.get("client-resources-num-gpus"))
+
+
+def node_data_pattern(pattern: str, nodes: int) -> str:
+    """Check that a pattern of paths leads to a file or folder for every node.
+
+    Returns
+    -------
+    str
+        The pattern, absolute; "" for "".
+
+    Raises
+    ------
+    ValueError
+        If several nodes would share a file, or one does not exist.
+    """
+    if not pattern:
+        return ""
+    whole = str(Path(pattern).resolve())
+    if ("{}" not in pattern and nodes > 1) or "'" in whole:
+        raise ValueError(
+            "--node-data must have {} in place of a node's position, and no quotation marks; got "
+            f"{pattern!r}; write e.g. 'folder/node-{{}}.csv'"
+        )
+    for place in range(nodes):
+        if not Path(path_of(whole, place)).exists():
+            raise ValueError(
+                f"--node-data must lead to a file or folder for each of {nodes} nodes; "
+                f"{path_of(whole, place)} does not exist; number them from 0"
+            )
+    return whole

@@ -91,7 +91,7 @@ def simulate(
                 flwr_run(app, settings, engine, root / "log.txt", watch, meanwhile)
 
     with _cleaned_up(root, folders.values()):
-        run_engine(values, meanwhile=lambda: _check(runs.values(), nodes))
+        run_engine(values, meanwhile=lambda: _check(runs.values(), nodes, engine.node_data))
         before = -1
         # Flower cannot replace a dead Ray actor, so a new engine resumes while there is progress.
         while _lost_an_actor(folders.values()) and _progress(folders.values()) > before:
@@ -161,14 +161,17 @@ def _check_writable(folder: Path) -> None:
         )
 
 
-def _check(runs: Iterable[Config], nodes: int) -> None:
+def _check(runs: Iterable[Config], nodes: int, node_data: str) -> None:
     # The ServerApp checks the same, but only after the engine has started.
     with quick_imports():
+        from flwr_decaf.app.agreement import agree
         from flwr_decaf.app.preflight import check
+        from flwr_decaf.app.row_reports import look_into
         from flwr_decaf.clients.loading import forget_task
 
     for run in runs:
-        check(run, nodes)
+        agreed = agree(run, look_into(run, node_data, nodes)) if node_data else run
+        check(agreed, nodes, own_rows=bool(node_data))
     forget_task()  # frees memory: from here on, only the nodes need the model
 
 

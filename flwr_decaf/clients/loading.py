@@ -10,6 +10,9 @@ from datasets import Dataset
 
 from flwr_decaf import registries
 from flwr_decaf.clients.tasks.contract import Task
+from flwr_decaf.data.columns import check_columns
+from flwr_decaf.data.own_files import OwnFiles
+from flwr_decaf.data.own_rows import own_data
 from flwr_decaf.data.partitions import NodeData, node_data
 from flwr_decaf.data.sources import load_rows
 from flwr_decaf.registries import Registry
@@ -47,13 +50,27 @@ def _build(model: Model, lora: Lora, data: Data) -> Task:
             f"model.objective must be classification with model.task = {model.task}; got "
             f"{model.objective!r}, which is for clip; set model.objective to classification"
         )
+    if data.name:  # else only the nodes have rows, and each checks its own
+        check_columns(model, data, load_rows(data, seed=0)["train"])
     return TASKS[model.task](model, lora, data)
 
 
 @lru_cache(maxsize=256)
 def load_node_data(model: Model, lora: Lora, data: Data, seed: int, node: int, n: int) -> NodeData:
     """Load and encode a node's rows once per process; all nodes share the encoded test set."""
-    rows, task = node_data(data, node, n, seed), load_task(model, lora, data)
+    return _encoded(node_data(data, node, n, seed), model, lora, data, seed)
+
+
+@lru_cache(maxsize=256)
+def load_own_data(
+    model: Model, lora: Lora, data: Data, seed: int, node: int, files: OwnFiles
+) -> NodeData:
+    """Load and encode the rows of a node that has its own, once per process."""
+    return _encoded(own_data(data, files, node, seed), model, lora, data, seed)
+
+
+def _encoded(rows: NodeData, model: Model, lora: Lora, data: Data, seed: int) -> NodeData:
+    task = load_task(model, lora, data)
     return NodeData(
         train=task.encode(rows.train),
         local_test=task.encode(rows.local_test),

@@ -30,6 +30,7 @@ from flwr.app import (
 
 from flwr_decaf.clients.alignment import Prepare, check_aligns
 from flwr_decaf.clients.mixing import mix
+from flwr_decaf.data.own_files import has_own_files
 from flwr_decaf.lora import State, factor_of, select
 from flwr_decaf.messages import records
 from flwr_decaf.messages.mail import Mail, take_mail
@@ -156,9 +157,12 @@ def _call(call_next: Answer, msg: Message, context: Context) -> Message:
 
 def _presence(context: Context) -> ConfigRecord:
     known = ("partition-id", "num-partitions")
-    return ConfigRecord(
+    presence = ConfigRecord(
         {key: cast(int, value) for key, value in context.node_config.items() if key in known}
     )
+    if has_own_files(context.node_config):  # the paths stay at the node
+        presence[records.OWN_ROWS] = True
+    return presence
 
 
 def _own_state(content: RecordDict, context: Context, mail: Mail) -> State | None:

@@ -91,7 +91,8 @@ class Data:
 
     name: str = setting(
         "20newsgroups",
-        "Data set: a built-in name, a hub id, a folder, or a CSV, TSV, JSON or Parquet file.",
+        "Data set: a built-in name, a hub id, a folder, or a CSV, TSV, JSON or Parquet file; where "
+        "each node has its own rows, the common test set, or empty for none.",
     )
     subset: str = setting("", "Configuration of a hub data set.")
     test_split: str = setting(
@@ -118,7 +119,12 @@ class Data:
     messages_column: str = setting(
         "", "Column of conversations in the chat format; replaces data.prompt and data.response."
     )
-    classes: str = setting("", "Classes to keep, separated by commas; empty keeps all.", many=True)
+    classes: str = setting(
+        "",
+        "Classes to keep, in this order, separated by commas; empty keeps all. Where each node "
+        "has its own rows, those of all nodes.",
+        many=True,
+    )
     partitioner: str = setting(
         "dirichlet", "How the training rows are split over the nodes.", one_of(PARTITIONERS)
     )

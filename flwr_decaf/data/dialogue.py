@@ -11,11 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset
 from jinja2 import TemplateError
 
-from flwr_decaf.data.sources import require_columns
-from flwr_decaf.data.templates import columns_of, fill
+from flwr_decaf.data.templates import fill
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Data
@@ -41,22 +39,6 @@ class Dialogue:
     tokenizer: Any
     data: Data
     labels: Sequence[str]
-
-    def check(self, rows: Dataset) -> None:
-        """Require the columns that the settings name.
-
-        Raises
-        ------
-        ValueError
-            If one is missing.
-        """
-        data = self.data
-        if data.messages_column:
-            require_columns("data.messages-column", [data.messages_column], rows, data)
-            return
-        for key, template in (("data.prompt", data.prompt), ("data.response", data.response)):
-            named = ("label" if c == data.label_column else c for c in columns_of(template))
-            require_columns(f"{key}, in braces,", named, rows, data)
 
     def choices(self) -> list[Tokens]:
         """Encode all classes as responses; the list is empty unless a response is just a class."""

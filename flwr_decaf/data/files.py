@@ -41,7 +41,7 @@ def by_split_column(splits: DatasetDict) -> DatasetDict:
         return splits
     if None in names:
         raise ValueError(
-            f'column "{_SPLIT}" of data.name must name a split in every row; in some it is empty; '
+            f'column "{_SPLIT}" must name a split in every row; in some it is empty; '
             "fill it, or rename the column, so that a test split is drawn"
         )
     return DatasetDict(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features
 
 from flwr_decaf.text import split_list
 
@@ -71,10 +72,43 @@ def _named_label(splits: DatasetDict, column: str) -> DatasetDict:
 def _with_class_labels(splits: DatasetDict) -> DatasetDict:
     if isinstance(splits["train"].features["label"], ClassLabel):
         return splits
-    names = sorted({_class_name(x) for split in splits.values() for x in split.unique("label")})
-    number = {name: i for i, name in enumerate(names)}
-    splits = splits.map(lambda label: {"label": number[_class_name(label)]}, input_columns="label")
-    return splits.cast_column("label", ClassLabel(names=names))
+    names = sorted({name for rows in splits.values() for name in names_in(rows)})
+    return DatasetDict({split: numbered_as(rows, names) for split, rows in splits.items()})
+
+
+def names_in(rows: Dataset) -> list[str]:
+    """List the classes in the column "label": those of its feature, or else its values."""
+    feature = rows.features["label"]
+    if isinstance(feature, ClassLabel):
+        return list(feature.names)
+    return sorted({_class_name(label) for label in rows.unique("label")})
+
+
+def numbered_as(rows: Dataset, names: Sequence[str]) -> Dataset:
+    """Number the classes in the column "label" by their places in ``names``.
+
+    Raises
+    ------
+    KeyError
+        If a row has another class.
+    """
+    feature = rows.features["label"]
+    held = list(feature.names) if isinstance(feature, ClassLabel) else None
+    number = {name: place for place, name in enumerate(names)}
+
+    def numbered(label: object) -> dict[str, int]:
+        return {"label": number[held[cast(int, label)] if held else _class_name(label)]}
+
+    features = Features({**rows.features, "label": ClassLabel(names=list(names))})
+    return rows.map(numbered, input_columns="label", features=features)
+
+
+def no_rows(data: config.Data) -> DatasetDict:
+    """Return empty splits with the classes ``data.classes``, where only the nodes have rows."""
+    names = split_list(data.classes)
+    columns = Features({"label": ClassLabel(names=names)} if data.label_column else {})
+    empty = Dataset.from_dict({name: [] for name in columns}, features=columns)
+    return DatasetDict({"train": empty, "test": empty})
 
 
 def _class_name(label: object) -> str:

@@ -109,12 +109,17 @@ class NodeData:
     local_test : Dataset
         Held-out rows of the node.
     test : Dataset
-        Test rows common to all nodes.
+        Test rows common to all nodes; none if there is no common test.
     """
 
     train: Dataset
     local_test: Dataset
     test: Dataset
+
+    @property
+    def num_tested(self) -> int:
+        """Number of rows by which scores are weighted: the common ones, or else the node's own."""
+        return len(self.test) or len(self.local_test)
 
 
 @lru_cache(maxsize=4)
@@ -161,18 +166,26 @@ def partition_rows(data: config.Data, n: int, seed: int) -> Partitioner:
 def node_data(data: config.Data, node: int, n: int, seed: int) -> NodeData:
     """Return the rows of a node; cached, so that an actor splits each partition once.
 
-    A fraction ``data.local_test_share`` of the node's rows is held out as its local test: at least
-    one row unless the fraction is 0, and never all.
+    See ``hold_out`` for its local test.
     """
     rows = partition_rows(data, n, seed).load_partition(node)
-    order = np.random.default_rng(derive_seed(seed, "local test", node)).permutation(len(rows))
-    held_out = min(math.ceil(data.local_test_share * len(rows)), len(rows) - 1)
-    local_test = rows.select(order[:held_out])
+    train, local_test = hold_out(rows, data.local_test_share, derive_seed(seed, "local test", node))
     return NodeData(
-        train=rows.select(order[held_out:]),
+        train=train,
         local_test=sample(local_test, data.max_local_test_samples, seed=0),
         test=load_rows(data, seed)["test"],
     )
+
+
+def hold_out(rows: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Split a node's rows at random into those to train on and its local test.
+
+    The local test has a fraction ``share`` of the rows: at least one row unless the fraction is 0,
+    and never all.
+    """
+    order = np.random.default_rng(seed).permutation(len(rows))
+    held_out = min(math.ceil(share * len(rows)), len(rows) - 1)
+    return rows.select(order[held_out:]), rows.select(order[:held_out])
 
 
 def _over(partitioner: Partitioner, rows: Dataset) -> Partitioner:

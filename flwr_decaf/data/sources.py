@@ -19,7 +19,8 @@ from datasets.exceptions import DatasetGenerationError
 
 from flwr_decaf import registries
 from flwr_decaf.data.files import READERS, by_split_column, read_file, reason
-from flwr_decaf.data.labels import class_names, few_shots, numbered_classes
+from flwr_decaf.data.gaps import without_gaps
+from flwr_decaf.data.labels import class_names, few_shots, no_rows, numbered_classes
 from flwr_decaf.extras import DEMO_PACKAGES
 from flwr_decaf.registries import Registry
 from flwr_decaf.seeds import derive_seed
@@ -78,7 +79,8 @@ def load_rows(data: config.Data, seed: int) -> DatasetDict:
         ``name`` is a demo set, a hub id, a folder that ``datasets.load_dataset`` accepts, or a file
         (.csv, .tsv, .json, .jsonl, .parquet; in UTF-8); ``subset`` is a configuration of a hub
         data set. A single file may have a column "split" with train, test or validation in each
-        row. ``label_column`` is the column of the classes, or empty if there are none.
+        row. If ``name`` is empty, each node has its own rows (``data.own_rows``), and there are
+        none here. ``label_column`` is the column of the classes, or empty if there are none.
         ``test_split`` is by default "test", or "validation" if there is no "test".
     seed : int
         Seed of the samples of ``max_train_samples`` and ``max_test_samples`` rows, and of the test
@@ -96,6 +98,8 @@ def load_rows(data: config.Data, seed: int) -> DatasetDict:
     ValueError
         If the data set cannot be found or read, or lacks the label column or classes.
     """
+    if not data.name:
+        return no_rows(data)
     splits = DatasetDict(_labelled(data, seed))  # a copy, since the cached one must not change
     if data.shots_per_class:
         class_names(splits["train"], data, needed_by="data.shots-per-class")
@@ -115,6 +119,14 @@ def skipped_rows(data: config.Data) -> int:
     """Count the rows that ``load_rows`` skips because their text or label is empty."""
     filled = _filled(data.unsplit())
     return sum(len(rows) - len(filled[split]) for split, rows in _chosen(data).items())
+
+
+def common_test(data: config.Data) -> config.Data:
+    """Return the settings by which all rows of a data set are its test, if it has no test split.
+
+    Where each node has its own rows, nobody trains on those of ``data.name``.
+    """
+    return data if "test" in _chosen(data) else replace(data, test_split="train")
 
 
 def _labelled(data: config.Data, seed: int) -> DatasetDict:
@@ -139,26 +151,7 @@ def _filled(data: config.Data) -> DatasetDict:
     if data.label_column:
         require_columns("data.label-column", [data.label_column], splits["train"], data)
     wanted = {*split_list(data.text_column), data.label_column}
-    for split, rows in splits.items():
-        columns = [name for name in rows.column_names if name in wanted]
-        if not columns:
-            continue
-        kept = rows.filter(_are_filled, batched=True, input_columns=columns)
-        if not len(kept):
-            raise ValueError(
-                f"data.name must have rows with a {' and a '.join(columns)}; got {data.name!r}, "
-                f"whose split {split} has none among {len(rows)} rows; fill the columns, or choose "
-                "another split with data.test-split"
-            )
-        splits[split] = kept if len(kept) < len(rows) else rows
-    return splits
-
-
-def _are_filled(*columns: list[object]) -> list[bool]:
-    return [
-        all(value is not None and str(value).strip() for value in row)
-        for row in zip(*columns, strict=True)
-    ]
+    return without_gaps(splits, wanted, "data.name", data.name)
 
 
 def require_columns(key: str, columns: Iterable[str], rows: Dataset, data: config.Data) -> None:

@@ -29,6 +29,7 @@ VERSION = "decaf.version"
 
 ROLL_CALL = "roll-call"
 COLLECT = "collect"
+OWN_ROWS = "own-rows"  # key of a node's presence: whether it has rows of its own
 
 # Start of a node's error if its model has other tensors than the run's, which cannot be retried.
 TRAINED = "what the train function returned"

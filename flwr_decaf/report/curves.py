@@ -83,12 +83,12 @@ def _mean_and_worst(
 ) -> Figure:
     metrics = read_metrics(folders)
     rows = over_rounds(metrics) if rows is None else rows
-    score = score_in(metrics).name
+    score = score_in(metrics)
     figure, axes = _figure(2, sharey=True)
-    for panel, y in zip(axes, (score, "worst"), strict=True):
+    for panel, y in zip(axes, (score.name, "worst"), strict=True):
         _lines(panel, rows, x, y)
         panel.set(xlabel=name)
-    axes[0].set(ylabel=f"{score}, common test", title="mean of the nodes")
+    axes[0].set(ylabel=f"{score.name}, {score.test}", title="mean of the nodes")
     axes[1].set(title="worst node")
     _legend(figure, axes[0])
     return figure

@@ -21,6 +21,7 @@ from flwr_decaf.report.summary import summarize
 from flwr_decaf.report.table import comparison_cells, headings, node_table
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.lock import status_of
+from flwr_decaf.runs.score import score_of
 
 
 def write_report(folders: Sequence[RunFolder], target: Path) -> Path:
@@ -73,6 +74,7 @@ def _html(folders: Sequence[RunFolder], summary: pd.DataFrame, drawn: Mapping[st
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     labels = labels_of(folders)
     columns = headings(summary)
+    score = score_of([dict.fromkeys(columns)])
     return environment.from_string(source).render(
         headings=columns.values(),
         rows=[(label, comparison_cells(row, columns)) for label, row in summary.iterrows()],
@@ -94,6 +96,8 @@ def _html(folders: Sequence[RunFolder], summary: pd.DataFrame, drawn: Mapping[st
             if line["phase"] == "missing"
         ],
         commands=commands(folders),
+        own_rows=any("own-rows" in folder.run for folder in folders),
+        own_tests=score is not None and score.is_local,
         environment=folders[0].run.get("environment", {}),
         started=min(str(folder.run["started"]) for folder in folders),
     )

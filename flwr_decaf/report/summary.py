@@ -53,7 +53,7 @@ def over_rounds(metrics: pd.DataFrame) -> pd.DataFrame:
         If there is no evaluation.
     """
     score = score_in(metrics)
-    name, local = score.name, f"local-{score.name}"
+    name, local = score.name, score.local
     scores = metrics[metrics["phase"] == "evaluate"].dropna(subset=[name])
     by = ["run", "label", "strategy", "seed", "round"]
     if local not in scores:
@@ -83,7 +83,8 @@ def summarize(folders: Sequence[RunFolder]) -> pd.DataFrame:
         of ``accuracy`` (or ``perplexity``), ``worst``, ``f1``, ``node-std``, ``local-accuracy``,
         ``megabytes`` per node, ``average-accuracy`` (of the average model, where it was scored),
         ``consensus-distance``, ``minutes``; and ``accuracy-std``, the standard deviation of
-        ``accuracy`` over the seeds.
+        ``accuracy`` over the seeds. Without a common test, ``local-accuracy`` takes the place of
+        ``accuracy``.
 
     Raises
     ------
@@ -92,7 +93,8 @@ def summarize(folders: Sequence[RunFolder]) -> pd.DataFrame:
     """
     folders = scored(folders)
     metrics = read_metrics(folders)
-    name = score_in(metrics).name
+    score = score_in(metrics)
+    name = score.name
     rows = over_rounds(metrics)
     last = rows.sort_values("round", kind="stable").groupby("run").tail(1).set_index("run")
     last["consensus-distance"] = consensus_distance(metrics).groupby("run")["distance"].last()
@@ -100,7 +102,7 @@ def summarize(folders: Sequence[RunFolder]) -> pd.DataFrame:
     last[f"average-{name}"] = _average_model(metrics, f"average-{name}")
     last["minutes"] = pd.Series({i: _minutes(folder) for i, folder in enumerate(folders)})
     grouped = last.sort_index().groupby("label", sort=False)
-    wanted = [name, "worst", "node-std", f"local-{name}", "megabytes"]
+    wanted = dict.fromkeys([name, "worst", "node-std", score.local, "megabytes"])
     table = grouped[[*wanted, f"average-{name}", "f1", "consensus-distance", "minutes"]].mean()
     table.insert(0, "seeds", grouped.size())
     table[f"{name}-std"] = grouped[name].std(ddof=1)

@@ -29,15 +29,15 @@ def score_over_setting(folders: Sequence[RunFolder]) -> Figure | None:
     rows = rows.assign(
         value=[values[run] for run in rows["run"]], method=[methods[run] for run in rows["run"]]
     )
-    score = score_in(metrics).name
+    score = score_in(metrics)
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for panel, y, title in zip(
-        axes, (score, "worst"), ("mean of the nodes", "worst node"), strict=True
+        axes, (score.name, "worst"), ("mean of the nodes", "worst node"), strict=True
     ):
         draw_panel(panel, rows, y, list(dict.fromkeys(values)))
         panel.set(xlabel=shared[0], title=title)
-    axes[0].set(ylabel=f"{score}, common test")
+    axes[0].set(ylabel=f"{score.name}, {score.test}")
     handles, labels = axes[0].get_legend_handles_labels()
     columns = min(len(labels), 3 if own else 6)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)

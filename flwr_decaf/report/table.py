@@ -22,7 +22,7 @@ HEADINGS = {
     "worst": "worst node",
     "f1": "F1",
     "node-std": "std over nodes",
-    **{f"local-{score.name}": "local test" for score in SCORES},
+    **{score.local: "local test" for score in SCORES},
     **{f"average-{score.name}": "average model" for score in SCORES},
     "consensus-distance": "consensus distance",
     "megabytes": "MB per node",
@@ -98,8 +98,10 @@ def node_table(folder: RunFolder) -> NodeTable:
     # With evaluate-every = 0, or if it stopped early, a run has no evaluation after training.
     when = {"before": min(rounds), **({"after": last} if last else {})}
     sent = _mean_bytes(folder.metrics)
-    tests = {"common test": score.name, "local test": f"local-{score.name}"}
-    # Nodes have no test set of their own if the data is already partitioned, or too small.
+    tests = {"common test": score.name, "local test": score.local}
+    # Nodes may have no test set of their own, or no common one.
+    if score.is_local:
+        del tests["common test"]
     tests = {heading: key for heading, key in tests.items() if any(key in line for line in scores)}
     rows = {
         str(node): [*_scores(node, scores, tests.values(), when.values()), sent.get(node)]

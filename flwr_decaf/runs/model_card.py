@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from flwr_decaf.config import Config, Lora
+from flwr_decaf.config import Config, Data, Lora
 from flwr_decaf.runs.score import score_of
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -20,7 +20,7 @@ def last_evaluations(metrics: Iterable[Line]) -> dict[str, Line]:
     """Find the last evaluation after training of each ``node-<i>``, and of the ``global`` model.
 
     For the global model, it is that of any node, because all have the same score on the common
-    test.
+    test (those on a node's own test are not the model's).
     """
     last: dict[str, Line] = {}
     for line in metrics:
@@ -29,7 +29,9 @@ def last_evaluations(metrics: Iterable[Line]) -> dict[str, Line]:
     return last
 
 
-def model_card(name: str, config: Config, nodes: int, evaluation: Line) -> str:
+def model_card(
+    name: str, config: Config, nodes: int, evaluation: Line, own_rows: bool = False
+) -> str:
     """Write a model card, in Markdown with the front matter that the Hugging Face Hub reads.
 
     It replaces PEFT's own card, a template with blanks that contains a path of this machine.
@@ -44,6 +46,8 @@ def model_card(name: str, config: Config, nodes: int, evaluation: Line) -> str:
         Number of nodes.
     evaluation : mapping
         A line of ``metrics.jsonl``; empty if the adapter was not evaluated.
+    own_rows : bool
+        Whether each node trained on its own rows; by default False.
     """
     whole = config.model.task == "cnn"
     kind = "model" if whole else "LoRA adapter"
@@ -51,10 +55,10 @@ def model_card(name: str, config: Config, nodes: int, evaluation: Line) -> str:
     peers += f" on {nodes} nodes" if config.strategy != "centralized" else ""
     if config.strategy not in ("fedavg", "local-only", "centralized"):
         peers += f", {_without_folder(config.topology.file or config.topology.name)}"
-    base, data = _without_folder(config.model.name), _without_folder(config.data.name)
+    base = _without_folder(config.model.name)
     facts = {
         "base model": "trained from scratch" if whole else f"`{base}`",
-        "data": f"`{data}`, {config.data.partitioner} over the nodes",
+        "data": "each node's own" if own_rows else _shares(config.data),
         "trained by": f"{peers}, {config.num_server_rounds} rounds, seed {config.seed}",
         **({} if whole else _adapter(config.lora)),
         **_scores(name, evaluation),
@@ -63,6 +67,10 @@ def model_card(name: str, config: Config, nodes: int, evaluation: Line) -> str:
     made = f"Made with flwr-decaf {version('flwr-decaf')}; the run's `run.json` holds all settings."
     front = _front_matter(config, whole)
     return f"---\n{front}---\n\n# {name}: {kind}\n\n| | |\n| --- | --- |\n{rows}\n\n{made}\n"
+
+
+def _shares(data: Data) -> str:
+    return f"`{_without_folder(data.name)}`, {data.partitioner} over the nodes"
 
 
 def _adapter(lora: Lora) -> dict[str, str]:
@@ -90,9 +98,9 @@ def _scores(name: str, evaluation: Line) -> dict[str, str]:
     score = score_of([evaluation])
     if score is None:
         return {}
-    keys = {"common test": score.name}
+    keys = {} if score.is_local else {"common test": score.name}
     if name != "global":  # each node has a test set of its own
-        keys["own test"] = f"local-{score.name}"
+        keys["own test"] = score.local
     return {
         f"{score.name}, {where}, after round {evaluation['round']}": f"{evaluation[key]:.3f}"
         for where, key in keys.items()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from flwr_decaf.config import Config, flatten
 from flwr_decaf.config.comparison import folder_of
@@ -70,6 +72,26 @@ def _check_nodes(folder: RunFolder, n: int) -> None:
             f"num-supernodes must be as when the run was started; it was {then} and is {n}; use "
             f"--nodes {then}"
         )
+
+
+def record_own_rows(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Record what the nodes reported of their own rows; a resumed run must have the same.
+
+    Raises
+    ------
+    ValueError
+        If the run was started on other rows.
+    """
+    now = json.loads(json.dumps(rows))
+    then = folder.run.get("own-rows", now)
+    changed = [node for node, (was, is_) in enumerate(zip(then, now, strict=False)) if was != is_]
+    if changed or len(then) != len(now):
+        raise ValueError(
+            "the nodes' own rows must be those with which the run was started; other numbers of "
+            f"rows or classes at node {', '.join(map(str, changed))}; restore their files, or "
+            "start a new run without resume-from"
+        )
+    folder.update(**{"own-rows": now})
 
 
 def rewind_to_checkpoint(folder: RunFolder, n: int) -> Checkpoint | None:

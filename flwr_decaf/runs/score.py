@@ -1,4 +1,7 @@
-"""The score by which runs are compared: accuracy if the task has it, otherwise perplexity."""
+"""The score by which runs are compared: accuracy if the task has it, otherwise perplexity.
+
+Runs without a common test are compared by the nodes' scores on their own test rows.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,29 @@ class Score:
     name: str
     worst: Callable[[Iterable[float]], float]
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is the score on the nodes' own tests, for want of a common one."""
+        return self.name.startswith(_LOCAL)
 
-SCORES = (Score("accuracy", min), Score("perplexity", max))
+    @property
+    def local(self) -> str:
+        """Key of the score on a node's own test set."""
+        return self.name if self.is_local else f"{_LOCAL}{self.name}"
+
+    @property
+    def test(self) -> str:
+        """Name of the test set on which it is measured."""
+        return "own tests" if self.is_local else "common test"
+
+
+_LOCAL = "local-"
+SCORES = (
+    Score("accuracy", min),
+    Score("perplexity", max),
+    Score("local-accuracy", min),
+    Score("local-perplexity", max),
+)
 
 
 def score_of(lines: Iterable[Mapping[str, Any]]) -> Score | None:

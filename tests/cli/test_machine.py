@@ -15,7 +15,7 @@ from huggingface_hub import constants
 
 from flwr_decaf.cli import machine
 from flwr_decaf.cli.engine import deployment, simulation
-from flwr_decaf.cli.machine import check_hub, check_machine, count_gpus
+from flwr_decaf.cli.machine import check_hub, check_machine, count_gpus, node_data_pattern
 from flwr_decaf.cli.processes import free_port
 from flwr_decaf.config import Config, parse_config
 from tests.cli.test_commands import CONF, call
@@ -173,3 +173,23 @@ def test_a_hub_that_responds_is_used(online, monkeypatch, hub):
     monkeypatch.setenv("HF_ENDPOINT", hub)
     check_hub([parse_config(HUB_SETTINGS)])
     assert "HF_HUB_OFFLINE" not in os.environ
+
+
+def test_the_files_of_all_nodes_must_exist(tmp_path):
+    for node in range(2):
+        (tmp_path / f"node-{node}.csv").write_text("text,label\n")
+    pattern = str(tmp_path / "node-{}.csv")
+    assert node_data_pattern("", 3) == ""
+    assert node_data_pattern(pattern, 2) == pattern
+    assert node_data_pattern(str(tmp_path / "node-0.csv"), 1) == str(tmp_path / "node-0.csv")
+    with pytest.raises(ValueError, match=r"each of 3 nodes; .*node-2\.csv does not exist; number"):
+        node_data_pattern(pattern, 3)
+    with pytest.raises(ValueError, match=r"must have \{\} in place of .* got .*node-0\.csv"):
+        node_data_pattern(str(tmp_path / "node-0.csv"), 2)
+
+
+def test_own_files_are_not_on_the_machines_of_a_ray_cluster(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    check_machine([], deployment(2, "/d/{}.csv"))
+    with pytest.raises(ValueError, match="--node-data must not be set for a simulation on a Ray"):
+        check_machine([], simulation(2, node_data="/d/{}.csv"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from datasets import Dataset
 from transformers import AutoTokenizer
 
 from flwr_decaf.config import Data
@@ -99,14 +98,3 @@ def test_the_prompt_leaves_space_for_all_choices(tokenizer):
         tokenizer, prompt="{text}", response="{label}", max_length=40
     ).encode(row, room=30)
     assert (len(prompt), len(response)) == (10, 3)  # False, the end of the turn, a new line
-
-
-def test_missing_columns_are_rejected(tokenizer):
-    rows = Dataset.from_list([{"text": "a", "label": 0}])
-    dialogue(tokenizer, prompt="{text} {topic}", label_column="topic").check(rows)
-    with pytest.raises(ValueError, match=r"data.prompt, in braces, must name .*'txt'; it has text"):
-        dialogue(tokenizer, prompt="{txt}").check(rows)
-    with pytest.raises(ValueError, match=r"data.response.*got 'answer'"):
-        dialogue(tokenizer, response="{answer}").check(rows)
-    with pytest.raises(ValueError, match=r"data.messages-column must name .*'talk'"):
-        dialogue(tokenizer, messages_column="talk").check(rows)

@@ -240,7 +240,7 @@ def test_a_single_file_can_have_a_column_of_splits(held_out, tmp_path):
 def test_a_column_of_splits_must_not_be_empty_and_needs_the_value_train(tmp_path):
     rows = [{"text": str(i), "label": i % 2, "split": "train" if i else None} for i in range(10)]
     Dataset.from_list(rows).to_json(tmp_path / "some.jsonl")
-    with pytest.raises(ValueError, match='column "split" of data.name must name a split'):
+    with pytest.raises(ValueError, match='column "split" must name a split'):
         load_rows(Data(name=str(tmp_path / "some.jsonl")), seed=0)
     rows = [{"text": str(i), "label": i % 2, "split": "left"} for i in range(10)]
     Dataset.from_list(rows).to_json(tmp_path / "other.jsonl")

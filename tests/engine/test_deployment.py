@@ -62,3 +62,28 @@ def test_a_supernode_that_is_killed_and_restarted_rejoins(tmp_path):
     assert not any(f"Round {t}: node" in text for t in (4, 5))  # complete again
     counter = load_file(saved)["layers.1.num_batches_tracked"].item()
     assert counter == 5 * 15  # the counters are node 0's, which missed no round
+
+
+ROWS = {"art": "paint and brush", "food": "bread and soup", "sport": "the ball game"}
+
+
+def test_nodes_with_their_own_files_as_in_the_simulation(tmp_path):
+    classes = [["art", "sport"], ["art", "food", "sport"], ["food", "sport"]]
+    for node, (size, names) in enumerate(zip((20, 33, 26), classes, strict=True)):
+        lines = [f"{ROWS[names[i % len(names)]]} {i},{names[i % len(names)]}" for i in range(size)]
+        (tmp_path / f"node-{node}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    own = f"--node-data={tmp_path}/node-{{}}.csv"
+    without = {"data.name": "", "data.max-train-samples": 0}
+    for engine in ("simulation", "deployment"):
+        options = (f"--engine={engine}", own, "--nodes=3")
+        status, log = flwr_decaf_run(tmp_path, engine, *options, **without)
+        assert status == 0, log
+    simulated, deployed = (RunFolder(tmp_path / name) for name in ("simulation", "deployment"))
+    assert deployed.run["labels"] == ["art", "food", "sport"]
+    assert [x["train"] for x in deployed.run["own-rows"]] == [20, 33, 26]
+    assert [x["classes"] for x in deployed.run["own-rows"]] == classes
+    assert {x["node"] for x in deployed.metrics if "local-accuracy" in x} == {0, 1, 2}
+    first, second = adapters(simulated), adapters(deployed)
+    assert len(first) == 3
+    for name, state in first.items():
+        assert all(torch.equal(x, second[name][key]) for key, x in state.items())

@@ -46,7 +46,6 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
     _check_causal(model, tokenizer, base)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     dialogue = Dialogue(tokenizer, data, labels)
-    dialogue.check(rows)
     choices = dialogue.choices()
     collate = _padded(tokenizer)
     settings = (

@@ -25,7 +25,7 @@ from flwr_decaf.clients.tasks.scores import Sums, clip_scores, count_guesses
 from flwr_decaf.clients.tasks.texts import FixedTexts, text_features, unit_features
 from flwr_decaf.data.encoding import Row, encoded
 from flwr_decaf.data.pixels import image_processor
-from flwr_decaf.data.sources import load_rows, require_columns
+from flwr_decaf.data.sources import load_rows
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Data, Lora, Model
@@ -53,7 +53,6 @@ class Clip:
         if self.contrastive:
             # All rows of the test split: those evaluated depend on the seed, but the task must not.
             every = load_rows(replace(data, max_test_samples=0), seed=0)["test"]
-            require_columns("data.text-column", [data.text_column], every, data)
             captions = sorted(set(every[data.text_column]))
             self.captions = self._fixed([[caption] for caption in captions])
             self.number = {caption: place for place, caption in enumerate(captions)}

@@ -14,7 +14,7 @@ from flwr_decaf.data.augmentation import AUGMENTATIONS
 from flwr_decaf.data.encoding import Row, encoded
 from flwr_decaf.data.labels import class_names
 from flwr_decaf.data.pixels import Pixels
-from flwr_decaf.data.sources import load_rows, require_columns
+from flwr_decaf.data.sources import load_rows
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Data
@@ -26,10 +26,9 @@ def image_labels(data: Data, task: str) -> list[str]:
     Raises
     ------
     ValueError
-        If the data set lacks the column of images or the classes.
+        If the data set has no classes.
     """
     rows = load_rows(data, seed=0)["train"]
-    require_columns("data.image-column", [data.image_column], rows, data)
     return class_names(rows, data, f"model.task = {task}")
 
 

@@ -19,7 +19,7 @@ from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.clients.tasks.scores import Sums, classification_scores, count_guesses
 from flwr_decaf.data.encoding import Row, encoded
 from flwr_decaf.data.labels import class_names
-from flwr_decaf.data.sources import load_rows, require_columns
+from flwr_decaf.data.sources import load_rows
 from flwr_decaf.text import split_list
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
     """
     rows = load_rows(data, seed=0)["train"]
     columns = split_list(data.text_column)
-    require_columns("data.text-column", columns, rows, data)
     labels = class_names(rows, data, f"model.task = {model.task}")
     tokenizer, base = load_pretrained(
         model,

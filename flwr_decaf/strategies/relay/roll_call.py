@@ -10,13 +10,22 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import cast
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from flwr_decaf.messages import records
+from flwr_decaf.strategies.relay.presence import (
+    Answers,
+    check_number,
+    check_placed,
+    in_order,
+    is_complete,
+    missing,
+    so_far,
+)
 from flwr_decaf.strategies.relay.replies import cause_of
 
 _log = logging.getLogger("flwr")
@@ -33,27 +42,17 @@ _NO_MOD = (
     "ClientApp(mods=[peer_mixing, ...]) with 'from flwr_decaf.clients import peer_mixing'"
 )
 
-Answers = dict[int, ConfigRecord]
-
 
 def roll_call(
     grid: Grid,
     num_nodes: int | None = None,
     patience: float = _PATIENCE,
     report_every: float = _REPORT,
+    placed: bool = False,
 ) -> list[int]:
     """Wait for all nodes, and sort them by partition.
 
-    Parameters
-    ----------
-    grid : Grid
-        Flower's connection to the nodes.
-    num_nodes : int, optional
-        Number of nodes to wait for; by default their own ``num-partitions``.
-    patience : float
-        Seconds to wait for another node; by default 120.
-    report_every : float
-        Seconds between two log lines with the number of nodes that have replied; by default 10.
+    Parameters are those of ``presences``.
 
     Returns
     -------
@@ -65,26 +64,63 @@ def roll_call(
     Raises
     ------
     RuntimeError
+        As ``presences``.
+    """
+    return list(presences(grid, num_nodes, patience, report_every, placed))
+
+
+def presences(
+    grid: Grid,
+    num_nodes: int | None = None,
+    patience: float = _PATIENCE,
+    report_every: float = _REPORT,
+    placed: bool = False,
+) -> Answers:
+    """Wait for all nodes, and return what they report, in the order of ``roll_call``.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's connection to the nodes.
+    num_nodes : int, optional
+        Number of nodes to wait for; by default their own ``num-partitions``.
+    patience : float
+        Seconds to wait for another node; by default 120.
+    report_every : float
+        Seconds between two log lines with the number of nodes that have replied; by default 10.
+    placed : bool
+        Whether every node must have a partition-id and num-partitions; by default False.
+
+    Returns
+    -------
+    dict of int to ConfigRecord
+        Node id -> its answer.
+
+    Raises
+    ------
+    RuntimeError
         If nodes are missing, are more than ``num_nodes``, disagree about the number of partitions,
-        share a partition, or run a ClientApp without ``peer_mixing``.
+        share a partition, lack one although ``placed``, or run a ClientApp without ``peer_mixing``.
     """
     answers: Answers = {}
     last_arrival = last_report = time.monotonic()
-    while not _complete(answers, num_nodes):
+    while not is_complete(answers, num_nodes):
         new, now = set(grid.get_node_ids()) - answers.keys(), time.monotonic()
         if new:
             answers |= _ask(grid, sorted(new))
+            if placed:
+                check_placed(answers)
             last_arrival = time.monotonic()
         elif now - last_arrival > patience:
-            raise RuntimeError(f"waited {patience:.0f} s for nodes: {_missing(answers, num_nodes)}")
+            raise RuntimeError(f"waited {patience:.0f} s for nodes: {missing(answers, num_nodes)}")
         else:
             time.sleep(_PAUSE)
         if now - last_report > report_every:
-            _log.info("Roll call: %s", _so_far(answers, num_nodes))
+            _log.info("Roll call: %s", so_far(answers, num_nodes))
             last_report = now
-    _check_number(answers, num_nodes)
+    check_number(answers, num_nodes)
     _log.info("Roll call: all %d nodes are there", len(answers))
-    return _in_order(answers)
+    return {node_id: answers[node_id] for node_id in in_order(answers)}
 
 
 def newcomers(grid: Grid, seen: Collection[int]) -> dict[int, int]:
@@ -160,69 +196,3 @@ def _check_answered(reply: Message, function: str) -> None:
         raise RuntimeError("the ClientApp has no train function; register one with @app.train()")
     remedy = f"most likely {_NO_MOD}" if _NO_ARRAYS.match(cause) else "fix its cause"
     raise RuntimeError(f"node {node_id} failed in the roll call: {cause}; {remedy}")
-
-
-def _so_far(answers: Answers, num_nodes: int | None) -> str:
-    expected = _expected(answers, num_nodes) or "an unknown number"
-    return f"{len(answers)} of {expected} answered the roll call"
-
-
-def _missing(answers: Answers, num_nodes: int | None) -> str:
-    """Describe which nodes are missing, and the remedy."""
-    expected = _expected(answers, num_nodes)
-    if expected is None:
-        remedy = (
-            "give each SuperNode num-partitions in --node-config, or pass num_nodes to the strategy"
-            if answers
-            else "start the SuperNodes"
-        )
-        return f"{_so_far(answers, num_nodes)}; {remedy}"
-    places = {answer.get("partition-id") for answer in answers.values()}
-    absent = sorted(set(range(expected)) - places)
-    if None in places or len(absent) != expected - len(answers):
-        who = f"{expected - len(answers)} SuperNodes"
-    else:
-        who = f"those with partition-id {', '.join(map(str, absent))}"
-    lower = "" if num_nodes is None else ", or lower num_nodes"
-    return f"{_so_far(answers, num_nodes)}; start {who}{lower}"
-
-
-def _check_number(answers: Answers, num_nodes: int | None) -> None:
-    if num_nodes is not None and len(answers) > num_nodes:
-        raise RuntimeError(
-            f"num_nodes must be the number of nodes; got {num_nodes}, and {len(answers)} answered "
-            "the roll call; raise num_nodes, or stop the other SuperNodes"
-        )
-
-
-def _expected(answers: Mapping[int, ConfigRecord], num_nodes: int | None) -> int | None:
-    """Return the expected number of nodes, and refuse contradictory numbers."""
-    claims = {answer.get("num-partitions") for answer in answers.values()} - {None}
-    if num_nodes is not None and claims - {num_nodes}:
-        raise RuntimeError(
-            f"num_nodes must be the nodes' num-partitions; got {num_nodes}, and they say "
-            f"{sorted(map(str, claims))}; leave num_nodes out, or change --node-config"
-        )
-    if len(claims) > 1:
-        raise RuntimeError(
-            f"all nodes must agree on num-partitions; they say {sorted(map(str, claims))}; give "
-            "every SuperNode the same num-partitions in --node-config"
-        )
-    return cast(int, claims.pop()) if claims else num_nodes
-
-
-def _complete(answers: Mapping[int, ConfigRecord], num_nodes: int | None) -> bool:
-    expected = _expected(answers, num_nodes)
-    return expected is not None and len(answers) >= expected
-
-
-def _in_order(answers: Mapping[int, ConfigRecord]) -> list[int]:
-    places = {node_id: answer.get("partition-id") for node_id, answer in answers.items()}
-    if set(places.values()) == {None}:
-        return sorted(places)
-    if sorted(map(str, places.values())) != sorted(map(str, range(len(places)))):
-        raise RuntimeError(
-            f"partition-ids must be 0 to {len(places) - 1}, each once; got "
-            f"{sorted(map(str, places.values()))}; fix --node-config of the SuperNodes"
-        )
-    return sorted(places, key=lambda node_id: cast(int, places[node_id]))

@@ -1,0 +1,100 @@
+"""What nodes with their own rows agree on before round 1: one set of classes, in one order.
+
+It goes to them as the setting ``data.classes``, with the settings of every message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from flwr_decaf.config import Config, Data
+from flwr_decaf.data.labels import class_names
+from flwr_decaf.data.own_rows import RowFacts, check_class_names
+from flwr_decaf.data.sources import common_test, load_rows
+from flwr_decaf.text import quoted, split_list
+
+_NAME_A_TEST = "leave it out, or name a common test set in data.name"
+
+
+def agree(config: Config, facts: Sequence[RowFacts]) -> Config:
+    """Settle the classes of a run whose nodes have their own rows.
+
+    Parameters
+    ----------
+    config : Config
+        Settings of the run.
+    facts : sequence of RowFacts
+        Reports of the nodes, by position.
+
+    Returns
+    -------
+    Config
+        The settings with ``data.classes``: as they were, or else the union of the nodes' classes,
+        sorted. If ``data.name`` has no test split, all its rows are the common test.
+
+    Raises
+    ------
+    ValueError
+        If the classes cannot be reconciled, or a setting does not apply to such nodes; the message
+        names the node and the remedy.
+    """
+    _refuse_settings(config)
+    data = replace(config.data, classes=", ".join(_classes(config, facts)))
+    if data.name:
+        data = common_test(data)
+        _check_common(data, split_list(data.classes))
+    return replace(config, data=data)
+
+
+def _classes(config: Config, facts: Sequence[RowFacts]) -> list[str]:
+    if not config.data.label_column:
+        return []
+    chosen = split_list(config.data.classes)
+    for node, one in enumerate(facts):
+        try:
+            check_class_names(one.classes)
+        except ValueError as error:  # nodes check this too, but messages are not trusted
+            raise ValueError(f"node {node}: {error}") from error
+        if chosen and (unknown := [name for name in one.classes if name not in chosen]):
+            raise ValueError(
+                f"data.classes must name the classes of all nodes; node {node} also has "
+                f"{quoted(unknown)}; add them to data.classes, or remove these rows"
+            )
+    known = chosen or sorted({name for one in facts for name in one.classes})
+    if len(known) < 2:
+        raise ValueError(
+            f"data.label-column must have at least two classes over all nodes; got {quoted(known)}"
+            "; name another column, or list all classes in data.classes"
+        )
+    return known
+
+
+def _refuse_settings(config: Config) -> None:
+    """Refuse settings that need all rows, or test rows, in one place."""
+    data, contrastive = config.data, config.model.objective == "contrastive"
+    for setting, refused, remedy in (
+        ("strategy = centralized", config.strategy == "centralized", "use another strategy"),
+        ("data.max-train-samples", data.max_train_samples, "set it to 0"),
+        ("data.shots-per-class", data.shots_per_class, "set it to 0"),
+        ("evaluate-average", config.evaluate_average and not data.name, _NAME_A_TEST),
+        ("model.objective = contrastive", contrastive and not data.name, _NAME_A_TEST),
+    ):
+        if refused:
+            raise ValueError(
+                f"{setting} must not be set if nodes have their own rows, which stay with them; "
+                f"{remedy}"
+            )
+
+
+def _check_common(data: Data, classes: Sequence[str]) -> None:
+    """Require that the common test has all classes, since its rows are numbered by them."""
+    if not data.label_column:
+        return
+    every = load_rows(replace(data, classes=""), seed=0)["train"]
+    missing = set(classes) - set(class_names(every, data, "data.name"))
+    if missing:
+        raise ValueError(
+            f"data.name must be a common test set with all classes of the nodes; {data.name!r} "
+            f"lacks {quoted(sorted(missing))}; name another one, or set data.name to '' for none"
+        )

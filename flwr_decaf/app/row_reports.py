@@ -1,0 +1,142 @@
+"""What nodes report of their own rows before round 1: numbers and names of classes, never rows."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from typing import cast
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from flwr_decaf.config import Config, Value
+from flwr_decaf.data.own_files import DATA_PATH, OwnFiles, path_of
+from flwr_decaf.data.own_rows import RowFacts, describe
+from flwr_decaf.messages import records
+from flwr_decaf.strategies.relay.replies import cause_of
+from flwr_decaf.text import first_line
+
+_log = logging.getLogger("flwr")
+_RECORD = "own-rows"
+_LENGTH = 400  # characters of a node's problem that are shown
+
+Report = RowFacts | str  # what a node says of its rows, or why it cannot use them
+
+
+def report_on(config: Config, files: OwnFiles) -> Report:
+    """Describe a node's own rows, at the node, or say why it cannot use them."""
+    try:
+        return describe(config.model, config.data, files)
+    except ValueError as error:
+        return first_line(error)
+
+
+def look_into(config: Config, node_data: str, n: int) -> list[RowFacts]:
+    """Describe the rows of all nodes where their files are on this machine.
+
+    Parameters
+    ----------
+    config : Config
+        Settings of the run.
+    node_data : str
+        Path, with {} in place of the position.
+    n : int
+        Number of nodes.
+
+    Raises
+    ------
+    ValueError
+        As ``usable``.
+    """
+    files = [OwnFiles(path_of(node_data, place)) for place in range(n)]
+    return usable([report_on(config, one) for one in files])
+
+
+def to_record(report: Report) -> RecordDict:
+    """Pack a node's report into the content of a reply."""
+    if isinstance(report, str):
+        return RecordDict({_RECORD: ConfigRecord({"problem": report})})
+    numbers = {"train": report.train, "test": report.test, "skipped": report.skipped}
+    return RecordDict({_RECORD: ConfigRecord({**numbers, "classes": list(report.classes)})})
+
+
+def from_reply(reply: Message) -> Report:
+    """Read a node's report; an error of the node is its problem."""
+    if reply.has_error():
+        return _printable(cause_of(reply))
+    record = cast(ConfigRecord, reply.content[_RECORD])
+    if "problem" in record:
+        return _printable(str(record["problem"]))
+    train, test, skipped = (cast(int, record[key]) for key in ("train", "test", "skipped"))
+    return RowFacts(train, test, skipped, tuple(map(str, cast(list[str], record["classes"]))))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:_LENGTH])
+
+
+def have_own_rows(answers: Collection[ConfigRecord]) -> bool:
+    """Return whether the nodes have their own rows, by their answers to the roll call, in order.
+
+    Raises
+    ------
+    ValueError
+        If some have, and some have not.
+    """
+    without = [place for place, answer in enumerate(answers) if not answer.get(records.OWN_ROWS)]
+    if 0 < len(without) < len(answers):
+        raise ValueError(
+            f"{DATA_PATH} must be in the node-config of all nodes or of none; missing at node "
+            f"{', '.join(map(str, without))}; start these SuperNodes with, e.g., --node-config "
+            f"'partition-id={without[0]} num-partitions={len(answers)} {DATA_PATH}=\"/data.csv\"'"
+        )
+    return not without
+
+
+def ask_for_rows(
+    grid: Grid, nodes: Sequence[int], settings: Mapping[str, Value], timeout: float
+) -> list[RowFacts]:
+    """Ask every node for its rows.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's connection to the nodes.
+    nodes : sequence of int
+        Their ids, in the order of their positions.
+    settings : mapping
+        Settings that differ from the run-config of the nodes.
+    timeout : float
+        Seconds to wait for replies.
+
+    Raises
+    ------
+    ValueError
+        As ``usable``.
+    """
+    question = RecordDict({"config": ConfigRecord({"settings": json.dumps(dict(settings))})})
+    asked = [Message(question, node, MessageType.QUERY) for node in nodes]
+    replies = {
+        reply.metadata.src_node_id: from_reply(reply)
+        for reply in grid.send_and_receive(asked, timeout=timeout)
+    }
+    return usable([replies.get(node, "no reply in time; see round-timeout") for node in nodes])
+
+
+def usable(reports: Sequence[Report]) -> list[RowFacts]:
+    """Refuse nodes that cannot use their own rows.
+
+    Raises
+    ------
+    ValueError
+        If there is such a node; the message holds its position and its problem.
+    """
+    problems = {node: report for node, report in enumerate(reports) if isinstance(report, str)}
+    for node, problem in problems.items():
+        others = f" ({len(problems)} nodes cannot)" if len(problems) > 1 else ""
+        raise ValueError(f"node {node} cannot use its own rows{others}: {problem}")
+    for node, report in enumerate(facts := [x for x in reports if isinstance(x, RowFacts)]):
+        if report.skipped:
+            _log.warning("Node %d leaves out %d rows without text or label", node, report.skipped)
+    return facts

@@ -1,0 +1,115 @@
+"""What the nodes answered in the roll call: whether all are there, and their order."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from flwr.app import ConfigRecord
+
+Answers = dict[int, ConfigRecord]  # node id -> its answer
+
+
+def so_far(answers: Answers, num_nodes: int | None) -> str:
+    """Describe how many nodes have answered."""
+    expected = _expected(answers, num_nodes) or "an unknown number"
+    return f"{len(answers)} of {expected} answered the roll call"
+
+
+def missing(answers: Answers, num_nodes: int | None) -> str:
+    """Describe which nodes are missing, and the remedy."""
+    expected = _expected(answers, num_nodes)
+    if expected is None:
+        remedy = (
+            "give each SuperNode num-partitions in --node-config, or pass num_nodes to the strategy"
+            if answers
+            else "start the SuperNodes"
+        )
+        return f"{so_far(answers, num_nodes)}; {remedy}"
+    places = {answer.get("partition-id") for answer in answers.values()}
+    absent = sorted(set(range(expected)) - places)
+    if None in places or len(absent) != expected - len(answers):
+        who = f"{expected - len(answers)} SuperNodes"
+    else:
+        who = f"those with partition-id {', '.join(map(str, absent))}"
+    lower = "" if num_nodes is None else ", or lower num_nodes"
+    return f"{so_far(answers, num_nodes)}; start {who}{lower}"
+
+
+def check_placed(answers: Answers) -> None:
+    """Require that every node has a partition-id and num-partitions.
+
+    Raises
+    ------
+    RuntimeError
+        If one lacks either; the message has the option of its SuperNode.
+    """
+    for node_id, answer in answers.items():
+        for key in ("partition-id", "num-partitions"):
+            if not isinstance(answer.get(key), int):
+                raise RuntimeError(
+                    f"{key} must be in the node-config of every SuperNode, as a number; node "
+                    f"{node_id} has none; start its SuperNode with, e.g. for the first of four "
+                    'nodes, --node-config "partition-id=0 num-partitions=4"'
+                )
+
+
+def check_number(answers: Answers, num_nodes: int | None) -> None:
+    """Refuse more nodes than ``num_nodes``.
+
+    Raises
+    ------
+    RuntimeError
+        If more have answered.
+    """
+    if num_nodes is not None and len(answers) > num_nodes:
+        raise RuntimeError(
+            f"num_nodes must be the number of nodes; got {num_nodes}, and {len(answers)} answered "
+            "the roll call; raise num_nodes, or stop the other SuperNodes"
+        )
+
+
+def _expected(answers: Answers, num_nodes: int | None) -> int | None:
+    """Return the expected number of nodes, and refuse contradictory numbers."""
+    claims = {answer.get("num-partitions") for answer in answers.values()} - {None}
+    if num_nodes is not None and claims - {num_nodes}:
+        raise RuntimeError(
+            f"num_nodes must be the nodes' num-partitions; got {num_nodes}, and they say "
+            f"{sorted(map(str, claims))}; leave num_nodes out, or change --node-config"
+        )
+    if len(claims) > 1:
+        raise RuntimeError(
+            f"all nodes must agree on num-partitions; they say {sorted(map(str, claims))}; give "
+            "every SuperNode the same num-partitions in --node-config"
+        )
+    return cast(int, claims.pop()) if claims else num_nodes
+
+
+def is_complete(answers: Answers, num_nodes: int | None) -> bool:
+    """Return whether all nodes have answered.
+
+    Raises
+    ------
+    RuntimeError
+        If they contradict one another, or ``num_nodes``, about the number of partitions.
+    """
+    expected = _expected(answers, num_nodes)
+    return expected is not None and len(answers) >= expected
+
+
+def in_order(answers: Answers) -> list[int]:
+    """Sort the nodes by partition-id, or by node id if no node has one.
+
+    Raises
+    ------
+    RuntimeError
+        If the partition-ids are not 0 to n - 1, each once.
+    """
+    places = {node_id: answer.get("partition-id") for node_id, answer in answers.items()}
+    if set(places.values()) == {None}:
+        return sorted(places)
+    if sorted(map(str, places.values())) != sorted(map(str, range(len(places)))):
+        raise RuntimeError(
+            f"partition-ids must be 0 to {len(places) - 1}, each once; got "
+            f"{sorted(map(str, places.values()))}; fix --node-config of the SuperNodes"
+        )
+    return sorted(places, key=lambda node_id: cast(int, places[node_id]))
