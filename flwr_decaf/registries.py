@@ -70,6 +70,7 @@ STRATEGIES = {
     "dec-lora": "flwr_decaf.strategies:DecLoRA",
     "tad-lora": "flwr_decaf.strategies:TADLoRA",
     "dimat": "flwr_decaf.strategies:DIMAT",
+    "relay-sum": "flwr_decaf.strategies:RelaySum",
     "local-only": "flwr_decaf.strategies:LocalOnly",
     "fedavg": "flwr_decaf.strategies:FedAvg",
     "centralized": "flwr_decaf.strategies:Centralized",

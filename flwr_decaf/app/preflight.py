@@ -19,11 +19,11 @@ from flwr_decaf.clients.node_matching import check_whole, matching_on
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.clients.training import take_steps
 from flwr_decaf.config import Config, Data, Dimat, Lora, Model, Train
-from flwr_decaf.config.network import network_of
+from flwr_decaf.config.network import network_of, network_options
 from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.data.sources import load_rows, skipped_rows
 from flwr_decaf.rules import ALIGNED
-from flwr_decaf.strategies import STRATEGIES, FedAvg
+from flwr_decaf.strategies import STRATEGIES, FedAvg, RelaySum
 from flwr_decaf.strategies.relay.checks import check_byzantine
 from flwr_decaf.text import first_line
 from flwr_decaf.topology.participation import check_schedule, read_schedule
@@ -58,6 +58,9 @@ def check(config: Config, n: int, trains: bool = True, own_rows: bool = False) -
         _refuse_peer_settings(config)
     else:
         check_schedule(read_schedule(config.participation), n)
+        if strategy is RelaySum:  # it refuses the settings that do not apply to it
+            options = {"robust": config.robust, "attack": config.attack, "posts": config.posts}
+            RelaySum(**options, **network_options(config))
         check_byzantine(
             network,
             config.robust.method,

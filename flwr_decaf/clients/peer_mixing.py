@@ -14,7 +14,6 @@ If whole models must be aligned before they are averaged (DIMAT), the client pro
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import cast
 
 import torch
@@ -30,6 +29,7 @@ from flwr.app import (
 
 from flwr_decaf.clients.alignment import Prepare, check_aligns
 from flwr_decaf.clients.mixing import mix
+from flwr_decaf.clients.relaying import keep_mail, last_received, messages_of
 from flwr_decaf.data.own_files import has_own_files
 from flwr_decaf.lora import State, factor_of, select
 from flwr_decaf.messages import records
@@ -118,7 +118,8 @@ def _mix_and_call(
     if own is None:  # the relay sends the node's last post with the next message
         return Message(RecordDict({records.CALL: ConfigRecord({"lost": True})}), reply_to=msg)
     held, metrics, refused = mix(own, mail, lambda: prepare(msg, context) if prepare else None)
-    own, mail = {}, replace(mail, posts={})  # frees memory that training a large model needs
+    # Posts that are not passed on are discarded, as training a large model needs the memory.
+    own, mail = {}, last_received(mail, context, starts=mail.arrays_key in msg.content)
     if call.get("ask") == records.COLLECT:
         return _collected(msg, context, held, refused, mail)
     msg.content[mail.arrays_key] = ArrayRecord(held)
@@ -181,6 +182,7 @@ def _own_state(content: RecordDict, context: Context, mail: Mail) -> State | Non
 def _keep(context: Context, own: ArrayRecord, mail: Mail) -> None:
     context.state[records.OWN] = own
     context.state[records.VERSION] = ConfigRecord({"version": mail.version})
+    keep_mail(context, mail)
 
 
 def _keep_trained(content: RecordDict, context: Context, held: State, mail: Mail) -> None:
@@ -195,6 +197,8 @@ def _post(content: RecordDict, context: Context, own: State, mail: Mail) -> None
     exchanged = select(own, mail.exchanged)
     posted = quantize(exchanged, mail.dtype, mail.rounding)
     post = content[records.POST] = record_of(pack_shared(posted))
+    if mail.recipients:
+        content[records.MESSAGES] = messages_of(own, mail)
     exact = post
     if posted is not exchanged and mail.copied:
         exact = content[records.COPY] = record_of(pack_shared(exchanged))

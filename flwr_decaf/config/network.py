@@ -6,6 +6,7 @@ from typing import Any
 
 from flwr_decaf.config.sections import Config
 from flwr_decaf.topology.network import Network, build_time_varying_network, phase_length
+from flwr_decaf.topology.trees import tree_network
 
 
 def network_options(config: Config) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def network_options(config: Config) -> dict[str, Any]:
 
 
 def network_of(config: Config, n: int, own_weights: str = "metropolis") -> Network:
-    """Build the network of a run on n nodes, which has no edges for "local-only".
+    """Build the network of a run on n nodes: for "relay-sum" a tree, for "local-only" no edges.
 
     Parameters
     ----------
@@ -47,6 +48,8 @@ def network_of(config: Config, n: int, own_weights: str = "metropolis") -> Netwo
     if config.strategy == "local-only":
         options |= {"topology": "isolated", "dynamic": "static"}
     network = build_time_varying_network(n=n, **options)
+    if config.strategy == "relay-sum":
+        network = tree_network(network)
     if config.strategy == "tad-lora" and config.tad.phase_length == "auto":
         phase_length(network)  # raises here rather than in the first round
     return network

@@ -53,6 +53,11 @@ class Mail:
     copied : bool
         Whether the node sends its exact state beside a quantized post, for the relay to keep; by
         default False.
+    recipients : tuple of int
+        Neighbours to which the node passes on what it has received, each in a message of its own;
+        by default none: all neighbours receive its post.
+    nodes : int
+        Number of nodes of the run, if models are passed on; by default 0.
     base : str
         Version of the node's own state that the posts are to be mixed into; by default "". A node
         that holds another version must not use it. Arrays sent with the mail replace any version.
@@ -76,10 +81,13 @@ class Mail:
     rounding: int = 0
     rounded: int = -1
     copied: bool = False
+    recipients: tuple[int, ...] = ()
+    nodes: int = 0
     base: str = ""
     version: str = ""
 
 
+_LISTS = ("weights", "recipients")  # tuples, as which Flower has no values
 # The posts, which are arrays, are in a record of their own.
 _KEYS = {one.name: one.name.replace("_", "-") for one in fields(Mail) if one.name != "posts"}
 
@@ -87,7 +95,8 @@ _KEYS = {one.name: one.name.replace("_", "-") for one in fields(Mail) if one.nam
 def put_mail(content: RecordDict, mail: Mail) -> None:
     """Add mail to the content of a message."""
     head: dict[str, Any] = {key: getattr(mail, name) for name, key in _KEYS.items()}
-    head |= {"weights": list(mail.weights), "senders": list(mail.posts)}
+    head |= {name: list(getattr(mail, name)) for name in _LISTS}
+    head["senders"] = list(mail.posts)
     content[MAIL] = ConfigRecord(head)
     if mail.posts:
         content[POSTS] = ArrayRecord({str(node): post for node, post in mail.posts.items()})
@@ -101,11 +110,24 @@ def take_mail(content: RecordDict) -> Mail | None:
     Mail or None
         None if the message contains no mail.
     """
+    mail = read_mail(content)
+    discard_mail(content)
+    return mail
+
+
+def discard_mail(content: RecordDict) -> None:
+    """Remove the mail from a message, if it contains any."""
+    content.pop(MAIL, None)
+    content.pop(POSTS, None)
+
+
+def read_mail(content: RecordDict) -> Mail | None:
+    """Read the mail of a message, or that which a node has kept in its ``Context.state``."""
     if MAIL not in content:
         return None
-    head = cast(ConfigRecord, content.pop(MAIL))
-    arrays = cast(ArrayRecord, content.pop(POSTS)) if POSTS in content else ArrayRecord()
+    head = cast(ConfigRecord, content[MAIL])
+    arrays = cast(ArrayRecord, content[POSTS]) if POSTS in content else ArrayRecord()
     given: dict[str, Any] = {name: head[key] for name, key in _KEYS.items()}
-    given["weights"] = tuple(given["weights"])
+    given |= {name: tuple(given[name]) for name in _LISTS}
     posts = {node: arrays[str(node)] for node in cast(list[int], head["senders"])}
     return Mail(**given, posts=posts)

@@ -9,10 +9,13 @@ record                 meaning
 ``decaf.posts``        to a node: its neighbours' posts, by position
 ``decaf.post``         from a node: its own post
 ``decaf.copy``         from a node: its exact state, for the relay alone, if posts are quantized
+``decaf.messages``     from a node: what it passes on to each neighbour, by position
 ``decaf.call``         to a node: roll call or collection, answered without the user's code
 ``decaf.refused``      from a node: senders of posts that it could not use, and causes
 ``decaf.own``          in ``Context.state``: the node's own state
 ``decaf.version``      in ``Context.state``: the version of that state
+``decaf.mail``,        in ``Context.state``: the last mail, if the node passes on what it receives
+``decaf.posts``
 ====================  ==================================================================
 """
 
@@ -22,6 +25,7 @@ MAIL = "decaf.mail"
 POSTS = "decaf.posts"
 POST = "decaf.post"
 COPY = "decaf.copy"
+MESSAGES = "decaf.messages"
 CALL = "decaf.call"
 REFUSED = "decaf.refused"
 OWN = "decaf.own"

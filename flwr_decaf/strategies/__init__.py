@@ -17,6 +17,7 @@ from flwr_decaf.strategies.dlora import DLoRA
 from flwr_decaf.strategies.dlora_fa import DLoRAFA
 from flwr_decaf.strategies.fedavg import FedAvg
 from flwr_decaf.strategies.local_only import LocalOnly
+from flwr_decaf.strategies.relay_sum import RelaySum
 from flwr_decaf.strategies.tad_lora import TADLoRA
 
 STRATEGIES: Registry[type[Strategy]] = Registry(registries.STRATEGIES)
@@ -32,5 +33,6 @@ __all__ = [
     "DecentralizedStrategy",
     "FedAvg",
     "LocalOnly",
+    "RelaySum",
     "TADLoRA",
 ]

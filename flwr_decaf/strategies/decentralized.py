@@ -22,6 +22,7 @@ from flwr_decaf.messages.mail import Mail
 from flwr_decaf.messages.metrics import mean_metrics
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies.relay import checks
+from flwr_decaf.strategies.relay.addressing import Addressing, Neighbours
 from flwr_decaf.strategies.relay.arguments import read_options, take_over
 from flwr_decaf.strategies.relay.attacks import byzantine_among
 from flwr_decaf.strategies.relay.attendance import Attendance
@@ -187,7 +188,7 @@ evaluate_metrics_aggr_fn
         checks.check_nodes(self.network, self.robust, self.attack, self.participation)
         initial: State = dict(initial_arrays.to_torch_state_dict())
         checks.check_initial(initial, self.rule, self.local_head)
-        mailbox = Mailbox(n, initial, self._blank_mail())
+        mailbox = Mailbox(n, initial, self._blank_mail(), self._addressing())
         if self.resume.resume_from:
             mailbox.restore(self.resume.resume_from)
         self._session = Session(
@@ -204,6 +205,9 @@ evaluate_metrics_aggr_fn
             server_round=self.resume.done,
         )
         return self._session
+
+    def _addressing(self) -> Addressing:
+        return Neighbours()
 
     def _blank_mail(self) -> Mail:
         return Mail(

@@ -41,6 +41,11 @@ def star(n: int, seed: int) -> nx.Graph:
     return nx.star_graph(n - 1)
 
 
+def binary_tree(n: int, seed: int) -> nx.Graph:
+    """Connect node i to nodes 2 i + 1 and 2 i + 2: a tree of diameter about 2 log2(n)."""
+    return nx.full_rary_tree(2, n)
+
+
 def bipartite(n: int, seed: int) -> nx.Graph:
     """Connect two hubs to all other nodes but not to each other, as in the DeCAF paper."""
     return nx.complete_bipartite_graph(2, n - 2) if n > 2 else nx.path_graph(n)
@@ -95,6 +100,7 @@ TOPOLOGIES: dict[str, Family] = {
     "ring": ring,
     "path": path,
     "star": star,
+    "binary-tree": binary_tree,
     "bipartite": bipartite,
     "torus": torus,
     "exponential": exponential,

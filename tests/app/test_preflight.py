@@ -55,6 +55,16 @@ def test_a_loss_that_is_not_finite_is_refused(small_base):
         check(config, 3)
 
 
+def test_settings_that_do_not_apply_to_relay_sum_are_refused():
+    relays = NETWORK | {"strategy": "relay-sum"}
+    check(parse_config(relays), 3, trains=False)
+    for key, value in (("robust.method", "clipping"), ("topology.weights", "uniform")):
+        with pytest.raises(ValueError, match=rf"{key} must be \w+ with relay-sum.*got {value}; "):
+            check(parse_config(relays | {key: value}), 3, trains=False)
+    with pytest.raises(ValueError, match="topology must be connected to have a spanning tree"):
+        check(parse_config(relays | {"topology.name": "isolated"}), 3, trains=False)
+
+
 def test_runs_with_the_same_training_settings_are_tried_once(monkeypatch):
     taken = []
     import flwr_decaf.app.preflight as module

@@ -25,10 +25,14 @@ CASES = {
     "dec-lora": ({"topology": "ring"}, "AB"),
     "tad-lora": ({"topology": "ring", "phase_length": 2}, "AB"),
     "dimat": ({"topology": "ring"}, "AB"),
+    "relay-sum": ({"topology": "star"}, "AB"),
     "local-only": ({}, ""),
     "rolora": ({"topology": "ring", "phase_length": 1, "mixes": "active"}, "AB"),
     "conlora": ({"topology": "ring", "local_head": True}, "B"),
 }
+# Mean degree, where it is not a ring's: the hub of the star has 3 neighbours, and node i counts
+# 10 + i times.
+DEGREES = {"local-only": 0, "relay-sum": (3 * 10 + 11 + 12 + 13) / 46}
 KINDS = {**STRATEGIES} | {"rolora": STRATEGIES["tad-lora"], "conlora": STRATEGIES["dlora-fa"]}
 
 
@@ -143,7 +147,7 @@ class TestEveryStrategy:
 
     def test_bytes_are_degree_times_what_travels(self, name):  # invariant 11
         result, _, _ = run(name)
-        factors, degree = CASES[name][1], {"local-only": 0}.get(name, 2)
+        factors, degree = CASES[name][1], DEGREES.get(name, 2)
         width = 8
         travelling = {"AB": 3 * (5 + 9) * 2 + 3 * (12 + 7), "B": 3 * (5 + 5 + 12), "": 0}[factors]
         head = 4 * 6
@@ -194,7 +198,7 @@ class TestEveryStrategy:
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "int8"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name != "relay-sum"])  # it refuses
 class TestEveryStrategyWithQuantizedPosts:
     def test_evaluating_does_not_change_what_nodes_hold(self, name, dtype):
         held = [run(name, evaluate_every=every, dtype=dtype)[1] for every in (1, 2)]
@@ -227,7 +231,7 @@ class TestEveryStrategyWithQuantizedPosts:
 
     def test_bytes_are_what_travels(self, name, dtype):
         result, _, _ = run(name, dtype=dtype)
-        factors, degree = CASES[name][1], {"local-only": 0}.get(name, 2)
+        factors, degree = CASES[name][1], DEGREES.get(name, 2)
         posted = quantize(select(lora_state(0), factors or "AB"), dtype, seed=0)
         a, b, head = 3 * (9 + 9 + 7), 3 * (5 + 5 + 12), 24
         values = {"AB": a + b, "B": b, "": a + b}[factors] + head

@@ -12,8 +12,8 @@ from flwr_decaf.topology.graphs import TOPOLOGIES, build_graph, read_topology
 
 # family -> the smallest n on which its default settings allow a graph
 SMALLEST = {
-    "complete": 1, "ring": 1, "path": 1, "star": 1, "bipartite": 1, "torus": 1, "exponential": 1,
-    "erdos-renyi": 1, "random-regular": 5, "small-world": 5, "isolated": 1,
+    "complete": 1, "ring": 1, "path": 1, "star": 1, "binary-tree": 1, "bipartite": 1, "torus": 1,
+    "exponential": 1, "erdos-renyi": 1, "random-regular": 5, "small-world": 5, "isolated": 1,
 }  # fmt: skip
 CASES = [
     (name, n) for name, least in SMALLEST.items() for n in (1, 2, 3, 5, 10, 12, 200) if n >= least
@@ -37,8 +37,9 @@ def test_every_graph_is_simple_on_all_nodes(name, n):
     ("name", "n", "edges"),
     [
         ("complete", 4, 6), ("ring", 1, 0), ("ring", 2, 1), ("ring", 3, 3), ("ring", 10, 10),
-        ("path", 10, 9), ("star", 10, 9), ("bipartite", 2, 1), ("bipartite", 3, 2),
-        ("bipartite", 10, 16), ("torus", 12, 24), ("torus", 7, 7), ("exponential", 5, 10),
+        ("path", 10, 9), ("star", 10, 9), ("binary-tree", 10, 9), ("bipartite", 2, 1),
+        ("bipartite", 3, 2), ("bipartite", 10, 16), ("torus", 12, 24), ("torus", 7, 7),
+        ("exponential", 5, 10),
         ("exponential", 10, 30), ("random-regular", 10, 15), ("small-world", 10, 20),
         ("isolated", 10, 0),
     ],

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
 
 from flwr_decaf.lora import State
@@ -25,6 +24,7 @@ from flwr_decaf.messages.mail import Mail, put_mail
 from flwr_decaf.messages.packing import unpack
 from flwr_decaf.messages.quantization import dequantize
 from flwr_decaf.messages.shared_posts import sweep
+from flwr_decaf.strategies.relay.addressing import Addressing, Neighbours
 from flwr_decaf.topology.graphs import Matrix
 
 
@@ -39,10 +39,15 @@ class Mailbox:
         State from which every node starts.
     blank : Mail
         Mail of a node that has nothing to mix, with the rule and the names of records.
+    addressing : Addressing
+        Who receives what from whom; by default, all neighbours under W receive a node's post.
     """
 
-    def __init__(self, n: int, initial: State, blank: Mail) -> None:
+    def __init__(
+        self, n: int, initial: State, blank: Mail, addressing: Addressing | None = None
+    ) -> None:
         self._blank = blank
+        self._addressing = addressing or Neighbours()
         self._initial = initial
         self._mail: dict[int, Mail] = {}
         self._undelivered: set[int] = set()
@@ -75,6 +80,7 @@ class Mailbox:
             trained=trained,
             exchanged=exchanged,
             rounding=rounding,
+            recipients=self._addressing.recipients(node),
             repeated=node in self._repeated,
             base=self._version.get(node, ""),
             version=self._next_version[node],
@@ -103,27 +109,26 @@ class Mailbox:
         posts: Mapping[int, Array],
         w: Matrix,
         mixed: str = "AB",
-        forged: Mapping[int, Array] | None = None,
+        sent: Mapping[int, Mapping[int, Array]] | None = None,
         copies: Mapping[int, Array] | None = None,
     ) -> None:
         """Collect a round's posts, and address them to the neighbours under W.
 
         A node without a post in ``posts`` must have no links in ``w``; mail that it has not
-        received yet stays pending. The neighbours of a node in ``forged`` receive the post there.
+        received yet stays pending. ``sent[i][j]`` is what node i sends to j instead of its post.
         ``copies`` are exact states of nodes whose posts are quantized, which no other node gets.
         """
         self.posts |= posts
         self.copies = {i: self.copies[i] for i in self.copies.keys() - posts.keys()}
         self.copies |= copies or {}
-        sent = {**posts, **(forged or {})}
+        letters = self._addressing.letters(posts, sent or {}, w, self._mail)
         self._undelivered |= posts.keys()
         self._repeated -= posts.keys()
-        for node in posts:
-            neighbours = [int(j) for j in np.flatnonzero(w[node]) if j != node]
+        for node, letter in letters.items():
             self._mail[node] = replace(
                 self._blank,
-                weights=tuple(float(w[node, j]) for j in (node, *neighbours)),
-                posts={j: sent[j] for j in neighbours},
+                weights=letter.weights,
+                posts=letter.posts,
                 mixed=mixed,
                 rounded=self._rounding.get(node, -1),
             )

@@ -100,6 +100,12 @@ def copy_of(content: RecordDict) -> Array:
     return packed_array(cast(ArrayRecord, content.pop(records.COPY)))
 
 
+def messages_of(content: RecordDict) -> dict[int, Array]:
+    """Take what a node passes on out of the content of a reply, by recipient; often nothing."""
+    record = cast(ArrayRecord, content.pop(records.MESSAGES, ArrayRecord()))
+    return {int(recipient): message for recipient, message in record.items()}
+
+
 def cause_of(reply: Message) -> str:
     """Return the exception of a reply with an error, in one line."""
     return exception_line(str(reply.error.reason))

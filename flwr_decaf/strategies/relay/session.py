@@ -18,7 +18,7 @@ from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies.relay.attacks import sign_flipped
 from flwr_decaf.strategies.relay.attendance import Attendance
 from flwr_decaf.strategies.relay.mailbox import Mailbox
-from flwr_decaf.strategies.relay.replies import copy_of, post_of
+from flwr_decaf.strategies.relay.replies import copy_of, messages_of, post_of
 from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import Schedule
 from flwr_decaf.topology.graphs import Matrix
@@ -155,17 +155,18 @@ class Session:
             Replies without their posts, of the nodes whose posts are usable.
         states : dict of int to State
             These posts, dequantized.
-        sent : dict of int to int
+        size : dict of int to int
             Bytes that each of these nodes sends: its post, to each of its neighbours.
         """
         contents = self.gather(replies)
         posts, copies, states = self._usable(contents)
         w = without_nodes(w, set(self.roster.positions) - posts.keys())
-        forged = {i: self._forged(i, states[i]) for i in self.byzantine & posts.keys()}
-        self.mailbox.collect(posts, w, self.schedule(self.server_round).mixed, forged, copies)
+        sent = {i: messages_of(contents[i]) for i in posts}
+        sent |= {i: self._forged(i, states[i]) for i in self.byzantine & posts.keys()}
+        self.mailbox.collect(posts, w, self.schedule(self.server_round).mixed, sent, copies)
         degrees = degrees_of(w)
-        sent = {i: int(degrees[i]) * self._size(posts[i], states[i]) for i in states}
-        return {node: contents[node] for node in states}, states, sent
+        size = {i: int(degrees[i]) * self._size(posts[i], states[i]) for i in states}
+        return {node: contents[node] for node in states}, states, size
 
     def collect(self, grid: Grid) -> dict[int, State]:
         """Fetch the state of every node after its last mix; see ``DecentralizedStrategy``."""
@@ -195,10 +196,11 @@ class Session:
             {node: states[node] for node in good},
         )
 
-    def _forged(self, node: int, state: State) -> Array:
-        """Return the post that neighbours of a Byzantine node receive."""
+    def _forged(self, node: int, state: State) -> dict[int, Array]:
+        """Return what a Byzantine node sends to each other node."""
         seed = derive_seed(self.seed, "forging", self.server_round, node)
-        return pack(quantize(sign_flipped(state), self.dtype, seed))
+        post = pack(quantize(sign_flipped(state), self.dtype, seed))
+        return dict.fromkeys(self.roster.positions, post)
 
     def _size(self, post: Array, state: State) -> int:
         """Count the bytes of a post: its values or, if they are quantized, all that travels."""

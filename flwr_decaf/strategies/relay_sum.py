@@ -1,0 +1,85 @@
+"""RelaySum: models are passed on along a tree, so that every node averages those of all nodes."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from flwr.app import ArrayRecord
+from flwr.serverapp import Grid
+
+from flwr_decaf.messages.mail import Mail
+from flwr_decaf.strategies.decentralized import DecentralizedStrategy
+from flwr_decaf.strategies.relay.addressing import Addressing, Relayed
+from flwr_decaf.strategies.relay.session import Session
+from flwr_decaf.topology.conversion import TopologyLike
+from flwr_decaf.topology.mixing_matrix import graph_of
+from flwr_decaf.topology.network import Network
+from flwr_decaf.topology.trees import tree_network
+
+_log = logging.getLogger("flwr")
+
+
+class RelaySum(DecentralizedStrategy):
+    """Average A and B over all nodes, with delays, along a tree (Vogels et al., arXiv 2110.04175).
+
+        m_(i->j)^t = x_i^t + sum_(k != j) m_(k->i)^(t-1)
+        x~_i = (x_i^t + sum_j m_(j->i)^t + (n - count) x_i^t) / n
+
+    x_i is the trained adapter of node i, m_(i->j) its message to its neighbour j, and ``count`` the
+    number of models in the sum: a model that is d edges away arrives d - 1 rounds after it was
+    trained, and the node's own takes its place until the first one arrives. Where the paper sends
+    sums and counts, messages are means here; see ``flwr_decaf.clients.relaying``. A node sends one
+    message along each of its edges, which is as many bytes as DLoRA sends on the same tree.
+
+    If a node is missing in a round, the last message of its side of the tree counts on.
+
+    The graph is reduced to a spanning tree, which is logged. As models are added up on their way,
+    they are averaged tensor by tensor, as in DLoRA. Mixing weights, time-varying graphs, robust
+    rules, attacks and quantized posts are refused. Parameters: see ``DecentralizedStrategy``.
+
+    Raises
+    ------
+    ValueError
+        If an option is given that does not apply; from ``tree_network`` if there is no tree.
+    """
+
+    rule = "average"
+
+    def __init__(self, topology: TopologyLike = "binary-tree", **options: Any) -> None:
+        super().__init__(topology, **options)
+        is_matrix = isinstance(self.graph.topology, np.ndarray)
+        weights = options.get("weights") or ("a matrix" if is_matrix else "auto")
+        for key, given, only in (
+            ("topology.weights", weights, "auto"),
+            ("topology.dynamic", self.graph.dynamic, "static"),
+            ("robust.method", self.robust.method, "none"),
+            ("attack.sign-flipping", self.attack.sign_flipping, 0),
+            ("posts.dtype", self.posts.dtype, "fp32"),
+        ):
+            if given != only:
+                raise ValueError(
+                    f"{key} must be {only} with relay-sum, which averages all models with equal "
+                    f"weights along a tree; got {given}; leave it out, or use dlora"
+                )
+
+    def network_on(self, n: int) -> Network:
+        """Build the spanning tree on n nodes."""
+        self.network = tree_network(super().network_on(n))
+        return self.network
+
+    def prepare(self, grid: Grid, initial_arrays: ArrayRecord) -> Session:
+        """Prepare a run as every strategy does, and log the largest delay."""
+        session = super().prepare(grid, initial_arrays)
+        rounds = nx.diameter(graph_of(self.network.base), usebounds=True)
+        _log.info("RelaySum: every model reaches all nodes within %d rounds", rounds)
+        return session
+
+    def _addressing(self) -> Addressing:
+        return Relayed(graph_of(self.network.base))
+
+    def _blank_mail(self) -> Mail:
+        return replace(super()._blank_mail(), nodes=len(self.network.base))
