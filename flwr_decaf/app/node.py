@@ -17,6 +17,7 @@ from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.config import Config, parse_config
 from flwr_decaf.data.own_files import DATA_PATH, own_files
 from flwr_decaf.data.partitions import NodeData
+from flwr_decaf.strategies.relay.presence import require_place
 
 
 class Node(NamedTuple):
@@ -58,6 +59,7 @@ def settings_of(msg: Message, context: Context) -> Config:
 def load_node(msg: Message, context: Context) -> Node:
     """Load the settings, the model and the rows of a node; the model holds no adapter of it yet."""
     sent, config = cast(ConfigRecord, msg.content["config"]), settings_of(msg, context)
+    require_place(context.node_config, "this node")
     position, n = (
         cast(int, context.node_config[key]) for key in ("partition-id", "num-partitions")
     )

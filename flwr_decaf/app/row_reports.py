@@ -19,6 +19,11 @@ from flwr_decaf.text import first_line
 
 _log = logging.getLogger("flwr")
 _RECORD = "own-rows"
+_NO_QUERY = "No query function registered"  # as ClientApp says it
+_NO_QUERY_REMEDY = (
+    "add app.query()(describe_rows) to the ClientApp, with 'from flwr_decaf.app.node import "
+    "describe_rows'"
+)
 _LENGTH = 400  # characters of a node's problem that are shown
 
 Report = RowFacts | str  # what a node says of its rows, or why it cannot use them
@@ -64,7 +69,8 @@ def to_record(report: Report) -> RecordDict:
 def from_reply(reply: Message) -> Report:
     """Read a node's report; an error of the node is its problem."""
     if reply.has_error():
-        return _printable(cause_of(reply))
+        cause = _printable(cause_of(reply))
+        return f"{cause}; {_NO_QUERY_REMEDY}" if _NO_QUERY in cause else cause
     record = cast(ConfigRecord, reply.content[_RECORD])
     if "problem" in record:
         return _printable(str(record["problem"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from datasets import Dataset
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from flwr_decaf.app.agreement import agree
 from flwr_decaf.app.row_reports import from_reply, have_own_rows, to_record, usable
@@ -106,3 +106,11 @@ def test_all_nodes_or_none_have_their_own_rows():
     assert not have_own_rows([none, none])
     with pytest.raises(ValueError, match=r"missing at node 1, 3; .*'partition-id=1 num-part"):
         have_own_rows([own, none, own, none])
+
+
+def test_a_client_app_that_cannot_be_asked_gets_the_line_that_is_missing():
+    question = Message(RecordDict(), 1, "query")
+    reason = "ValueError: No query function registered with name 'default'"
+    answer = from_reply(Message(Error(code=2, reason=reason), reply_to=question))
+    assert isinstance(answer, str)
+    assert "add app.query()(describe_rows)" in answer

@@ -8,7 +8,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
-from flwr_decaf.app.node import receive, reply
+from flwr_decaf.app.node import describe_rows, receive, reply
 from flwr_decaf.clients.models.adapter import get_adapter
 from flwr_decaf.clients.models.hardware import LossScaling
 from flwr_decaf.config import Config, flatten
@@ -63,3 +63,37 @@ def test_settings_of_the_message_replace_those_of_the_run(adapter):
     # One node, as node 0, has all rows.
     assert node.position == 0
     assert len(node.data.train) >= len(shares[0]) + len(shares[1])
+
+
+@pytest.mark.parametrize("key", ["partition-id", "num-partitions"])
+def test_a_node_without_a_place_says_how_to_start_its_supernode(key):
+    context = context_of(0)
+    del context.node_config[key]
+    with pytest.raises(RuntimeError, match=rf"{key} must be in .*; this node has none; .*--node-c"):
+        receive(message(), context)
+
+
+def test_a_message_cannot_name_a_node_s_files(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text("text,label\nsecret,a\nsecret,b\n")
+    asked = message(**{"data-path": str(file), "own-rows": str(file)})
+    asked.content["own-rows"] = ConfigRecord({"data-path": str(file)})
+    (record,) = describe_rows(asked, context_of(0)).content.config_records.values()
+    assert dict(record) == {"problem": "its node-config has no data-path"}
+    with pytest.raises(ValueError, match="data-path must be a setting"):
+        describe_rows(message(settings=json.dumps({"data-path": str(file)})), own_context(file))
+
+
+def own_context(file):
+    context = context_of(0)
+    context.node_config["data-path"] = str(file)
+    return context
+
+
+def test_a_node_reports_numbers_and_classes_and_no_rows(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text("text,label\nsecret one,a\nsecret two,b\nsecret three,b\n")
+    content = describe_rows(message(), own_context(file)).content
+    (record,) = content.config_records.values()
+    assert dict(record) == {"train": 3, "test": 0, "skipped": 0, "classes": ["a", "b"]}
+    assert len(content) == 1

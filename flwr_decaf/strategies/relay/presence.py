@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 from flwr.app import ConfigRecord
@@ -35,22 +36,28 @@ def missing(answers: Answers, num_nodes: int | None) -> str:
     return f"{so_far(answers, num_nodes)}; start {who}{lower}"
 
 
-def check_placed(answers: Answers) -> None:
-    """Require that every node has a partition-id and num-partitions.
+def require_place(config: Mapping[str, object], who: str) -> None:
+    """Require a partition-id and num-partitions.
+
+    Parameters
+    ----------
+    config : mapping
+        A node's node-config, or its answer.
+    who : str
+        The node, for the error.
 
     Raises
     ------
     RuntimeError
-        If one lacks either; the message has the option of its SuperNode.
+        If it lacks either; the message has the option of its SuperNode.
     """
-    for node_id, answer in answers.items():
-        for key in ("partition-id", "num-partitions"):
-            if not isinstance(answer.get(key), int):
-                raise RuntimeError(
-                    f"{key} must be in the node-config of every SuperNode, as a number; node "
-                    f"{node_id} has none; start its SuperNode with, e.g. for the first of four "
-                    'nodes, --node-config "partition-id=0 num-partitions=4"'
-                )
+    for key in ("partition-id", "num-partitions"):
+        if not isinstance(config.get(key), int):
+            raise RuntimeError(
+                f"{key} must be in the node-config of every SuperNode, as a number; {who} has "
+                "none; start its SuperNode with, e.g. for the first of four nodes, --node-config "
+                '"partition-id=0 num-partitions=4"'
+            )
 
 
 def check_number(answers: Answers, num_nodes: int | None) -> None:

@@ -20,10 +20,10 @@ from flwr_decaf.messages import records
 from flwr_decaf.strategies.relay.presence import (
     Answers,
     check_number,
-    check_placed,
     in_order,
     is_complete,
     missing,
+    require_place,
     so_far,
 )
 from flwr_decaf.strategies.relay.replies import cause_of
@@ -48,7 +48,6 @@ def roll_call(
     num_nodes: int | None = None,
     patience: float = _PATIENCE,
     report_every: float = _REPORT,
-    placed: bool = False,
 ) -> list[int]:
     """Wait for all nodes, and sort them by partition.
 
@@ -66,7 +65,7 @@ def roll_call(
     RuntimeError
         As ``presences``.
     """
-    return list(presences(grid, num_nodes, patience, report_every, placed))
+    return list(presences(grid, num_nodes, patience, report_every))
 
 
 def presences(
@@ -108,8 +107,8 @@ def presences(
         new, now = set(grid.get_node_ids()) - answers.keys(), time.monotonic()
         if new:
             answers |= _ask(grid, sorted(new))
-            if placed:
-                check_placed(answers)
+            for node_id, answer in answers.items() if placed else ():
+                require_place(answer, f"node {node_id}")
             last_arrival = time.monotonic()
         elif now - last_arrival > patience:
             raise RuntimeError(f"waited {patience:.0f} s for nodes: {missing(answers, num_nodes)}")
