@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from flwr_decaf.registries import READERS
 from flwr_decaf.text import split_list
 
 
@@ -64,3 +66,21 @@ def whole_numbers(example: str) -> Check:
         lambda value: all(part.isdecimal() for part in split_list(value)),
         f'write e.g. "{example}"',
     )
+
+
+def refuse_missing_path(key: str, name: str) -> None:
+    """Refuse a name that is the path of a file or folder which does not exist.
+
+    Raises
+    ------
+    ValueError
+        If the name begins like a path or ends like a file, and there is no such file or folder.
+        Other names may be those of the Hugging Face Hub or of packages.
+    """
+    path = Path(name)
+    is_path = name.startswith(("/", "./", "../", "~")) or path.suffix in {*READERS, ".gguf"}
+    if is_path and not name.startswith("package:") and not path.exists():
+        raise ValueError(
+            f"{key} must name an existing file or folder, if it is a path; got {name!r}; there is "
+            f"no {path.absolute()}; check the spelling and the current folder"
+        )

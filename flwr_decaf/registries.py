@@ -97,6 +97,9 @@ COLUMNS = {
 # Data sets that are loaded without a network connection: tests/data/test_sources.py.
 DEMO_SETS = {"20newsgroups": "flwr_decaf.data.sources:newsgroups"}
 
+# Suffixes of data files, and the readers of ``datasets`` for them: flwr_decaf/data/files.py.
+READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+
 # How rows are partitioned over n nodes: tests/data/test_partitions.py.
 PARTITIONERS = {
     "iid": "flwr_decaf.data.partitions:iid",

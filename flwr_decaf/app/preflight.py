@@ -20,6 +20,7 @@ from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.clients.training import take_steps
 from flwr_decaf.config import Config, Data, Dimat, Lora, Model, Train
 from flwr_decaf.config.network import network_of, network_options
+from flwr_decaf.config.setting import spelled
 from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.data.sources import load_rows, skipped_rows
 from flwr_decaf.rules import ALIGNED
@@ -199,6 +200,7 @@ def _refuse_peer_settings(config: Config) -> None:
     ):
         if value != default:
             raise ValueError(
-                f"{key} must be {default!r} with strategy {config.strategy}; got {value!r}; it "
+                f"{key} must be {spelled(default)} with strategy {config.strategy}; got "
+                f"{spelled(value)}; it "
                 "applies only to nodes on a graph"
             )

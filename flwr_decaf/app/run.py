@@ -11,6 +11,7 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
+from peft import PeftModel
 
 from flwr_decaf.clients.loading import load_task, load_test
 from flwr_decaf.clients.models.adapter import initialize_adapter, set_adapter
@@ -94,7 +95,7 @@ def run_once(
         set_adapter(task.model, state)
         last = evaluations.get(name, {})
         card = model_card(name, config, len(nodes), last, own_rows="own-rows" in folder.run)
-        folder.save(name, partial(_write_model, task, card))
+        folder.save(name, partial(_write_model, task, config, card))
     _check_complete(config, folder)
 
 
@@ -227,7 +228,10 @@ def _final_adapters(strategy: Strategy, grid: Grid, result: Result) -> dict[str,
     return {"global": dict(result.arrays.to_torch_state_dict())}
 
 
-def _write_model(task: Task, card: str, path: Path) -> None:
+def _write_model(task: Task, config: Config, card: str, path: Path) -> None:
+    if isinstance(task.model, PeftModel):
+        # Else PEFT names the folder from which this machine loaded the base.
+        task.model.active_peft_config.base_model_name_or_path = config.model.name
     task.model.save_pretrained(path)
     (path / "README.md").write_text(card, encoding="utf8")
 

@@ -162,6 +162,7 @@ def report(
 
 @app.command()
 def topology(  # noqa: PLR0913 - one argument per option
+    context: typer.Context,
     names: Annotated[
         list[str] | None,
         typer.Argument(help="Families, or JSON files with graphs; not for base graphs."),
@@ -186,7 +187,8 @@ def topology(  # noqa: PLR0913 - one argument per option
     output: Annotated[Path, typer.Option(help="File for the drawing.")] = Path("topology.png"),
 ) -> None:
     """Draw graphs, and tabulate how fast they reach consensus and their traffic."""
-    from flwr_decaf.cli.networks import networks_by_name, time_varying_lines
+    from flwr_decaf.cli.machine import check_matrix_fits
+    from flwr_decaf.cli.networks import check_options_apply, networks_by_name, time_varying_lines
     from flwr_decaf.report.topology import save_topologies, topology_table
     from flwr_decaf.topology.mixing_matrix import lambda2
 
@@ -199,7 +201,10 @@ def topology(  # noqa: PLR0913 - one argument per option
         "topology.activation-probability": activation_probability,
         "topology.peers": peers,
     }
+    given = {name for name in context.params if _is_given(context, name)}
     try:
+        check_options_apply(names or [], dynamic, given)
+        check_matrix_fits(nodes)
         # Shown only on a terminal: eigenvalues of thousands of nodes take a while.
         with _errors.status(f"Computing the eigenvalues of {nodes} x {nodes} matrices"):
             networks = networks_by_name(names or [], settings, nodes)
@@ -234,7 +239,12 @@ def list_names(
     elif as_markdown:
         typer.echo(listing.markdown(kind), nl=False)
     else:
-        _console.print(listing.meanings(kind))
+        _console.print(listing.meanings(kind, _console.width))
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _print_runs(folders: list[RunFolder]) -> None:

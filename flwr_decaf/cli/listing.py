@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from flwr_decaf import registries
 from flwr_decaf.app.quick_imports import quick_imports
-from flwr_decaf.config.reference import declared_settings
+from flwr_decaf.config.reference import Declared, declared_settings
 from flwr_decaf.registries import Registry
 from flwr_decaf.topology.graphs import TOPOLOGIES
 from flwr_decaf.topology.time_varying import FINITE_TIME, TIME_VARYING
@@ -28,6 +30,7 @@ NAMED: dict[str, Mapping[str, object]] = {
     "schedules": Registry(registries.LEARNING_RATES),
 }
 SETTINGS = "settings"
+_WIDE = 120  # columns from which the five columns of the settings are readable
 
 _INTRODUCTION = """# Settings
 
@@ -52,9 +55,21 @@ def names() -> Table:
     return _table(("kind", "names"), [*rows, (SETTINGS, f"all {count} of them")])
 
 
-def meanings(kind: str) -> Table:
-    """Tabulate the names of a kind, or the settings, with their meanings."""
+def meanings(kind: str, width: int) -> Table | Text:
+    """Tabulate the names of a kind, or the settings, with their meanings.
+
+    On fewer than 120 columns, each setting is a paragraph instead of a row.
+    """
+    if kind == SETTINGS and width < _WIDE:
+        return Text("\n").join(_paragraph(one, width) for one in declared_settings())
     return _table(*_rows(kind))
+
+
+def _paragraph(one: Declared, width: int) -> Text:
+    rule = f" Must {one.rule}." if one.rule else ""
+    meaning = textwrap.fill(one.meaning + rule, width, initial_indent="  ", subsequent_indent="  ")
+    kind = f"{one.kind}, by default {one.default}" if one.default else one.kind
+    return Text.assemble((one.key, "bold"), f"  ({kind})\n{meaning}")
 
 
 def markdown(kind: str) -> str:

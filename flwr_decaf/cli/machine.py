@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import os
 import platform
 import re
@@ -12,6 +13,9 @@ import urllib.request
 from collections.abc import Collection
 from pathlib import Path
 
+import psutil
+
+from flwr_decaf.checks import refuse_missing_path
 from flwr_decaf.cli.engine import Engine
 from flwr_decaf.config import Config
 from flwr_decaf.data.own_files import path_of
@@ -20,6 +24,8 @@ from flwr_decaf.registries import DEMO_SETS
 
 _log = logging.getLogger("flwr")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_BYTES_OF_AN_ENTRY = 32  # of a mixing matrix: four dense copies in double precision
+_MINUTES_FOR_500 = 5 / 60  # per barrier, measured
 _HUB_LIMIT = 5.0  # seconds for the Hub to respond
 
 
@@ -42,6 +48,56 @@ def check_machine(runs: Collection[Config], engine: Engine) -> None:
         raise ValueError(
             "--node-data must not be set for a simulation on a Ray cluster, whose machines have "
             "other files; unset RAY_ADDRESS, or start SuperNodes: see docs/deploy.md"
+        )
+
+
+def check_files(runs: Collection[Config]) -> None:
+    """Refuse runs whose data set or model is the path of a file or folder that does not exist.
+
+    Raises
+    ------
+    ValueError
+        If there is one; the message names it in one line.
+    """
+    for run in runs:
+        refuse_missing_path("data.name", run.data.name)
+        if run.model.task != "cnn":
+            refuse_missing_path("model.name", run.model.name)
+
+
+def check_matrix_fits(n: int) -> None:
+    """Refuse numbers of nodes whose mixing matrix does not fit into the free memory.
+
+    The matrix is dense, of 8 n^2 bytes, and its construction and its eigenvalues need three more.
+
+    Raises
+    ------
+    ValueError
+        If it does not fit, with the largest number that does.
+    """
+    free = psutil.virtual_memory().available
+    if n * n * _BYTES_OF_AN_ENTRY > free:
+        raise ValueError(
+            "--nodes must be a number whose n x n mixing matrix fits into memory; got "
+            f"{n}, which needs {n * n * _BYTES_OF_AN_ENTRY / 1e9:.0f} GB of the {free / 1e9:.0f} "
+            f"GB that are free; choose at most {math.isqrt(free // _BYTES_OF_AN_ENTRY)}"
+        )
+
+
+def warn_of_slow_engine(n: int, engine: Engine) -> None:
+    """Warn if Flower's own work per round takes minutes, whatever the nodes train.
+
+    Its simulation engine looks at all outstanding messages for every node, so that its time grows
+    with n^2; it takes about 5 s for 500 nodes (see docs/speed.md).
+    """
+    minutes = _MINUTES_FOR_500 * (n / 500) ** 2
+    if "num-supernodes" in engine.federation and minutes > 1:
+        _log.warning(
+            "--nodes %d: Flower's simulation engine needs about %.0f minutes for each training or "
+            "evaluation round, besides the training itself; its time grows with the square of the "
+            "number of nodes",
+            n,
+            minutes,
         )
 
 

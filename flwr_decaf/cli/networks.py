@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from flwr_decaf.config import Value, parse_config
 from flwr_decaf.config.network import network_of
@@ -45,10 +45,50 @@ def networks_by_name(
     }
 
 
+def check_options_apply(names: Sequence[str], dynamic: str, given: Collection[str]) -> None:
+    """Refuse options of the command line that have no effect on the networks that it names.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Families of graphs, or JSON files.
+    dynamic : str
+        ``topology.dynamic``.
+    given : collection of str
+        Names of the parameters that the command line sets, e.g. ``edge_probability``.
+
+    Raises
+    ------
+    ValueError
+        For the first that has none, with what it applies to.
+    """
+    finite, drawn = dynamic in FINITE_TIME, dynamic not in {*FINITE_TIME, "static"}
+    random = {"erdos-renyi", "random-regular", "small-world"}
+    rules = {
+        "names": (not finite, "graphs that are not base graphs"),
+        "weights": (not finite, "graphs that are not base graphs"),
+        "peers": (finite, f"--dynamic {' or '.join(FINITE_TIME)}"),
+        "activation_probability": (dynamic == "edge-activation", "--dynamic edge-activation"),
+        "edge_probability": (not finite and "erdos-renyi" in names, "erdos-renyi"),
+        "degree": (
+            not finite and bool({"random-regular", "small-world"} & {*names}),
+            "random-regular and small-world",
+        ),
+        "seed": (drawn or (not finite and bool(random & {*names})), "graphs drawn at random"),
+    }
+    for parameter, (applies, where) in rules.items():
+        if parameter in given and not applies:
+            option = "NAMES" if parameter == "names" else f"--{parameter.replace('_', '-')}"
+            raise ValueError(
+                f"{option} must be left out here; it applies only to {where}; see flwr-decaf "
+                "topology --help"
+            )
+
+
 def time_varying_lines(networks: Mapping[str, Network], dynamic: str) -> list[str]:
     """Describe time-varying networks, one line for each; empty if the networks are static."""
     lines = [
-        f"{name}, {dynamic}: rho = {format_rho(network.rho)}, "
+        f"{name if name == dynamic else f'{name}, {dynamic}'}: rho = {format_rho(network.rho)}, "
         f"T of TAD-LoRA = {phase_length(network)}"
         for name, network in networks.items()
         if network.is_time_varying

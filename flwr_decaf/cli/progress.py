@@ -16,6 +16,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.score import score_of
 
+_CHECKS = "Loading the model and the data to check them, while Flower starts"
+
 
 @dataclass(frozen=True)
 class RunProgress:
@@ -29,6 +31,8 @@ class RunProgress:
         Number of the current run, from 1, and the number of runs.
     server_round, rounds : int
         Number of rounds trained in the current run, and the number of its rounds.
+    stage : str
+        What happens before the first round; empty once it has been trained.
     score : str
         Name and mean over the nodes of the last score; empty before the first evaluation.
     evaluated : int
@@ -42,6 +46,7 @@ class RunProgress:
     count: int
     server_round: int
     rounds: int
+    stage: str
     score: str
     evaluated: int
     share: float
@@ -49,7 +54,8 @@ class RunProgress:
     def __str__(self) -> str:
         score = f", mean {self.score} after round {self.evaluated}" if self.score else ""
         run = f"run {self.number} of {self.count}, " if self.count > 1 else ""
-        return f"{run}{self.name}: round {self.server_round} of {self.rounds}{score}"
+        done = self.stage or f"round {self.server_round} of {self.rounds}"
+        return f"{run}{self.name}: {done}{score}"
 
 
 def read_progress(paths: Mapping[str, Path], rounds: Mapping[str, int]) -> RunProgress:
@@ -74,10 +80,17 @@ def read_progress(paths: Mapping[str, Path], rounds: Mapping[str, int]) -> RunPr
         count=len(paths),
         server_round=trained,
         rounds=rounds[name],
+        stage="" if trained else _stage(started, lines),
         score=score,
         evaluated=last,
         share=(before + trained) / sum(rounds.values()),
     )
+
+
+def _stage(started: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> str:
+    if not started:
+        return "starting Flower, its actors and the ServerApp"
+    return "training round 1" if lines else "loading the model on the nodes, initial evaluation"
 
 
 def _last_score(lines: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
@@ -109,7 +122,7 @@ def shown_progress(
         TimeElapsedColumn(), TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("left"),
     )  # fmt: skip
     with Progress(*columns, console=console, speed_estimate_period=600) as bar:
-        task = bar.add_task("starting Flower", total=1.0)
+        task = bar.add_task(_CHECKS, total=1.0)
 
         def look() -> None:
             now = read_progress(paths, rounds)
@@ -124,6 +137,7 @@ def plain_lines(
 ) -> Callable[[], None]:
     """Make a function that prints a line when the runs have advanced, for logs and pipes."""
     started, printed, done = time.monotonic(), "", read_progress(paths, rounds).share
+    console.print(f"[  0.0 min] {_CHECKS}", markup=False, highlight=False, soft_wrap=True)
 
     def look() -> None:
         nonlocal printed
@@ -133,9 +147,9 @@ def plain_lines(
         printed = str(now)
         minutes = (time.monotonic() - started) / 60
         gained = now.share - done  # without what was done before the run was resumed
-        left = f"{minutes / gained * (1 - now.share):.0f} min left" if gained > 0 else "starting"
-        left = "finishing" if now.share == 1 else left
-        line = f"[{minutes:5.1f} min] {printed}; {left}"
+        left = f"; {minutes / gained * (1 - now.share):.0f} min left" if gained > 0 else ""
+        left = "; finishing" if now.share == 1 else left
+        line = f"[{minutes:5.1f} min] {printed}{left}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     return look

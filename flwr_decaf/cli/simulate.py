@@ -18,7 +18,13 @@ from rich.console import Console
 
 from flwr_decaf.app.quick_imports import quick_imports
 from flwr_decaf.cli.engine import Engine, flwr_run
-from flwr_decaf.cli.machine import check_hub, check_machine
+from flwr_decaf.cli.machine import (
+    check_files,
+    check_hub,
+    check_machine,
+    check_matrix_fits,
+    warn_of_slow_engine,
+)
 from flwr_decaf.cli.progress import shown_progress
 from flwr_decaf.config import Config, Value, parse_config
 from flwr_decaf.config.comparison import folder_of, runs_of
@@ -67,16 +73,22 @@ def simulate(
     KeyboardInterrupt
         If the user interrupts it; the message says how to resume.
     """
+    check_matrix_fits(nodes)
     values = checked_settings(conf, overrides, nodes)
     root = _root_of(values, conf)
     runs = runs_of(parse_config(values))
     check_machine(runs.values(), engine)
+    check_files(runs.values())
     check_hub(runs.values())
+    warn_of_slow_engine(nodes, engine)
     folders = {name: RunFolder(folder_of(root, name, len(runs))) for name in runs}
     if values["resume-from"]:
         from flwr_decaf.runs.resume import check_resumable
 
         check_resumable(root, runs, nodes)
+        if all(folder.run.get("status") == "finished" for folder in folders.values()):
+            (console or Console()).print("All runs have finished; nothing is left to resume.")
+            return list(folders.values())
     paths = {name: folder.path for name, folder in folders.items()}
     rounds = {name: run.num_server_rounds for name, run in runs.items()}
 

@@ -43,9 +43,10 @@ def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, 
     """
     try:
         given = flat(tomllib.loads(conf.read_text(encoding="utf8")))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        cause = getattr(error, "strerror", None) or error  # without the number of an OSError
         raise ValueError(
-            f"CONF must be a TOML file of settings; got {str(conf)!r} ({error}); see conf/"
+            f"CONF must be a TOML file of settings; got {str(conf)!r} ({cause}); see conf/"
         ) from error
     given |= dict(_override(text) for text in overrides)
     if "participation" in given:  # its content, as its file may not be readable elsewhere

@@ -69,7 +69,7 @@ def checked(key: str, value: Given, default: Value, metadata: Mapping[str, Any])
     return value
 
 
-def spelled(value: Given) -> str:
+def spelled(value: object) -> str:
     """Format a value as in TOML.
 
     Examples

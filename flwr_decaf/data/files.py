@@ -7,9 +7,9 @@ from pathlib import Path
 from datasets import DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
+from flwr_decaf.registries import READERS
 from flwr_decaf.text import first_line
 
-READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 _SPLIT = "split"
 
 

@@ -18,11 +18,12 @@ from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from flwr_decaf import registries
-from flwr_decaf.data.files import READERS, by_split_column, read_file, reason
+from flwr_decaf.checks import refuse_missing_path
+from flwr_decaf.data.files import by_split_column, read_file, reason
 from flwr_decaf.data.gaps import without_gaps
 from flwr_decaf.data.labels import class_names, few_shots, no_rows, numbered_classes
 from flwr_decaf.extras import DEMO_PACKAGES
-from flwr_decaf.registries import Registry
+from flwr_decaf.registries import READERS, Registry
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.text import first_line, split_list
 
@@ -198,12 +199,11 @@ def sample(rows: Dataset, size: int, seed: int) -> Dataset:
 
 @lru_cache(maxsize=2)
 def _read(name: str, subset: str) -> DatasetDict:
+    refuse_missing_path("data.name", name)
     try:
         if name in DEMO_SETS:
             return DEMO_SETS[name]()
         file = Path(resolve_path(name))
-        if file.suffix in READERS and not file.exists():
-            raise FileNotFoundError(f"no such file: {file.resolve()}")
         if not file.is_file():
             return load_dataset(str(file) if file.is_dir() else name, subset or None)
         found = read_file(file)

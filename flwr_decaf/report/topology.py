@@ -14,7 +14,7 @@ from rich.table import Table
 from flwr_decaf.report.node_plots import draw_graph
 from flwr_decaf.topology.graphs import Matrix
 from flwr_decaf.topology.mixing_matrix import degrees_of, graph_of, rounds_to_shrink
-from flwr_decaf.topology.network import Network
+from flwr_decaf.topology.network import Network, span
 
 
 def topology_table(
@@ -101,11 +101,10 @@ def _row(w: Matrix, rate: float, megabytes: float) -> list[str]:
     graph = graph_of(w)
     degrees = [degree for _, degree in graph.degree]
     rounds = rounds_to_shrink(rate)
-    span = sorted({min(degrees), max(degrees)})
     return [
         f"{len(graph)}",
         f"{len(graph.edges)}",
-        " to ".join(map(str, span)),
+        span(degrees),
         f"{rate:.4f}",
         f"{1 - rate:.4f}",
         "never" if math.isinf(rounds) else f"{rounds:.0f}",

@@ -9,6 +9,7 @@ from typing import Any
 
 from flwr_decaf.config import Config, flatten
 from flwr_decaf.config.comparison import folder_of
+from flwr_decaf.config.setting import spelled
 from flwr_decaf.messages.checkpoint import Checkpoint, load_checkpoint
 from flwr_decaf.runs.folder import RunFolder, holds_runs
 from flwr_decaf.runs.lock import check_not_running
@@ -55,7 +56,9 @@ def check_resumable(root: Path, runs: Mapping[str, Config], nodes: int | None = 
         now, then = flatten(runs[name]), {**defaults, **run.get("settings", flatten(runs[name]))}
         changed = [key for key in now if key not in _FREE and now[key] != then[key]]
         if changed:
-            values = ", ".join(f"{key} was {then[key]!r} and is {now[key]!r}" for key in changed)
+            values = ", ".join(
+                f"{key} was {spelled(then[key])} and is {spelled(now[key])}" for key in changed
+            )
             raise ValueError(
                 f"settings must be those with which {name} was started; {values}; set them back, "
                 "or start a new run without resume-from"

@@ -236,7 +236,7 @@ evaluate_metrics_aggr_fn
         _log.info("\t├──> Mixing: rule %r at the nodes; the ServerApp only relays", self.rule)
         for line in self.graph.describe(self.network if prepared else None):
             _log.info("\t%s", line)
-        _log.info("\t└──> Evaluation: every %d rounds", self.evaluation.evaluate_every)
+        _log.info("\t└──> Evaluation: %s", _how_often(self.evaluation.evaluate_every))
 
     @counting_on
     def configure_train(
@@ -312,3 +312,7 @@ evaluate_metrics_aggr_fn
     def _is_due(self, server_round: int) -> bool:
         session, every = self._running(), self.evaluation.evaluate_every
         return session.evaluates and is_due(server_round, every, session.num_rounds)
+
+
+def _how_often(every: int) -> str:
+    return f"every {every} rounds" if every > 1 else "every round" if every else "never"

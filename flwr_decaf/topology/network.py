@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flwr_decaf.topology.base_graphs import Round
 from flwr_decaf.topology.conversion import TopologyLike, as_topology
@@ -220,14 +221,24 @@ def describe(network: Network) -> list[str]:
     """Describe a network in a few lines: its size, and how fast it reaches consensus."""
     degrees = degrees_of(network.base)
     lines = [
-        f"Nodes: {len(degrees)}, edges: {degrees.sum() // 2}, degree: {degrees.min()} to "
-        f"{degrees.max()}",
+        f"Nodes: {len(degrees)}, edges: {degrees.sum() // 2}, degree: {span(degrees)}",
         f"lambda2: {lambda2(network.base):.4f}",
     ]
     # SciPy is part of the app; a project that uses only the strategies may not have it.
     if network.is_time_varying and find_spec("scipy"):
         lines.append(f"rho: {format_rho(network.rho)}")
     return lines
+
+
+def span(degrees: Sequence[int] | NDArray[np.int64]) -> str:
+    """Format the smallest and the largest degree; a single number if they are equal.
+
+    Examples
+    --------
+    >>> span([2, 1, 2]), span([2, 2])
+    ('1 to 2', '2')
+    """
+    return " to ".join(map(str, sorted({min(degrees), max(degrees)})))
 
 
 def format_rho(rho: Rho) -> str:

@@ -124,5 +124,5 @@ def test_rows_without_a_text_cause_one_warning_for_all_runs(small_base, tmp_path
 
 @pytest.mark.parametrize("strategy", ["dlora", "fedavg"])
 def test_a_local_head_requires_adapters_on_a_graph(strategy):
-    with pytest.raises(ValueError, match=r"local-head must be .*alse with "):
+    with pytest.raises(ValueError, match=r"local-head must be false with .*; got true"):
         check(parse_config(NETWORK | {"strategy": strategy, "local-head": True}), 3)

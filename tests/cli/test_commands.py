@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from flwr_decaf import __version__
 from flwr_decaf.cli.commands import app
+from flwr_decaf.config import flatten, parse_config
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.lock import locked
 from tests.report.conftest import write_run
@@ -161,6 +162,66 @@ def test_topologies_are_drawn_and_tabulated(tmp_path):
     assert picture.read_text().startswith("<?xml")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["ring", "--peers", "3"], "--peers must be left out here; it applies only to --dynamic"),
+        (["ring", "--degree", "3"], "--degree must be .* only to random-regular and small-world"),
+        (["ring", "--edge-probability", "0.3"], "--edge-probability .* only to erdos-renyi"),
+        (["ring", "--activation-probability", "0.3"], "only to --dynamic edge-activation"),
+        (["ring", "--seed", "3"], "--seed must be .* only to graphs drawn at random"),
+        (["ring", "--dynamic", "base"], "NAMES must be .* only to graphs that are not base graphs"),
+        (["--dynamic", "base", "--weights", "metropolis"], "--weights must be left out"),
+        (["ring", "--nodes", "10000000"], "--nodes must be .* 3200000 GB of the .* choose at most"),
+    ],
+)
+def test_options_without_an_effect_are_refused_by_name(arguments, line, tmp_path):
+    result = call("topology", *arguments, "--output", tmp_path / "t.png")
+    assert result.exit_code == 2
+    assert re.search(line, result.stderr)
+
+
+def test_options_with_an_effect_are_accepted(tmp_path):
+    options = ("--seed", 1, "--degree", 2, "--nodes", 5, "--output", tmp_path / "t.png")
+    assert call("topology", "small-world", "ring", *options).exit_code == 0
+    options = ("--dynamic", "random-matching", "--seed", 1, "--output", tmp_path / "t.png")
+    assert call("topology", "ring", "--nodes", 4, *options).exit_code == 0
+
+
+def test_too_many_nodes_and_missing_files_end_before_anything_starts(monkeypatch, tmp_path):
+    monkeypatch.setattr("flwr_decaf.cli.simulate.flwr_run", None)
+    monkeypatch.chdir(tmp_path)
+    for arguments, line in (
+        (["--nodes", "10000000"], "--nodes must be a number whose n x n mixing matrix fits"),
+        (["--set", "data.name=my.csv"], f"got 'my.csv'; there is no {tmp_path / 'my.csv'}; check"),
+        (["--set", "data.name=./rows"], "data.name must name an existing file or folder"),
+        (["--set", "model.name=~/models/x"], "model.name must name an existing file or folder"),
+    ):
+        result = call("run", CONF, *arguments)
+        assert result.exit_code == 2
+        assert line in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+def test_a_folder_as_settings_file_is_refused_in_words(tmp_path):
+    result = call("run", tmp_path)
+    assert "Is a directory" in result.stderr
+    assert "Errno" not in result.stderr
+
+
+def test_resuming_finished_runs_says_so_and_prints_their_table(monkeypatch, tmp_path):
+    monkeypatch.setattr("flwr_decaf.cli.simulate.flwr_run", None)
+    settings = flatten(parse_config({"num-server-rounds": 1}))
+    folder = RunFolder.create(tmp_path / "run", settings)
+    folder.append([{"node": 0, "round": 1, "phase": "evaluate", "accuracy": 0.25}])
+    folder.finish("finished")
+    (tmp_path / "run.toml").write_text("num-server-rounds = 1\n")
+    result = call("run", tmp_path / "run.toml", "--set", f"resume-from={tmp_path / 'run'}")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("All runs have finished; nothing is left to resume.")
+    assert "0.250" in result.stdout
+
+
 def test_an_impossible_topology_is_refused(tmp_path):
     result = call("topology", "random-regular", "--nodes", 5, "--degree", 3)
     assert result.exit_code == 2
@@ -177,6 +238,7 @@ def test_a_time_varying_topology_prints_rho_and_the_phase_length(tmp_path):
 def test_base_graphs_show_their_period_posts_and_consensus(tmp_path):
     options = ("--dynamic", "base", "--peers", 2, "--output", tmp_path / "t.png")
     stdout = call("topology", "--nodes", 9, *options).stdout  # triples, twice
+    assert "\nbase: rho = " in stdout
     assert "Period: 2 rounds, 4.0 posts per node, 2.00 in a round" in stdout
     # ||W_1 - 11^T/9|| / ||I - 11^T/9||: three blocks of 1/3 have rank 3, so sqrt(2 / 8)
     assert "Consensus distance after each round: 0.500, 0.000" in stdout
@@ -192,7 +254,7 @@ def test_base_graphs_show_their_period_posts_and_consensus(tmp_path):
         ),
         (["small-world", "--degree", "0"], "topology.degree must be >= 1; got 0"),
         (["ring", "--dynamic", "edge-activation", "--activation-probability", "-1"], "must be in"),
-        (["ring", "--seed", "-1"], "topology.seed must be >= 0; got -1"),
+        (["erdos-renyi", "--seed", "-1"], "topology.seed must be >= 0; got -1"),
         (["rnig"], "topology.name must be one of complete"),
         ([], "NAMES must contain a family; got none; choose from complete"),
         (["--dynamic", "base", "--peers", "0"], "topology.peers must be >= 1; got 0"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
-from flwr_decaf.cli.listing import NAMED, SETTINGS, markdown
+from flwr_decaf.cli.listing import NAMED, SETTINGS, markdown, meanings
 from flwr_decaf.config import Config, flatten
 from flwr_decaf.config.reference import declared_settings
 from tests.cli.test_commands import call
@@ -51,6 +52,14 @@ def test_one_kind_is_listed_with_meanings():
     out = call("list", "topologies").stdout
     assert "Build a ring without one of its edges" in out
     assert "train.local-epochs" in call("list", "settings").stdout
+
+
+def test_on_a_narrow_terminal_each_setting_is_a_paragraph():
+    lines = meanings(SETTINGS, width=80).plain.splitlines()
+    assert max(map(len, lines)) <= 80
+    at = lines.index("lora.rank  (a whole number, by default 8)")
+    assert lines[at + 1] == "  Rank of the factors A and B. Must be >= 1."
+    assert isinstance(meanings(SETTINGS, width=160), Table)
 
 
 def test_another_kind_is_refused():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,14 @@ from huggingface_hub import constants
 
 from flwr_decaf.cli import machine
 from flwr_decaf.cli.engine import deployment, simulation
-from flwr_decaf.cli.machine import check_hub, check_machine, count_gpus, node_data_pattern
+from flwr_decaf.cli.machine import (
+    check_hub,
+    check_machine,
+    check_matrix_fits,
+    count_gpus,
+    node_data_pattern,
+    warn_of_slow_engine,
+)
 from flwr_decaf.cli.processes import free_port
 from flwr_decaf.config import Config, parse_config
 from tests.cli.test_commands import CONF, call
@@ -114,6 +122,30 @@ def test_a_run_without_the_required_gpu_ends_before_the_engine_starts(monkeypatc
         result = call("run", CONF, *arguments)
         assert result.exit_code == 2
         assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("n", "engine", "warned"),
+    [
+        (1000, simulation(1000), []),
+        (3000, simulation(3000), ["about 3 minutes"]),
+        (3000, deployment(3000), []),
+    ],
+)
+def test_a_number_of_nodes_with_which_the_engine_is_slow_causes_a_warning(
+    caplog, n, engine, warned
+):
+    warn_of_slow_engine(n, engine)
+    assert len(caplog.records) == len(warned)
+    assert all(words in caplog.text for words in warned)
+
+
+def test_a_mixing_matrix_must_fit_into_the_free_memory(monkeypatch):
+    memory = SimpleNamespace(available=32 * 100**2)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    check_matrix_fits(100)
+    with pytest.raises(ValueError, match="got 101, which needs .* choose at most 100$"):
+        check_matrix_fits(101)
 
 
 @pytest.fixture

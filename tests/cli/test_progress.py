@@ -29,8 +29,20 @@ def evaluate(folder, when, accuracies):
 
 def test_progress_before_the_first_run(paths):
     now = read_progress(paths, ROUNDS)
-    assert str(now) == "run 1 of 2, decaf: round 0 of 2"
+    assert str(now) == "run 1 of 2, decaf: starting Flower, its actors and the ServerApp"
     assert now.share == 0
+
+
+def test_progress_before_the_first_round_says_what_is_going_on(paths):
+    folder = RunFolder.create(paths["decaf"], {})
+    now = read_progress(paths, ROUNDS)
+    assert str(now) == "run 1 of 2, decaf: loading the model on the nodes, initial evaluation"
+    evaluate(folder, 0, [0.1, 0.3])
+    assert str(read_progress(paths, ROUNDS)) == (
+        "run 1 of 2, decaf: training round 1, mean accuracy 0.200 after round 0"
+    )
+    train(folder, 1)
+    assert str(read_progress(paths, ROUNDS)).startswith("run 1 of 2, decaf: round 1 of 2")
 
 
 def test_progress_contains_the_current_run_its_round_and_its_last_accuracy(paths):
@@ -55,9 +67,12 @@ def test_a_log_file_gets_plain_lines_without_repetition(paths):
         train(RunFolder.create(paths["decaf"], {}), 1)
         look()
     lines = file.getvalue().splitlines()
-    assert len(lines) == 2
-    assert "run 1 of 2, decaf: round 0 of 2; starting" in lines[0]
-    assert "run 1 of 2, decaf: round 1 of 2; 0 min left" in lines[1]
+    assert len(lines) == 3
+    assert (
+        lines[0] == "[  0.0 min] Loading the model and the data to check them, while Flower starts"
+    )
+    assert lines[1].endswith("decaf: starting Flower, its actors and the ServerApp")
+    assert "run 1 of 2, decaf: round 1 of 2; 0 min left" in lines[2]
     assert "\x1b" not in file.getvalue()
 
 
@@ -75,8 +90,8 @@ def test_the_estimate_of_a_resumed_run_ignores_earlier_rounds(paths, monkeypatch
     now[0] = 600.0
     look()
     lines = file.getvalue().splitlines()
-    assert lines[0].endswith("round 1 of 4; starting")
-    assert lines[1].endswith("round 2 of 4; 20 min left")  # a quarter took ten minutes
+    assert lines[1].endswith("round 1 of 4")
+    assert lines[2].endswith("round 2 of 4; 20 min left")  # a quarter took ten minutes
 
 
 def test_a_terminal_gets_a_live_bar(paths):

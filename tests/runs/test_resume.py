@@ -25,8 +25,9 @@ def write_rounds(folder, last):
 def test_other_settings_are_refused_by_name(tmp_path):
     start_run(tmp_path, **{"lora.rank": 4})
     check_resumable(tmp_path, runs_of(parse_config({"lora.rank": 4, "output-dir": "elsewhere"})))
-    other = runs_of(parse_config({"lora.rank": 8, "seed": 1}))
-    with pytest.raises(ValueError, match=r"seed was 0 and is 1, lora\.rank was 4 and is 8; set th"):
+    other = runs_of(parse_config({"lora.rank": 8, "local-head": True}))
+    values = r"local-head was false and is true, lora\.rank was 4 and is 8; set th"
+    with pytest.raises(ValueError, match=values):
         check_resumable(tmp_path, other)
 
 
