@@ -40,7 +40,7 @@ def train(msg: Message, context: Context) -> Message:
         if not issubclass(STRATEGIES[config.strategy], FedAvg):
             pretraining.draw_own_start(task, config.seed, node.position)
         own_seed = derive_seed(config.seed, "pretraining", node.position)
-        metrics = pretraining.pretrain(task, rows, config.train, own_seed)
+        metrics = pretraining.pretrain(task, rows, config.train, own_seed, config.data.augmentation)
     else:
         metrics = train_locally(
             task,

@@ -11,7 +11,6 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
-from peft import PeftModel
 
 from flwr_decaf.clients.loading import load_task, load_test
 from flwr_decaf.clients.models.adapter import initialize_adapter, set_adapter
@@ -229,10 +228,12 @@ def _final_adapters(strategy: Strategy, grid: Grid, result: Result) -> dict[str,
 
 
 def _write_model(task: Task, config: Config, card: str, path: Path) -> None:
-    if isinstance(task.model, PeftModel):
-        # Else PEFT names the folder from which this machine loaded the base.
-        task.model.active_peft_config.base_model_name_or_path = config.model.name
     task.model.save_pretrained(path)
+    described = path / "adapter_config.json"
+    if described.exists():  # PEFT names the folder from which this machine loaded the base
+        adapter = json.loads(described.read_text(encoding="utf8"))
+        adapter["base_model_name_or_path"] = config.model.name
+        described.write_text(json.dumps(adapter, indent=2), encoding="utf8")
     (path / "README.md").write_text(card, encoding="utf8")
 
 

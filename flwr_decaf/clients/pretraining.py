@@ -51,7 +51,9 @@ def draw_own_start(task: Task, seed: int, node: int) -> None:
     _draw(task, derive_seed(seed, "start", node))
 
 
-def pretrain(task: Task, rows: Dataset, train: Train, seed: int) -> dict[str, float]:
+def pretrain(
+    task: Task, rows: Dataset, train: Train, seed: int, augmentation: str = "none"
+) -> dict[str, float]:
     """Train the current model for ``train.pretrain_epochs``, or load the cached result.
 
     Parameters
@@ -64,6 +66,9 @@ def pretrain(task: Task, rows: Dataset, train: Train, seed: int) -> dict[str, fl
         As for local training.
     seed : int
         Seed of the batches.
+    augmentation : str
+        ``data.augmentation``, by which ``task`` augments batches; by default "none". It tells
+        cached results apart, since the rows and the model do not depend on it.
 
     Returns
     -------
@@ -72,7 +77,8 @@ def pretrain(task: Task, rows: Dataset, train: Train, seed: int) -> dict[str, fl
     """
     started = time.perf_counter()
     settings = replace(train, local_epochs=train.pretrain_epochs)
-    key = repr((digest(task.model), fingerprint(rows), settings, seed, __version__))
+    parts = (digest(task.model), fingerprint(rows), augmentation, settings, seed, __version__)
+    key = repr(parts)
     name = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
     folder = cached_assets_path("flwr-decaf", namespace="pretraining")
     file = folder / f"{name}.safetensors"

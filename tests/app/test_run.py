@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import safetensors.torch
 import torch
 
 from flwr_decaf.app import client_app
 from flwr_decaf.app.run import run_once
-from flwr_decaf.config import flatten, parse_config
+from flwr_decaf.config import Config, flatten, parse_config
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.resume import rewind_to_checkpoint
 from tests.local_grid import LocalGrid
@@ -72,3 +74,16 @@ def test_without_fp16_no_loss_scaling_is_reported(tmp_path):
     config = parse_config(SETTINGS | {"strategy": "dlora", "train.precision": "bf16"})
     (line, *_) = run(config, RunFolder.create(tmp_path / "1", flatten(config)))
     assert not {"skipped-steps", "loss-scale", "growth-tracker"} & line.keys()
+
+
+def test_an_adapter_names_its_base_as_the_settings_do(tmp_path):
+    settings = {
+        "strategy": "local-only", "num-server-rounds": 1, "evaluate-every": 0, "lora.rank": 1,
+        "train.local-steps": 1, "data.max-train-samples": 40, "data.max-test-samples": 4,
+        "data.partitioner": "iid", "data.max-length": 8,
+    }  # fmt: skip
+    config = parse_config(settings)
+    folder = RunFolder.create(tmp_path / "1", flatten(config))
+    run(config, folder)
+    saved = json.loads((folder.path / "adapters/node-1/adapter_config.json").read_text())
+    assert saved["base_model_name_or_path"] == config.model.name == Config().model.name

@@ -48,6 +48,15 @@ def held(task):
     return {key: x.clone() for key, x in get_adapter(task.model).items()}
 
 
+def test_another_augmentation_is_not_taken_from_the_cache(cache):
+    config, task, rows = loaded()
+    start = initialize_adapter(task.model, seed=5)
+    for augmentation in ("none", "flip"):
+        set_adapter(task.model, start)
+        pretraining.pretrain(task, rows, config.train, 1, augmentation)
+    assert len([*cache.iterdir()]) == 2
+
+
 def test_the_result_is_cached_on_disk_to_the_bit(cache):
     config, task, rows = loaded()
     start = initialize_adapter(task.model, seed=5)

@@ -107,7 +107,13 @@ def test_20_newsgroups():
     assert sum("hockey" in text for text in hockey) > len(hockey) / 4
 
 
-@pytest.mark.parametrize("name", ["no/such.csv", "package:no_such_package/x.csv", "no such set"])
+@pytest.mark.parametrize("name", ["no/such.csv", "./no-folder", "/no/such"])
+def test_a_path_that_does_not_exist_is_not_looked_for_elsewhere(name):
+    with pytest.raises(ValueError, match=f"got '{name}'; there is no /.*; check the spelling"):
+        load_rows(Data(name=name), seed=0)
+
+
+@pytest.mark.parametrize("name", ["package:no_such_package/x.csv", "no such set"])
 def test_a_data_set_that_does_not_exist_is_rejected_in_one_line(name):
     with pytest.raises(ValueError, match="data.name must be one of 20newsgroups, a hub id") as info:
         load_rows(Data(name=name), seed=0)
