@@ -17,12 +17,13 @@ from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from flwr_decaf.data.columns import COLUMNS
-from flwr_decaf.data.files import READERS, by_split_column, read_file
+from flwr_decaf.data.files import by_split_column, read_file
 from flwr_decaf.data.gaps import without_gaps
 from flwr_decaf.data.labels import names_in, numbered_as
 from flwr_decaf.data.own_files import OwnFiles
 from flwr_decaf.data.partitions import NodeData, hold_out
 from flwr_decaf.data.sources import load_rows, sample
+from flwr_decaf.registries import READERS
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.text import quoted, split_list
 
