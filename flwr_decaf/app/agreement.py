@@ -40,6 +40,7 @@ def agree(config: Config, facts: Sequence[RowFacts]) -> Config:
         names the node and the remedy.
     """
     _refuse_settings(config)
+    _check_scored(config.data, facts)
     data = replace(config.data, classes=", ".join(_classes(config, facts)))
     if data.name:
         data = common_test(data)
@@ -85,6 +86,17 @@ def _refuse_settings(config: Config) -> None:
                 f"{setting} must not be set if nodes have their own rows, which stay with them; "
                 f"{remedy}"
             )
+
+
+def _check_scored(data: Data, facts: Sequence[RowFacts]) -> None:
+    """Require rows on which each node can be scored."""
+    untested = [node for node, one in enumerate(facts) if not one.test]
+    if untested and not (data.name or data.local_test_share):
+        raise ValueError(
+            "data.local-test-share must be > 0 without a common test set; got 0, and node "
+            f"{untested[0]} has no test rows of its own; set it to 0.1, name a test-path in "
+            "--node-config, or a common test set in data.name"
+        )
 
 
 def _check_common(data: Data, classes: Sequence[str]) -> None:

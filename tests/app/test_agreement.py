@@ -69,6 +69,12 @@ def test_names_in_a_message_are_not_trusted():
     assert str(error.value).isprintable()
 
 
+def test_nodes_without_any_test_rows_are_refused():
+    with pytest.raises(ValueError, match=r"local-test-share must be > 0 .* node 0 has no test"):
+        agreed(**{"data.local-test-share": 0.0})
+    assert agreed(FACTS[1:] * 2, **{"data.local-test-share": 0.0, "data.classes": "c, d"})
+
+
 def common(folder, classes, **columns):
     rows = [{"text": f"t{i}", "label": classes[i % len(classes)], **columns} for i in range(12)]
     Dataset.from_list(rows).to_csv(folder / "common.csv", index=False)
