@@ -32,7 +32,7 @@ from benchmarks import simulated
 from benchmarks.measure import busy_cores, report, timed_rounds
 from flwr_decaf.clients.loading import load_node_data, load_task
 from flwr_decaf.clients.models.adapter import get_adapter, initialize_adapter, set_adapter
-from flwr_decaf.clients.training import _training_batches
+from flwr_decaf.clients.training import training_batches
 from flwr_decaf.config import Config, flatten, parse_config
 from flwr_decaf.strategies import DeCAF
 from flwr_decaf.strategies.relay.roll_call import roll_call
@@ -71,7 +71,7 @@ def _bare(small: bool, place: int, barrier: Any, results: Any) -> None:
     mine = range(place, NODES, PROCESSES)
     rows = [load_node_data(config.model, config.lora, config.data, 0, i, NODES) for i in mine]
     batches = [
-        list(_training_batches(task, data.train, config.train, seed=0, server_round=1))
+        list(training_batches(task, data.train, config.train, seed=0, server_round=1))
         for data in rows
     ]
     seconds = []

@@ -8,9 +8,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from flwr.clientapp import ClientApp
 
 from flwr_decaf.cli.commands import app
 from flwr_decaf.registries import STRATEGIES
+from flwr_decaf.strategies import DLoRA
 from flwr_decaf.topology.graphs import TOPOLOGIES
 from flwr_decaf.topology.time_varying import DYNAMIC
 from flwr_decaf.topology.weights import WEIGHTS
@@ -51,6 +53,17 @@ def test_the_architecture_lists_the_layers_that_are_enforced():
     contracts = PYPROJECT["tool"]["importlinter"]["contracts"]
     layers = next(contract for contract in contracts if contract["type"] == "layers")["layers"]
     assert rows == [layer.split(" | ") for layer in layers]
+
+
+def test_the_two_lines_of_the_readme_run():
+    page = PAGES[0].read_text("utf8").split("## Two lines")[1].split("\n## ")[0]
+    server, client = re.findall(r"`(\w+\.py)`.*?```python\n(.*?)```", page, flags=re.DOTALL)
+    assert (server[0], client[0]) == ("server_app.py", "client_app.py")
+    names = {"ClientApp": ClientApp}
+    exec(server[1], names)
+    assert isinstance(names["strategy"], DLoRA)
+    exec(client[1], names)
+    assert isinstance(names["app"], ClientApp)
 
 
 @every_page

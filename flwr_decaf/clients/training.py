@@ -99,7 +99,7 @@ def train_locally(  # noqa: PLR0913 - everything that a round depends on
     """
     started = time.perf_counter()
     torch.manual_seed(derive_seed(seed, "dropout", server_round))
-    batches = _training_batches(task, rows, train, seed, server_round)
+    batches = training_batches(task, rows, train, seed, server_round)
 
     def schedule(optimizer: Optimizer) -> LRScheduler:
         return LEARNING_RATES[train.schedule](optimizer, server_round, rounds, len(batches))
@@ -203,9 +203,24 @@ def evaluate_rows(task: Task, rows: Dataset, train: Train) -> dict[str, float]:
     return task.scores(add_up(parts))
 
 
-def _training_batches(
+def training_batches(
     task: Task, rows: Dataset, train: Train, seed: int, server_round: int
 ) -> DataLoader[Batch]:
+    """Return the batches on which a node trains in a round.
+
+    Parameters
+    ----------
+    task : Task
+        Its ``collate`` makes the batches.
+    rows : Dataset
+        Encoded rows of the node.
+    train : config.Train
+        ``batch_size``, and ``local_epochs`` or ``local_steps``.
+    seed : int
+        Seed of the order of the rows, see ``shuffled_passes``.
+    server_round : int
+        The round, from 1; each continues in the order where the last one ended.
+    """
     size = min(train.batch_size, len(rows))
     drawn = len(rows) * train.local_epochs or size * train.local_steps
     order = shuffled_passes(len(rows), (server_round - 1) * drawn, drawn, seed)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import pytest
 import torch
 from transformers import BertModel
 
+from flwr_decaf.app import preflight
 from flwr_decaf.app.preflight import check
 from flwr_decaf.clients.loading import forget_task, load_task
 from flwr_decaf.clients.models.adapter import get_adapter
@@ -82,11 +84,26 @@ def test_runs_with_the_same_training_settings_are_tried_once(monkeypatch):
     assert (len(taken), len(calls)) == (1, 1)
 
 
+@pytest.fixture
+def steps(monkeypatch):
+    """Results of the trial steps."""
+    taken, real = [], preflight.take_steps
+
+    def take(*arguments):
+        taken.append(real(*arguments))
+        return taken[-1]
+
+    monkeypatch.setattr(preflight, "take_steps", take)
+    return taken
+
+
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 @pytest.mark.parametrize("same", [True, False])
-def test_half_precision_bases_pass_the_trial_step(small_base, dtype, same):
+def test_half_precision_bases_pass_the_trial_step(small_base, steps, dtype, same):
     settings = SETTINGS | {"model.name": small_base, "model.dtype": dtype}
     check(parse_config(settings | {"train.precision": dtype if same else "fp32"}), 3)
+    (taken,) = steps
+    assert math.isfinite(taken.losses[0])
 
 
 def test_incompatible_precisions_are_refused_in_one_line(small_base):
@@ -98,10 +115,11 @@ def test_incompatible_precisions_are_refused_in_one_line(small_base):
     assert "\n" not in str(e.value)
 
 
-def test_a_device_that_only_other_machines_have_is_not_tried():
+def test_a_device_that_only_other_machines_have_is_not_tried(steps):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     check(parse_config(NETWORK | {"train.device": "cuda"}), 3)
+    assert not steps
 
 
 def test_the_trial_step_is_fast_on_the_default_model():

@@ -35,7 +35,9 @@ def no_cluster(monkeypatch):
 
 
 def simulate_gpus(monkeypatch, gpus):
-    monkeypatch.setattr(machine, "count_gpus", lambda: gpus)
+    queries = []
+    monkeypatch.setattr(machine, "count_gpus", lambda: queries.append(gpus) or gpus)
+    return queries
 
 
 def test_gpus_are_counted_as_torch_counts_them():
@@ -83,14 +85,17 @@ def test_missing_hardware_is_named(monkeypatch, gpus, engine, device, complaint)
     ],
 )
 def test_existing_hardware_is_accepted(monkeypatch, gpus, engine, device):
-    simulate_gpus(monkeypatch, gpus)
+    queries = simulate_gpus(monkeypatch, gpus)
     check_machine([parse_config({"train.device": device})], engine)
+    needed = device == "cuda" or "client-resources-num-gpus" in engine.federation
+    assert bool(queries) == needed  # GPUs are looked for only if the run needs one
 
 
 def test_the_hardware_of_a_cluster_is_not_checked(monkeypatch):
-    simulate_gpus(monkeypatch, 0)
+    queries = simulate_gpus(monkeypatch, 0)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     check_machine([parse_config({"train.device": "cuda"})], simulation(2, gpus=1.0))
+    assert not queries
 
 
 @pytest.mark.parametrize(

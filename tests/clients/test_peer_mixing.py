@@ -1,22 +1,17 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from flwr_decaf.clients import peer_mixing, peer_mixing_with
 from flwr_decaf.clients.mixing import mix
-from flwr_decaf.lora import select
 from flwr_decaf.matching import Matching, find_groups, permuted
 from flwr_decaf.messages import records
 from flwr_decaf.messages.mail import Mail, put_mail, take_mail
-from flwr_decaf.messages.packing import pack, pack_record, unpack_record
+from flwr_decaf.messages.packing import pack_record, unpack_record
+from tests.clients.letters import OTHER, OWN, damaged, mail
 from tests.matching.models import build, draw, logits, pictures, state_of
-from tests.states import lora_state
-
-OWN, OTHER = lora_state(1), lora_state(2)
 
 
 def context(own=None):
@@ -29,11 +24,6 @@ def message(mail=None, **records):
     if mail:
         put_mail(content, mail)
     return Message(content, dst_node_id=0, message_type="train")
-
-
-def mail(trained="AB", exchanged="AB", neighbour=OTHER, rule="average", **options):
-    posts = {4: pack(select(neighbour, exchanged))}
-    return Mail(rule, trained, exchanged, weights=(0.75, 0.25), posts=posts, **options)
 
 
 def returning(change=lambda state: state, **records):
@@ -104,13 +94,6 @@ def test_a_factor_that_is_frozen_must_not_move():
         peer_mixing(message(mail(trained="B")), ctx, returning(plus_one("lora")))
 
 
-def test_without_neighbours_the_node_keeps_its_own_to_the_bit():
-    half = lora_state(1, dtype=torch.float16)
-    held, metrics, _ = mix(half, Mail("factorize", "AB", "AB"))
-    assert all(torch.equal(held[name], x) for name, x in half.items())
-    assert metrics["mixing-neighbours"] == 0
-
-
 def test_arrays_beside_the_mail_set_the_node_s_own_anew():
     ctx = context(OTHER)
     peer_mixing(message(Mail("average", "AB", "AB"), arrays=ArrayRecord(OWN)), ctx, returning())
@@ -152,44 +135,15 @@ def test_a_train_function_must_return_one_array_record():
         peer_mixing(message(mail()), context(OWN), returning(more=ArrayRecord(OWN)))
 
 
-def damaged(kind):
-    name = "model.q.lora_A.weight"
-    return {
-        "shape": {**OTHER, name: torch.zeros(2, 9, dtype=torch.float64)},
-        "dtype": {**OTHER, name: OTHER[name].float()},
-        "keys": {k: x for k, x in OTHER.items() if k != name},
-        "NaN": {**OTHER, name: OTHER[name] * float("nan")},
-        "infinity": {**OTHER, name: OTHER[name] / 0},
-        "norm": {k: 1e4 * x for k, x in OTHER.items()},
-    }[kind]
-
-
-@pytest.mark.parametrize("kind", ["shape", "dtype", "keys", "NaN", "infinity", "norm"])
-def test_a_post_that_cannot_be_used_is_left_out_and_named(kind):
-    held, metrics, refused = mix(OWN, mail(neighbour=damaged(kind)))
-    assert all(torch.equal(held[name], x) for name, x in OWN.items())  # all weight is its own
-    assert (metrics["mixing-neighbours"], metrics["mixing-refused"]) == (0, 1)
-    assert list(refused) == [4]
-    assert {"keys": "same tensors", "NaN": "NaN or inf", "infinity": "NaN or inf"}.get(
-        kind, "must be" if kind != "norm" else "factor of 100"
-    ) in refused[4]
-    reply = peer_mixing(message(mail(neighbour=damaged(kind))), context(OWN), returning())
+def test_the_reply_names_the_senders_of_refused_posts():
+    reply = peer_mixing(message(mail(neighbour=damaged("NaN"))), context(OWN), returning())
     assert reply.content["decaf.refused"]["senders"] == [4]
 
 
-def test_the_weight_of_a_refused_post_goes_to_the_own():
-    third = (1 / 3, 1 / 3, 1 / 3)
-    posts = {4: pack(OTHER), 7: pack(damaged("NaN"))}
-    held, _, refused = mix(OWN, Mail("average", "AB", "AB", weights=third, posts=posts))
-    assert list(refused) == [7]
-    for name, x in OWN.items():
-        torch.testing.assert_close(held[name], x * 2 / 3 + OTHER[name] / 3)
-
-
-def test_bytes_that_are_no_post_are_refused():
-    posts = {4: replace(pack(OTHER), data=b"no safetensors at all")}
-    _, _, refused = mix(OWN, Mail("average", "AB", "AB", weights=(0.5, 0.5), posts=posts))
-    assert "cannot be read" in refused[4]
+def test_a_local_head_is_part_of_the_mail():
+    content = RecordDict()
+    put_mail(content, mail(local_head=True))
+    assert take_mail(content).local_head
 
 
 def test_integer_buffers_survive():
@@ -208,21 +162,6 @@ def test_the_roll_call_is_answered_without_the_user_s_function():
     reply = peer_mixing(msg, context(), lambda *_: pytest.fail("the user's function was called"))
     # nothing else of the node's configuration leaves it
     assert dict(reply.content[records.CALL]) == {"partition-id": 3, "num-partitions": 5}
-
-
-def test_the_mix_does_not_depend_on_the_number_of_threads():
-    # Large enough for PyTorch to share the work out, which changes the bits.
-    states = [lora_state(k, 8, {"up": (3072, 768)}, torch.float32) for k in range(3)]
-    own, posts = states[0], {k: pack(state) for k, state in enumerate(states) if k}
-    letter = Mail("factorize", "AB", "AB", weights=(1 / 3, 1 / 3, 1 / 3), posts=posts)
-    before = torch.get_num_threads()
-    mixed = []
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        mixed.append(mix(own, letter)[0])
-        assert torch.get_num_threads() == threads
-    torch.set_num_threads(before)
-    assert all(torch.equal(mixed[0][name], mixed[1][name]) for name in own)
 
 
 class TestAligning:
@@ -266,16 +205,3 @@ class TestAligning:
     def test_a_mod_that_cannot_align_says_so(self):
         with pytest.raises(ValueError, match=r"mods=\[peer_mixing_with"):
             peer_mixing(message(mail(rule="matched")), context(OWN), returning())
-
-
-@pytest.mark.parametrize("rule", ["average", "factorize"])
-def test_a_local_head_is_left_out_of_the_mix(rule):
-    local, _, _ = mix(OWN, mail(rule=rule, local_head=True))
-    mixed, _, _ = mix(OWN, mail(rule=rule))
-    for name, x in local.items():
-        expected = OWN if name == "model.classifier.weight" else mixed
-        assert torch.equal(x, expected[name])
-    assert not torch.equal(mixed["model.classifier.weight"], OWN["model.classifier.weight"])
-    content = RecordDict()
-    put_mail(content, mail(local_head=True))
-    assert take_mail(content).local_head
