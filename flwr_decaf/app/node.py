@@ -13,6 +13,7 @@ from flwr_decaf.app.row_reports import Report, report_on, to_record
 from flwr_decaf.clients.loading import load_node_data, load_own_data, load_task
 from flwr_decaf.clients.models.adapter import get_adapter, set_adapter
 from flwr_decaf.clients.models.hardware import LossScaling, choose_device
+from flwr_decaf.clients.prefixes import count_rows
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.config import Config, parse_config
 from flwr_decaf.data.own_files import DATA_PATH, own_files
@@ -115,7 +116,11 @@ def reply(
         "process": os.getpid(),
     }
     content = RecordDict(
-        {"metrics": MetricRecord({**origin, "num-examples": num_examples, **metrics})}
+        {
+            "metrics": MetricRecord(
+                {**origin, "num-examples": num_examples, **metrics, **count_rows(node.task)}
+            )
+        }
     )
     if trained:
         content["arrays"] = ArrayRecord(get_adapter(node.task.model))

@@ -14,6 +14,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from flwr_decaf.clients.loading import load_task, load_test
 from flwr_decaf.clients.models.adapter import initialize_adapter, set_adapter
+from flwr_decaf.clients.prefixes import describe
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.clients.training import evaluate_rows
 from flwr_decaf.config import Config, Evaluation, Failures, Participation, Value, part
@@ -70,6 +71,7 @@ def run_once(
         folder.listeners.append(event_writer(folder.path / "tensorboard", done))
     train_settings = ConfigRecord({**settings})
     _send_back_scaling(folder, train_settings)
+    folder.update(**{"frozen-layers": describe(task, config.model, config.data)})
     folder.update(labels=task.labels, network=_describe_network(config, strategy, len(nodes)))
     if checkpoint is None:
         evaluated = nodes[:1] if config.strategy == "centralized" else nodes

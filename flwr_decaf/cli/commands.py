@@ -249,12 +249,13 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 def _print_runs(folders: list[RunFolder]) -> None:
     from flwr_decaf.report.table import comparison_table, run_table
-    from flwr_decaf.report.timing import describe_shares
+    from flwr_decaf.report.timing import describe_frozen_layers, describe_shares
     from flwr_decaf.runs.lock import status_of
 
     _console.print(run_table(folders[0]) if len(folders) == 1 else comparison_table(folders))
-    if len(folders) == 1 and (line := describe_shares(folders[0])):
-        _console.print(line, soft_wrap=True)
+    for describe in (describe_shares, describe_frozen_layers) if len(folders) == 1 else ():
+        if line := describe(folders[0]):
+            _console.print(line, soft_wrap=True)
     path = folders[0].path if len(folders) == 1 else folders[0].path.parent
     unfinished = sorted({status_of(folder) for folder in folders} - {"finished"})
     status = f" ({', '.join(unfinished)})" if unfinished else ""

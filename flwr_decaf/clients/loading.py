@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from datasets import Dataset
 
 from flwr_decaf import registries
+from flwr_decaf.clients.prefixes import with_prefixes
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.data.columns import check_columns
 from flwr_decaf.data.own_files import OwnFiles
@@ -52,7 +53,7 @@ def _build(model: Model, lora: Lora, data: Data) -> Task:
         )
     if data.name:  # else only the nodes have rows, and each checks its own
         check_columns(model, data, load_rows(data, seed=0)["train"])
-    return TASKS[model.task](model, lora, data)
+    return with_prefixes(TASKS[model.task](model, lora, data), model, data)
 
 
 @lru_cache(maxsize=256)

@@ -152,7 +152,7 @@ def take_steps(
     scheduler = schedule(optimizer) if schedule else None
     device, in_fp16 = parameters[0].device, computes_in_fp16(task.model, train.precision)
     scaler = loss_scaler(device, scaling, enabled=in_fp16)
-    task.model.train()
+    task.train_mode(task.model)
     losses: list[float] = []
     skipped = 0
     for batch in batches:

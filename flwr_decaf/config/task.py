@@ -39,6 +39,23 @@ class Model:
         "Data type in which the base is loaded; auto keeps that of its files.",
         one_of(["auto", *PRECISIONS]),
     )
+    dropout: str = setting(
+        "adapted",
+        "Layers whose own dropout is active in training: all, none, or those from the first "
+        "adapted one on (adapted).",
+        one_of(["adapted", "all", "none"]),
+    )
+    prefix_cache: float = setting(
+        2.0,
+        "Gigabytes of disk on which the hidden states that enter the first adapted layer are kept, "
+        "for all models together; 0 computes them in every pass.",
+        at_least(0, "0 keeps none"),
+    )
+    prefix_dtype: str = setting(
+        "auto",
+        "Data type in which hidden states are kept; auto keeps that in which they are computed.",
+        one_of(["auto", "fp32", "bf16"]),
+    )
     width: int = setting(
         0,
         "Units of the first layers of a cnn; 0 uses the published number.",

@@ -51,6 +51,27 @@ def describe_shares(folder: RunFolder) -> str:
     return line if start is None else f"start-up: {start:.0f} s; {line}"
 
 
+def describe_frozen_layers(folder: RunFolder) -> str:
+    """Describe in one line which frozen layers were skipped; empty if the run did not record it.
+
+    Returns
+    -------
+    str
+        The layers whose results are kept, and the share of the rows for which they were read from
+        the file instead of computed.
+    """
+    layers = folder.run.get("frozen-layers")
+    if not layers:
+        return ""
+    counts = [
+        sum(line.get(f"hidden-states-{kind}", 0) for line in folder.metrics)
+        for kind in ("read", "computed")
+    ]
+    used = f"; {100 * counts[0] / sum(counts):.0f} % of the rows read" if any(counts) else ""
+    unused = "computed once: " in layers and not used
+    return f"frozen layers {layers}{used}" + ("; not used, see log.txt" if unused else "")
+
+
 def _split(rows: pd.DataFrame) -> dict[str, float]:
     rounds = rows[rows["round"] > 0]
     share = max(rounds["round"].nunique() * rounds["node"].nunique(), 1)

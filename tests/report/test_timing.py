@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from flwr_decaf.report.timing import describe_shares, seconds_spent
+from flwr_decaf.report.timing import describe_frozen_layers, describe_shares, seconds_spent
 from flwr_decaf.runs.folder import RunFolder
 
 
@@ -48,3 +48,13 @@ def test_runs_without_recorded_times(tmp_path):
     folder.append([{"node": 0, "round": 0, "phase": "evaluate", "accuracy": 0.1}])
     assert seconds_spent([folder]) is None
     assert describe_shares(folder) == ""
+
+
+def test_frozen_layers_are_described_with_the_share_of_rows_that_were_read(folder):
+    assert describe_frozen_layers(folder) == ""
+    folder.update(**{"frozen-layers": "computed once: 3 of the 6 of BertModel"})
+    line = "frozen layers computed once: 3 of the 6 of BertModel"
+    assert describe_frozen_layers(folder) == f"{line}; not used, see log.txt"
+    counts = {"hidden-states-read": 30.0, "hidden-states-computed": 10.0}
+    folder.append([{"node": 0, "round": 3, "phase": "train", **counts}])
+    assert describe_frozen_layers(folder) == f"{line}; 75 % of the rows read"

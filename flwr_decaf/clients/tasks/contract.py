@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 
+from flwr_decaf.clients.models.frozen_prefix import FrozenPrefix
 from flwr_decaf.clients.tasks.scores import Sums
 from flwr_decaf.data.encoding import Row
 
@@ -47,6 +48,10 @@ class Task:
         Names of the classes, by number; by default empty, if there are none.
     loss : callable
         (model, batch) -> the training loss; by default the model's own.
+    train_mode : callable
+        Puts the model into training mode; by default all of it.
+    prefixes : tuple of FrozenPrefix
+        Frozen layers whose results are kept; by default none.
     """
 
     model: PeftModel
@@ -57,3 +62,5 @@ class Task:
     scores: Callable[[Sums], dict[str, float]]
     labels: tuple[str, ...] = ()
     loss: Callable[[PeftModel, Batch], Tensor] = _own_loss
+    train_mode: Callable[[nn.Module], object] = nn.Module.train
+    prefixes: tuple[FrozenPrefix, ...] = ()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from peft import PeftModel
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from flwr_decaf.clients.models.encoders import evaluating
 from flwr_decaf.clients.models.hardware import to_device
 from flwr_decaf.clients.tasks.contract import Batch
 
@@ -72,7 +72,8 @@ class FixedTexts:
         state = (side[0].device, torch.is_autocast_enabled(side[0].device.type))
         version = (*state, *(tensor._version for tensor in side))
         if self._cached is None or self._cached[0] != version:
-            with _without_dropout(model), torch.no_grad():
+            # Cached features must not depend on the step that computed them.
+            with evaluating(model.get_base_model().text_model), torch.no_grad():
                 self._cached = (version, self._compute(model))
         return self._cached[1]
 
@@ -80,15 +81,3 @@ class FixedTexts:
         batch = to_device(self._batch, text_side(model)[0].device)
         each = text_features(model, batch)
         return normalize(each.view(self._count, -1, each.shape[-1]).mean(dim=1), dim=-1)
-
-
-@contextmanager
-def _without_dropout(model: PeftModel) -> Iterator[None]:
-    """Disable dropout, since cached features must not depend on the step that computed them."""
-    encoder = model.get_base_model().text_model
-    training = encoder.training
-    encoder.eval()
-    try:
-        yield
-    finally:
-        encoder.train(training)

@@ -1,0 +1,104 @@
+"""Inputs of an encoder, row by row: what a row's hidden states depend on, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_BY_TOKEN = {"input_ids", "token_type_ids", "position_ids"}
+_KNOWN = {*_BY_TOKEN, "attention_mask", "pixel_values"}
+
+
+@dataclass(frozen=True)
+class EncoderInputs:
+    """A batch as an encoder receives it.
+
+    Attributes
+    ----------
+    tensors : dict of str to Tensor
+        Tokens (rows, tokens) with what else there is by token, or pixels (rows, ...).
+    options : dict
+        Further arguments, which are not tensors.
+    lengths : list of int or None
+        Number of tokens of each row, without padding; None for pixels.
+    """
+
+    tensors: dict[str, Tensor]
+    options: dict[str, Any]
+    lengths: list[int] | None
+
+    @classmethod
+    def of(cls, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Read the arguments of a call.
+
+        Returns
+        -------
+        EncoderInputs or None
+            None if hidden states would depend on more than tokens or pixels, if there are neither,
+            or if a row is padded on the left, since its positions then depend on its batch.
+        """
+        bound = inspect.signature(root.forward).bind(*args, **kwargs).arguments
+        bound |= bound.pop("kwargs", {})
+        given = {name: x for name, x in bound.items() if x is not None}
+        tensors = {name: x for name, x in given.items() if isinstance(x, Tensor)}
+        options = {name: x for name, x in given.items() if name not in tensors}
+        plain = all(isinstance(x, bool | int | float | str) for x in options.values())
+        main = [name for name in ("input_ids", "pixel_values") if name in tensors]
+        rows = {len(x) for x in tensors.values()}
+        if not plain or tensors.keys() - _KNOWN or len(main) != 1 or len(rows) != 1:
+            return None
+        if main == ["pixel_values"]:
+            return None if "attention_mask" in tensors else cls(tensors, options, None)
+        mask = tensors.pop("attention_mask", torch.ones_like(tensors["input_ids"]))
+        if (
+            mask.dim() != 2
+            or bool((mask[:, :-1] < mask[:, 1:]).any())
+            or not bool(mask[:, 0].all())
+        ):
+            return None
+        return cls(tensors, options, mask.sum(dim=1).tolist())
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.tensors.values())))
+
+    @property
+    def width(self) -> int:
+        """Number of tokens to which texts are padded; 0 for pixels."""
+        return 0 if self.lengths is None else self.tensors["input_ids"].shape[1]
+
+    def row(self, place: int) -> dict[str, Any]:
+        """Return the arguments for one row, without padding."""
+        row = {name: x[place : place + 1] for name, x in self.tensors.items()}
+        if self.lengths is not None:
+            row = {name: x[:, : self.lengths[place]] for name, x in row.items()}
+            row["attention_mask"] = torch.ones_like(row["input_ids"])
+        return row | self.options
+
+    def keys(self, context: object) -> list[bytes]:
+        """Return a hash of each row's content, and of a context that all rows share."""
+        device = next(iter(self.tensors.values())).device.type
+        start = repr((context, device, sorted(self.options.items()))).encode()
+        on_cpu = EncoderInputs(
+            {name: x.cpu() for name, x in self.tensors.items()}, {}, self.lengths
+        )
+        return [_digest(start, on_cpu.row(place)) for place in range(len(self))]
+
+
+def _digest(start: bytes, row: Mapping[str, Tensor]) -> bytes:
+    digest = hashlib.blake2b(start, digest_size=16)
+    for name, tensor in sorted(row.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(as_bytes(tensor))
+    return digest.digest()
+
+
+def as_bytes(tensor: Tensor) -> bytes:
+    """Return the values of a tensor of any dtype as bytes."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
