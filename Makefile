@@ -1,6 +1,7 @@
 # make run    sets up and runs the main job: 10 nodes on a ring, DeCAF, real text
 # make test   sets up and runs the tests: all fast ones, and an engine run of each kind
 # make test-fast                        without those that start an engine; make test-all: all
+# make docs   builds the site in build/docs, and installs what that needs
 # make benchmark                        speed against other ways, in minutes; BENCHMARK=--large takes longer
 #
 # Set-up happens once, in .venv, and again only when what it installs has changed.
@@ -10,8 +11,9 @@ CONF ?= conf/ring.toml
 NODES ?= 10
 BIN := .venv/bin
 READY := .venv/.ready
+DOCS := .venv/.docs
 
-.PHONY: setup run test test-fast check test-all benchmark clean
+.PHONY: setup run test test-fast check test-all docs benchmark clean
 
 setup: $(READY)
 
@@ -37,7 +39,7 @@ test: $(READY)
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not engine"
 
-test-all: $(READY)
+test-all: $(READY) $(DOCS)
 	$(BIN)/python -m pytest -m ""
 
 check: $(READY)
@@ -46,6 +48,14 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+docs: $(DOCS)
+	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
+	@echo "Open build/docs/index.html"
+
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $(DOCS)
 
 benchmark: $(READY)
 	for name in mixing engine relay memory startup evaluation; do \

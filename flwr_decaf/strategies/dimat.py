@@ -6,6 +6,8 @@ from flwr_decaf.strategies.decentralized import DecentralizedStrategy
 class DIMAT(DecentralizedStrategy):
     """Match each neighbour's hidden units to the node's own, then average (arXiv 2404.08079).
 
+    ::
+
         x~_i = sum_j w_ij P_ij x_j,   P_ii = I
 
     P_ij permutes the units of neighbour j, group by group, so that their activations correlate most

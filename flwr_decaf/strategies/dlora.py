@@ -6,6 +6,8 @@ from flwr_decaf.strategies.decentralized import DecentralizedStrategy
 class DLoRA(DecentralizedStrategy):
     """Average A and B separately over the neighbourhood (arXiv 2505.21382).
 
+    ::
+
         A~_i = sum_j w_ij A_j,   B~_i = sum_j w_ij B_j
 
     Both factors are trained and exchanged. The averaged factors' product carries interference,

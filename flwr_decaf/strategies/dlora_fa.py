@@ -7,6 +7,8 @@ from flwr_decaf.strategies.relay.schedules import only_b
 class DLoRAFA(DecentralizedStrategy):
     """Train, exchange and average B alone; A is frozen and identical (arXiv 2505.21382, Fig. 4).
 
+    ::
+
         B~_i = sum_j w_ij B_j,   A~_i = A_0
 
     With ``local_head=True`` it is ConLoRA, which does not average the classification head either.

@@ -26,6 +26,8 @@ _log = logging.getLogger("flwr")
 class RelaySum(DecentralizedStrategy):
     """Average A and B over all nodes, with delays, along a tree (Vogels et al., arXiv 2110.04175).
 
+    ::
+
         m_(i->j)^t = x_i^t + sum_(k != j) m_(k->i)^(t-1)
         x~_i = (x_i^t + sum_j m_(j->i)^t + (n - count) x_i^t) / n
 

@@ -17,6 +17,8 @@ _log = logging.getLogger("flwr")
 class TADLoRA(DecentralizedStrategy):
     """Train A for T rounds, then B for T rounds; average both in every round (arXiv 2602.00451).
 
+    ::
+
         A~_i = sum_j w_ij A_j,   B~_i = sum_j w_ij B_j
 
     While one factor is trained, the other changes by mixing alone, so that the nodes agree on it

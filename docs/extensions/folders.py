@@ -1,0 +1,21 @@
+"""Links to folders of the repository, which are no pages of the site, become their text."""
+
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+
+
+def unlink_folders(app: Sphinx, doctree: nodes.document) -> None:
+    """Replace links to existing folders by their text; other broken links stay warnings."""
+    for link in list(doctree.findall(pending_xref)):
+        target = str(link.get("reftarget", ""))
+        if "/" in target and (Path(app.srcdir) / target).is_dir():
+            link.replace_self(link.children)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Look at every page once it is read."""
+    app.connect("doctree-read", unlink_folders)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
