@@ -17,7 +17,7 @@ from flwr_decaf.clients.models.adapter import initialize_adapter, set_adapter
 from flwr_decaf.clients.prefixes import describe
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.clients.training import evaluate_rows
-from flwr_decaf.config import Config, Evaluation, Failures, Participation, Value, part
+from flwr_decaf.config import Config, Failures, Participation, Value, part
 from flwr_decaf.config.network import network_options
 from flwr_decaf.lora import State
 from flwr_decaf.messages.checkpoint import Checkpoint, save_checkpoint
@@ -144,7 +144,7 @@ def build_strategy(
             save_checkpoint(folder.checkpoints, reached)
 
     common: dict[str, Any] = {
-        "evaluation": part(config, Evaluation),
+        "evaluation": config.evaluation,
         "failures": part(config, Failures),
         # Without checkpoints, no node sends the exact copy of what it posts quantized.
         "resume": Resume(checkpoint, keep if config.checkpoint_every else forget),
@@ -211,7 +211,7 @@ def _average_scorer(
     """Make the function that evaluates the average of the nodes' models, Dec-LoRA's own metric."""
 
     def score(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-        if not is_due(server_round, config.evaluate_every, config.num_server_rounds):
+        if not is_due(server_round, config.evaluation.evaluate_every, config.num_server_rounds):
             return None
         set_adapter(task.model, arrays.to_torch_state_dict())
         test = load_test(config.model, config.lora, config.data, config.seed)

@@ -7,12 +7,13 @@ on it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flwr_decaf.checks import Check, above, at_least, each_of, one_of, whole_numbers
 from flwr_decaf.config.options import Attack, Evaluation, Failures, Participation, Posts, Robust
-from flwr_decaf.config.setting import setting, with_default
+from flwr_decaf.config.setting import setting
 from flwr_decaf.config.task import Data, Lora, Model, Train
 from flwr_decaf.registries import STRATEGIES
 from flwr_decaf.topology.graphs import TOPOLOGIES
@@ -173,7 +174,12 @@ class Config(Participation, Failures, Evaluation, Run):
     Several strategies, ``seeds`` or swept values define several runs, see ``comparison``.
     """
 
-    evaluate_every: int = with_default(Evaluation, "evaluate_every", 4)
+    evaluate_every: int = setting(
+        -1,
+        "Number of rounds between two evaluations; -1 evaluates up to four times between the first "
+        "and the last, 0 before the first round only.",
+        at_least(-1, "-1 evaluates up to four times between the first and the last evaluation"),
+    )
     topology: Topology = field(default_factory=Topology)
     model: Model = field(default_factory=Model)
     lora: Lora = field(default_factory=Lora)
@@ -184,3 +190,11 @@ class Config(Participation, Failures, Evaluation, Run):
     robust: Robust = field(default_factory=Robust)
     attack: Attack = field(default_factory=Attack)
     train: Train = field(default_factory=Train)
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """Rounds and nodes that are evaluated; -1 becomes every fifth part of the rounds."""
+        every = self.evaluate_every
+        if every < 0:
+            every = math.ceil(self.num_server_rounds / 5)
+        return Evaluation(every, self.evaluate_fraction)

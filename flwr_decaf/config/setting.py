@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import field, fields
+from dataclasses import field
 from typing import Any, TypeVar
 
 from flwr_decaf.checks import Check
@@ -33,12 +33,6 @@ def setting(default: T, meaning: str, check: Check | None = None, many: bool = F
         default False.
     """
     return field(default=default, metadata={"meaning": meaning, "check": check, "many": many})
-
-
-def with_default(kind: type, name: str, default: T) -> T:
-    """Declare a setting of another dataclass again, with a default of its own."""
-    declared = next(one for one in fields(kind) if one.name == name)
-    return field(default=default, metadata=declared.metadata)
 
 
 def checked(key: str, value: Given, default: Value, metadata: Mapping[str, Any]) -> Value:

@@ -17,12 +17,29 @@ from flwr_decaf.config import (
     part,
 )
 from flwr_decaf.strategies import DeCAF, FedAvg
+from flwr_decaf.strategies.relay.schedules import is_due
 
 
 def test_settings_hold_the_options_that_strategies_take():
-    config = parse_config({"retries": 3, "max-failures": 2, "evaluate-fraction": 0.5})
+    given = {"retries": 3, "max-failures": 2, "evaluate-every": 4, "evaluate-fraction": 0.5}
+    config = parse_config(given)
     assert part(config, Failures) == Failures(retries=3, max_failures=2)
-    assert part(config, Evaluation) == Evaluation(evaluate_every=4, evaluate_fraction=0.5)
+    assert config.evaluation == Evaluation(evaluate_every=4, evaluate_fraction=0.5)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "evaluated"),
+    [
+        (1, [1]),
+        (3, [1, 2, 3]),
+        (8, [2, 4, 6, 8]),
+        (15, [3, 6, 9, 12, 15]),
+        (17, [4, 8, 12, 16, 17]),
+    ],
+)
+def test_runs_are_evaluated_up_to_four_times_before_the_end_by_default(rounds, evaluated):
+    every = parse_config({"num-server-rounds": rounds}).evaluation.evaluate_every
+    assert [t for t in range(1, rounds + 1) if is_due(t, every, rounds)] == evaluated
 
 
 @pytest.mark.parametrize(

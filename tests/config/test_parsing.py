@@ -80,7 +80,7 @@ WRONG = [
     ("data.partitioner", "dirichlt", "data.partitioner must be one of iid, stratified, dirichlet"),
     ("model.task", "poetry", "model.task must be one of text-classification"),
     ("num-server-rounds", 0, "num-server-rounds must be >= 1; got 0"),
-    ("evaluate-every", -1, "evaluate-every must be >= 0; got -1"),
+    ("evaluate-every", -2, "evaluate-every must be >= -1; got -2"),
     ("train.learning-rate", -1e-3, "train.learning-rate must be > 0; got -0.001"),
     ("train.batch-size", 0, "train.batch-size must be >= 1; got 0"),
     ("lora.rnk", 4, "lora.rnk must be a setting of flwr-decaf; got 4; did you mean lora.rank?"),
