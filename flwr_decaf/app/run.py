@@ -30,6 +30,7 @@ from flwr_decaf.strategies.relay.replies import sort_replies
 from flwr_decaf.strategies.relay.resuming import Resume, forget
 from flwr_decaf.strategies.relay.schedules import is_due
 from flwr_decaf.topology.mixing_matrix import lambda2
+from flwr_decaf.topology.mixing_steps import posts_per_round, steps_on
 
 
 def run_once(
@@ -165,7 +166,7 @@ def build_strategy(
         "local_head": config.local_head,
     }
     if config.strategy != "local-only":
-        common |= network_options(config)
+        common |= network_options(config) | {"mixing_steps": config.mixing_steps}
     if strategy is TADLoRA:
         length = config.tad.phase_length
         common["phase_length"] = length if length == "auto" else int(length)
@@ -182,6 +183,7 @@ def _describe_network(config: Config, strategy: Strategy, n: int) -> dict[str, A
         "lambda2": lambda2(network.base),
         "rho": network.rho.value,
         "rho-standard-error": network.rho.standard_error,
+        "posts-per-round": posts_per_round(network, steps_on(network, strategy.mixing_steps)),
         "mixing-matrix": network.base.tolist(),
     }
 

@@ -183,12 +183,18 @@ def topology(  # noqa: PLR0913 - one argument per option
     peers: Annotated[
         int, typer.Option(help="Maximum number of neighbours per round in base graphs.")
     ] = 1,
+    mixing_steps: Annotated[str, typer.Option(help="Number of mixes in a round, or period.")] = "1",
     adapter_mb: Annotated[float, typer.Option(help="Size of one post in MB.", min=0)] = 1.0,
     output: Annotated[Path, typer.Option(help="File for the drawing.")] = Path("topology.png"),
 ) -> None:
     """Draw graphs, and tabulate how fast they reach consensus and their traffic."""
     from flwr_decaf.cli.machine import check_matrix_fits
-    from flwr_decaf.cli.networks import check_options_apply, networks_by_name, time_varying_lines
+    from flwr_decaf.cli.networks import (
+        check_options_apply,
+        networks_by_name,
+        steps_lines,
+        time_varying_lines,
+    )
     from flwr_decaf.report.topology import save_topologies, topology_table
     from flwr_decaf.topology.mixing_matrix import lambda2
 
@@ -200,6 +206,7 @@ def topology(  # noqa: PLR0913 - one argument per option
         "topology.dynamic": dynamic,
         "topology.activation-probability": activation_probability,
         "topology.peers": peers,
+        "mixing-steps": mixing_steps,
     }
     given = {name for name in context.params if _is_given(context, name)}
     try:
@@ -211,12 +218,13 @@ def topology(  # noqa: PLR0913 - one argument per option
             bases = {name: network.base for name, network in networks.items()}
             rates = {name: lambda2(w) for name, w in bases.items()}
             lines = time_varying_lines(networks, dynamic)
+            exchanges = steps_lines(networks, mixing_steps)
         with _errors.status("Drawing"):
             save_topologies(bases, rates, output)
     except ValueError as error:
         _fail(str(error), code=2)
     _console.print(topology_table(bases, rates, adapter_mb * 1e6, time_varying=bool(lines)))
-    for line in lines:
+    for line in lines + exchanges:
         _console.print(line, soft_wrap=True)
     _console.print(f"Picture: {output}", soft_wrap=True)
 

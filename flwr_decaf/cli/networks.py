@@ -8,6 +8,7 @@ from flwr_decaf.config import Value, parse_config
 from flwr_decaf.config.network import network_of
 from flwr_decaf.report.topology import period_lines
 from flwr_decaf.topology.graphs import TOPOLOGIES
+from flwr_decaf.topology.mixing_steps import describe_steps
 from flwr_decaf.topology.network import Network, format_rho, phase_length
 from flwr_decaf.topology.time_varying import FINITE_TIME
 
@@ -94,3 +95,10 @@ def time_varying_lines(networks: Mapping[str, Network], dynamic: str) -> list[st
         if network.is_time_varying
     ]
     return lines + (period_lines(networks[dynamic]) if dynamic in FINITE_TIME else [])
+
+
+def steps_lines(networks: Mapping[str, Network], mixing_steps: str) -> list[str]:
+    """Describe the exchanges of a round, one line for each network; empty if there is just one."""
+    if mixing_steps == "1":
+        return []
+    return [f"{name}: {describe_steps(one, mixing_steps)}" for name, one in networks.items()]

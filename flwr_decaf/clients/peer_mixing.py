@@ -14,6 +14,7 @@ If whole models must be aligned before they are averaged (DIMAT), the client pro
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -29,20 +30,13 @@ from flwr.app import (
 
 from flwr_decaf.clients.alignment import Prepare, check_aligns
 from flwr_decaf.clients.mixing import mix
-from flwr_decaf.clients.relaying import keep_mail, last_received, messages_of
+from flwr_decaf.clients.own_state import keep, own_state, post
+from flwr_decaf.clients.relaying import last_received
 from flwr_decaf.data.own_files import has_own_files
-from flwr_decaf.lora import State, factor_of, select
+from flwr_decaf.lora import State, factor_of
 from flwr_decaf.messages import records
 from flwr_decaf.messages.mail import Mail, take_mail
-from flwr_decaf.messages.packing import (
-    pack_record,
-    pack_shared,
-    packed_array,
-    record_of,
-    unpack_record,
-)
-from flwr_decaf.messages.quantization import quantize
-from flwr_decaf.messages.shared_posts import is_gone
+from flwr_decaf.messages.packing import pack_record
 from flwr_decaf.rules.contract import check_alike
 
 Answer = Callable[[Message, Context], Message]  # Flower names these types where old ones have none
@@ -107,21 +101,25 @@ def peer_mixing_with(prepare: Prepare) -> Mod:
 def _mix_and_call(
     msg: Message, context: Context, call_next: Answer, prepare: Prepare | None
 ) -> Message:
-    call = cast(ConfigRecord, msg.content.get(records.CALL, ConfigRecord()))
-    if call.get("ask") == records.ROLL_CALL:
+    ask = cast(ConfigRecord, msg.content.get(records.CALL, ConfigRecord())).get("ask")
+    if ask == records.ROLL_CALL:
         return Message(RecordDict({records.CALL: _presence(context)}), reply_to=msg)
     mail = take_mail(msg.content)
     if mail is None:
         return call_next(msg, context)
     check_aligns(mail.rule, prepare)
-    own = _own_state(msg.content, context, mail)
+    if ask == records.MIX:  # the interference is that of the round's last mix
+        mail = replace(mail, measured=False)
+    own = own_state(msg.content, context, mail)
     if own is None:  # the relay sends the node's last post with the next message
         return Message(RecordDict({records.CALL: ConfigRecord({"lost": True})}), reply_to=msg)
     held, metrics, refused = mix(own, mail, lambda: prepare(msg, context) if prepare else None)
     # Posts that are not passed on are discarded, as training a large model needs the memory.
     own, mail = {}, last_received(mail, context, starts=mail.arrays_key in msg.content)
-    if call.get("ask") == records.COLLECT:
+    if ask == records.COLLECT:
         return _collected(msg, context, held, refused, mail)
+    if ask == records.MIX:
+        return _mixed(msg, context, held, metrics, refused, mail)
     msg.content[mail.arrays_key] = ArrayRecord(held)
     reply = _call(call_next, msg, context)
     if not reply.has_error():
@@ -129,8 +127,8 @@ def _mix_and_call(
         if msg.metadata.message_type.startswith(MessageType.TRAIN) and reply.content.array_records:
             _keep_trained(reply.content, context, held, mail)
         else:  # whatever arrays an evaluation returns, they are not the node's model
-            _keep(context, pack_record(held), mail)
-        _report(reply.content, dict.fromkeys(metrics, 0.0) if mail.repeated else metrics)
+            keep(context, pack_record(held), mail)
+        _report(reply.content, metrics, mail)
         reply.content.update(_refusals(refused, mail))
     return reply
 
@@ -139,8 +137,22 @@ def _collected(
     msg: Message, context: Context, held: State, refused: dict[int, str], mail: Mail
 ) -> Message:
     own = pack_record(held)
-    _keep(context, own, mail)
+    keep(context, own, mail)
     return Message(RecordDict({records.POST: own, **_refusals(refused, mail)}), reply_to=msg)
+
+
+def _mixed(
+    msg: Message,
+    context: Context,
+    held: State,
+    metrics: dict[str, float],
+    refused: dict[int, str],
+    mail: Mail,
+) -> Message:
+    content = RecordDict({**_refusals(refused, mail)})
+    _report(content, metrics, mail)
+    post(content, context, held, mail)
+    return Message(content, reply_to=msg)
 
 
 def _call(call_next: Answer, msg: Message, context: Context) -> Message:
@@ -166,45 +178,11 @@ def _presence(context: Context) -> ConfigRecord:
     return presence
 
 
-def _own_state(content: RecordDict, context: Context, mail: Mail) -> State | None:
-    # Arrays sent with the mail replace the node's own: at the start of a run, and after a loss.
-    if mail.arrays_key in content:
-        return dict(cast(ArrayRecord, content[mail.arrays_key]).to_torch_state_dict())
-    if records.OWN not in context.state:  # the SuperNode has restarted
-        return None
-    version = cast(ConfigRecord, context.state.get(records.VERSION, ConfigRecord()))
-    if version.get("version", "") != mail.base:  # an earlier call ended after its timeout
-        return None
-    own = cast(ArrayRecord, context.state[records.OWN])
-    return None if is_gone(packed_array(own)) else unpack_record(own)
-
-
-def _keep(context: Context, own: ArrayRecord, mail: Mail) -> None:
-    context.state[records.OWN] = own
-    context.state[records.VERSION] = ConfigRecord({"version": mail.version})
-    keep_mail(context, mail)
-
-
 def _keep_trained(content: RecordDict, context: Context, held: State, mail: Mail) -> None:
     """Keep the trained state as the node's own, and replace it in the reply by the node's post."""
     trained = _trained(content, held)
     _check_frozen(held, trained, mail.trained)
-    _post(content, context, trained, mail)
-
-
-def _post(content: RecordDict, context: Context, own: State, mail: Mail) -> None:
-    """Keep a state as the node's own, and add its post to the reply."""
-    exchanged = select(own, mail.exchanged)
-    posted = quantize(exchanged, mail.dtype, mail.rounding)
-    post = content[records.POST] = record_of(pack_shared(posted))
-    if mail.recipients:
-        content[records.MESSAGES] = messages_of(own, mail)
-    exact = post
-    if posted is not exchanged and mail.copied:
-        exact = content[records.COPY] = record_of(pack_shared(exchanged))
-    # If all of it is exchanged, one object serves as both, so it is packed and pickled only once.
-    whole = exchanged.keys() == own.keys() and (posted is exchanged or mail.copied)
-    _keep(context, exact if whole else pack_record(own), mail)
+    post(content, context, trained, mail)
 
 
 def _trained(content: RecordDict, held: State) -> State:
@@ -238,9 +216,9 @@ def _refusals(refused: dict[int, str], mail: Mail) -> dict[str, ConfigRecord]:
     return {records.REFUSED: record}
 
 
-def _report(content: RecordDict, metrics: dict[str, float]) -> None:
+def _report(content: RecordDict, metrics: dict[str, float], mail: Mail) -> None:
     record = next(iter(content.metric_records.values()), None)
     if record is None:
         record = content["metrics"] = MetricRecord()
     for key, value in metrics.items():
-        record[key] = value
+        record[key] = 0.0 if mail.repeated else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flwr_decaf.config.sections import Config
+from flwr_decaf.topology.mixing_steps import steps_on
 from flwr_decaf.topology.network import Network, build_time_varying_network, phase_length
 from flwr_decaf.topology.trees import tree_network
 
@@ -52,4 +53,5 @@ def network_of(config: Config, n: int, own_weights: str = "metropolis") -> Netwo
         network = tree_network(network)
     if config.strategy == "tad-lora" and config.tad.phase_length == "auto":
         phase_length(network)  # raises here rather than in the first round
+    steps_on(network, config.mixing_steps)  # and so does this
     return network

@@ -159,6 +159,16 @@ class Run:
         "Seconds to wait for the nodes in a round.",
         above(0, "the time that the slowest node needs"),
     )
+    mixing_steps: str = setting(
+        "1",
+        "Number of exchanges of posts, each followed by a mix, between two trainings; period is "
+        "one period of the graphs.",
+        Check(
+            'be a number from 1 up, or "period"',
+            lambda value: value == "period" or (value.isdecimal() and int(value) > 0),
+            '"period" reaches exact consensus with topology.dynamic = "base"',
+        ),
+    )
     local_head: bool = setting(
         False,
         "Keep parameters other than the LoRA factors, such as a head, local to each node instead "

@@ -10,7 +10,7 @@ record                 meaning
 ``decaf.post``         from a node: its own post
 ``decaf.copy``         from a node: its exact state, for the relay alone, if posts are quantized
 ``decaf.messages``     from a node: what it passes on to each neighbour, by position
-``decaf.call``         to a node: roll call or collection, answered without the user's code
+``decaf.call``         to a node: roll call, mix or collection, answered without the user's code
 ``decaf.refused``      from a node: senders of posts that it could not use, and causes
 ``decaf.own``          in ``Context.state``: the node's own state
 ``decaf.version``      in ``Context.state``: the version of that state
@@ -33,6 +33,7 @@ VERSION = "decaf.version"
 
 ROLL_CALL = "roll-call"
 COLLECT = "collect"
+MIX = "mix"
 OWN_ROWS = "own-rows"  # key of a node's presence: whether it has rows of its own
 
 # Start of a node's error if its model has other tensors than the run's, which cannot be retried.

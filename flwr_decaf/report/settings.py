@@ -16,7 +16,8 @@ _OWN = ("run-name", "output-dir", "seeds", "sweep", "resume-from")
 _MAIN = (
     "strategy", "seed", "num-server-rounds", "model.name", "model.task", "data.name",
     "data.classes", "data.partitioner", "data.alpha", "data.max-length", "lora.rank", "lora.alpha",
-    "lora.dropout", "lora.target-modules", "topology.name", "topology.dynamic", "train.local-steps",
+    "lora.dropout", "lora.target-modules", "topology.name", "topology.dynamic", "mixing-steps",
+    "posts.dtype", "train.local-steps",
     "train.local-epochs", "train.batch-size", "train.learning-rate", "train.schedule",
 )  # fmt: skip
 

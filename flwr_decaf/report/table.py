@@ -125,7 +125,10 @@ def node_table(folder: RunFolder) -> NodeTable:
 def _title(folder: RunFolder, score: str, last: int) -> str:
     settings = folder.run["settings"]
     when = f"after round {last}" if last else "before training (not evaluated since)"
-    return f"{settings['strategy']} · {settings['topology.name']} · {score} {when}"
+    what = [settings["strategy"], settings["topology.name"]]
+    if settings.get("mixing-steps", "1") != "1" and "posts-per-round" in folder.run["network"]:
+        what.append(f"{folder.run['network']['posts-per-round']:.1f} posts a round")
+    return " · ".join([*what, f"{score} {when}"])
 
 
 def _headings(tests: Iterable[str], when: Iterable[str]) -> list[str]:

@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
 from flwr_decaf.config import Attack, Evaluation, Failures, Participation, Posts, Robust
+from flwr_decaf.config.arguments import check_argument
 from flwr_decaf.lora import State
 from flwr_decaf.messages.mail import Mail
 from flwr_decaf.messages.metrics import mean_metrics
@@ -27,6 +28,7 @@ from flwr_decaf.strategies.relay.arguments import read_options, take_over
 from flwr_decaf.strategies.relay.attacks import byzantine_among
 from flwr_decaf.strategies.relay.attendance import Attendance
 from flwr_decaf.strategies.relay.diagnostics import add_diagnostics, average
+from flwr_decaf.strategies.relay.exchanges import exchange_all
 from flwr_decaf.strategies.relay.failures import OnFailure
 from flwr_decaf.strategies.relay.graph_options import GraphOptions
 from flwr_decaf.strategies.relay.mailbox import Mailbox
@@ -36,6 +38,7 @@ from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import Schedule, both, is_due
 from flwr_decaf.strategies.relay.session import Session
 from flwr_decaf.topology.conversion import TopologyLike
+from flwr_decaf.topology.mixing_steps import describe_steps, steps_on
 from flwr_decaf.topology.network import Network
 from flwr_decaf.topology.participation import Participation as ParticipationLists
 from flwr_decaf.topology.participation import draw_evaluated, present
@@ -64,6 +67,9 @@ class DecentralizedStrategy(ResumableStrategy):
         those of the settings.
     seed : int
         Seed of random graphs; by default 0.
+    mixing_steps : int or "period"
+        Number of exchanges of posts, each followed by a mix, in a round; by default 1. Each is
+        along the next graph of the network. "period" is its period, 1 if it is constant.
     num_nodes : int, optional
         Number of nodes to wait for; by default their ``num-partitions``.
     local_head : bool
@@ -109,6 +115,7 @@ evaluate_metrics_aggr_fn
         dynamic: str = "static",
         topology_options: Mapping[str, Any] | None = None,
         seed: int = 0,
+        mixing_steps: int | str = 1,
         num_nodes: int | None = None,
         local_head: bool = False,
         evaluation: Evaluation | None = None,
@@ -140,6 +147,7 @@ evaluate_metrics_aggr_fn
         self.robust: Robust = options["robust"]
         self.attack: Attack = options["attack"]
         self.resume: Resume = options["resume"]
+        self.mixing_steps: str = check_argument("mixing_steps", mixing_steps, "mixing-steps")
         weights = self.own_weights if weights is None else weights
         self.graph = GraphOptions(topology, weights, dynamic, topology_options, seed)
         self.num_nodes = checks.check_num_nodes(num_nodes)
@@ -203,6 +211,7 @@ evaluate_metrics_aggr_fn
             dtype=self.posts.dtype,
             seed=self.graph.seed,
             server_round=self.resume.done,
+            steps=steps_on(self.network, self.mixing_steps),
         )
         return self._session
 
@@ -236,6 +245,8 @@ evaluate_metrics_aggr_fn
         _log.info("\t├──> Mixing: rule %r at the nodes; the ServerApp only relays", self.rule)
         for line in self.graph.describe(self.network if prepared else None):
             _log.info("\t%s", line)
+        if prepared and self.mixing_steps != "1":
+            _log.info("\t├──> Exchanges: %s", describe_steps(self.network, self.mixing_steps))
         _log.info("\t└──> Evaluation: %s", _how_often(self.evaluation.evaluate_every))
 
     @counting_on
@@ -249,7 +260,7 @@ evaluate_metrics_aggr_fn
         elif session is None or session.started:  # another run of this object
             session = self.prepare(grid, arrays)
         session.started = True
-        session.server_round, session.train_config = server_round, config
+        session.server_round, session.step, session.train_config = server_round, 1, config
         session.readmit(grid)
         seed = derive_seed(self.graph.seed, "drop", server_round)
         options = self.participation
@@ -262,7 +273,7 @@ evaluate_metrics_aggr_fn
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Collect the posts, drop the links of nodes without one, and address them as mail."""
         session = self._running()
-        contents, states, sent = session.exchange(replies, self.network.of_round(server_round))
+        contents, states, sent = exchange_all(session, replies, self.network)
         measured = session.initial if self.evaluation.evaluate_every else None
         add_diagnostics(contents, states, sent, measured)
         averaged = self.train_metrics_aggr_fn(list(contents.values()), self.weighted_by_key)

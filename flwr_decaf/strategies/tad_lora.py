@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 from flwr_decaf.strategies.decentralized import DecentralizedStrategy
 from flwr_decaf.strategies.relay.schedules import Phase, alternating
 from flwr_decaf.strategies.relay.session import Session
+from flwr_decaf.topology.mixing_steps import steps_on
 from flwr_decaf.topology.network import phase_length
 
 _log = logging.getLogger("flwr")
@@ -73,4 +74,6 @@ class TADLoRA(DecentralizedStrategy):
 
     def _length(self) -> int:
         given = self.phase_length
-        return phase_length(self.network) if given == "auto" else given
+        if given != "auto":
+            return given
+        return phase_length(self.network, steps_on(self.network, self.mixing_steps))

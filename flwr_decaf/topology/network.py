@@ -196,10 +196,11 @@ def _weighted(edges: Round) -> Links:
     return Links(places, np.array([edges[edge] for edge in ordered]))
 
 
-def phase_length(network: Network) -> int:
-    """Return the phase length of TAD-LoRA in rounds: 1 / sqrt(1 - rho), rounded.
+def phase_length(network: Network, steps: int = 1) -> int:
+    """Return the phase length of TAD-LoRA in rounds: 1 / sqrt(1 - rho^steps), rounded.
 
-    The paper (arXiv 2602.00451) derives T* = Theta(1 / sqrt(1 - rho)); the constant is 1 here.
+    The paper (arXiv 2602.00451) derives T* = Theta(1 / sqrt(1 - rho)); the constant is 1 here, and
+    ``steps`` mixes in a round bring the nodes together by rho^steps.
 
     Raises
     ------
@@ -214,7 +215,7 @@ def phase_length(network: Network) -> int:
             "tad.phase-length = auto needs a network whose nodes reach consensus; got rho = 1 (not "
             "connected over any number of rounds); connect the graph, or set a number of rounds"
         )
-    return max(1, round(1 / math.sqrt(1 - value)))
+    return max(1, round(1 / math.sqrt(1 - value**steps)))
 
 
 def describe(network: Network) -> list[str]:

@@ -245,9 +245,24 @@ def test_base_graphs_show_their_period_posts_and_consensus(tmp_path):
     assert (tmp_path / "t.png").exists()
 
 
+def test_the_posts_of_a_round_are_shown_for_several_mixes(tmp_path):
+    options = ("--nodes", 10, "--output", tmp_path / "t.png", "--mixing-steps")
+    base = call("topology", "--dynamic", "base", "--peers", 2, *options, "period").stdout
+    assert "base: 4 mixes in a round, 5.0 posts per node" in base
+    rings = call("topology", "ring", "complete", *options, 3).stdout
+    assert "ring: 3 mixes in a round, 6.0 posts per node" in rings
+    assert "complete: 3 mixes in a round, 27.0 posts per node" in rings
+    assert "mixes in a round" not in call("topology", "ring", *options, 1).stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
+        (["ring", "--mixing-steps", "0"], "mixing-steps must be a number from 1 up, or .period"),
+        (
+            ["complete", "--dynamic", "random-matching", "--mixing-steps", "period"],
+            "mixing-steps must be a number where the graphs are drawn anew",
+        ),
         (
             ["erdos-renyi", "--edge-probability", "2"],
             r"topology.edge-probability must be in \[0, 1",

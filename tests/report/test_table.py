@@ -45,6 +45,15 @@ def test_nodes_before_and_after_training_then_mean_worst_and_std(folder):
     assert cells(text, "std")[2] == "0.100"
 
 
+def test_posts_of_a_round_are_named_for_several_mixes(folder):
+    assert "posts a round" not in text_of(folder)
+    settings = {**folder.run["settings"], "mixing-steps": "period"}
+    folder.update(settings=settings, network={"nodes": 2, "posts-per-round": 4.96})
+    assert "decaf · ring · 5.0 posts a round · accuracy after round 4" in text_of(folder)
+    folder.update(network={"nodes": 2})  # FedAvg ignores the setting
+    assert "posts a round" not in text_of(folder)
+
+
 def test_without_local_test_sets_there_are_no_columns_for_them(tmp_path):
     folder = RunFolder.create(tmp_path / "run", {"strategy": "decaf", "topology.name": "ring"})
     for when, accuracy in ((0, 0.1), (4, 0.5)):

@@ -78,6 +78,7 @@ def run(
     resume_from=None,
     fraction=1.0,
     dtype="fp32",
+    options=None,
     **start,
 ):
     app = ClientApp(mods=[MODS.get(name, peer_mixing)])
@@ -85,12 +86,11 @@ def run(
     app.evaluate()(evaluate)
     grid = grid or LocalGrid(app, n)
     strategy = KINDS[name](
-        **CASES[name][0],
+        **{**CASES[name][0], "posts": dtype, **(options or {})},
         evaluate_every=evaluate_every,
         evaluate_fraction=fraction,
         on_round=on_round,
         resume_from=resume_from,
-        posts=dtype,
     )
     result = strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=rounds, **start)
     return result, strategy.collect(grid), grid

@@ -37,7 +37,7 @@ def test_the_mean_of_the_nodes_is_kept_through_rounds_of_mixing(dtype):
 
 
 def strategy_grid(strategy):
-    return strategy._session.attendance._grid
+    return strategy._session.attendance.grid
 
 
 def losing(node, rounds):

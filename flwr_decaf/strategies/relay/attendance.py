@@ -29,9 +29,13 @@ class Attendance:
     ----------
     log : FailureLog
         Failures of the run so far.
+    grid : Grid
+        Flower's connection to the nodes that were called last.
     timeout : float or None
         Seconds to wait for nodes that are called again; by default None, without limit.
     """
+
+    grid: Grid
 
     def __init__(self, failures: Failures, on_failure: OnFailure) -> None:
         self.failures = failures
@@ -42,7 +46,7 @@ class Attendance:
         self, grid: Grid, nodes: Iterable[int], write: Callable[[int], Message]
     ) -> list[Message]:
         """Write a message to each node, and remember the function for further attempts."""
-        self._grid, self._write, self._asked = grid, write, sorted(nodes)
+        self.grid, self._write, self._asked = grid, write, sorted(nodes)
         return [write(node) for node in self._asked]
 
     def gather(
@@ -75,7 +79,7 @@ class Attendance:
             if not again:
                 break
             written = [self._write(node) for node in again]
-            answers = self._grid.send_and_receive(written, timeout=self.timeout)
+            answers = self.grid.send_and_receive(written, timeout=self.timeout)
             got = _noted(sort_replies(answers, nodes, again), mailbox)
             contents |= got.contents
             silent |= got.silent

@@ -55,6 +55,10 @@ class Session:
         Seed of their rounding.
     server_round : int
         The current round.
+    steps : int
+        Number of exchanges in a round; by default 1.
+    step : int
+        The current one of these, from 1.
     num_rounds : int
         The last round; by default 0, not known.
     train_config : ConfigRecord
@@ -78,6 +82,8 @@ class Session:
     dtype: str
     seed: int
     server_round: int
+    steps: int = 1
+    step: int = 1
     num_rounds: int = 0
     train_config: ConfigRecord = field(default_factory=ConfigRecord)
     timeout: float = TIMEOUT
@@ -88,6 +94,11 @@ class Session:
     def n(self) -> int:
         """Number of nodes."""
         return len(self.roster.ids)
+
+    @property
+    def turn(self) -> int:
+        """Number of the current exchange in the whole run, from 1."""
+        return (self.server_round - 1) * self.steps + self.step
 
     @property
     def honest(self) -> list[int]:
@@ -130,7 +141,7 @@ class Session:
             content = RecordDict({self.configrecord_key: settings})
             if call is not None:
                 content[records.CALL] = call
-            rounding = derive_seed(self.seed, "rounding", self.server_round, node)
+            rounding = derive_seed(self.seed, "rounding", self.turn, node)
             self.mailbox.lay_into(content, node, phase.trained, phase.exchanged, rounding)
             return Message(content=content, message_type=kind, dst_node_id=self.roster.ids[node])
 
@@ -168,14 +179,20 @@ class Session:
         size = {i: int(degrees[i]) * self._size(posts[i], states[i]) for i in states}
         return {node: contents[node] for node in states}, states, size
 
+    def mix(self, nodes: Iterable[int]) -> Iterable[Message]:
+        """Let nodes mix their mail and post the result, without the user's code."""
+        return self._call(self.attendance.grid, nodes, records.MIX)
+
     def collect(self, grid: Grid) -> dict[int, State]:
         """Fetch the state of every node after its last mix; see ``DecentralizedStrategy``."""
-        call = ConfigRecord({"ask": records.COLLECT})
-        # The alignment of a client may need the settings, even if nothing is trained.
-        settings, nodes = self.train_config, self.roster.positions
-        asked = self.ask(grid, nodes, MessageType.TRAIN, settings, call)
-        contents = self.gather(grid.send_and_receive(asked, timeout=self.timeout))
+        contents = self.gather(self._call(grid, self.roster.positions, records.COLLECT))
         return {node: unpack(post_of(content)) for node, content in contents.items()}
+
+    def _call(self, grid: Grid, nodes: Iterable[int], what: str) -> Iterable[Message]:
+        call = ConfigRecord({"ask": what})
+        # The alignment of a client may need the settings, even if nothing is trained.
+        asked = self.ask(grid, nodes, MessageType.TRAIN, self.train_config, call)
+        return grid.send_and_receive(asked, timeout=self.timeout)
 
     def _usable(
         self, contents: Mapping[int, RecordDict]
@@ -198,7 +215,7 @@ class Session:
 
     def _forged(self, node: int, state: State) -> dict[int, Array]:
         """Return what a Byzantine node sends to each other node."""
-        seed = derive_seed(self.seed, "forging", self.server_round, node)
+        seed = derive_seed(self.seed, "forging", self.turn, node)
         post = pack(quantize(sign_flipped(state), self.dtype, seed))
         return dict.fromkeys(self.roster.positions, post)
 

@@ -1,0 +1,57 @@
+"""The node's own state, which ``Context.state`` keeps between messages, and the post made of it."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict
+
+from flwr_decaf.clients.relaying import keep_mail, messages_of
+from flwr_decaf.lora import State, select
+from flwr_decaf.messages import records
+from flwr_decaf.messages.mail import Mail
+from flwr_decaf.messages.packing import (
+    pack_record,
+    pack_shared,
+    packed_array,
+    record_of,
+    unpack_record,
+)
+from flwr_decaf.messages.quantization import quantize
+from flwr_decaf.messages.shared_posts import is_gone
+
+
+def own_state(content: RecordDict, context: Context, mail: Mail) -> State | None:
+    """Return the state into which the mail is to be mixed; None if the node has lost it."""
+    # Arrays sent with the mail replace the node's own: at the start of a run, and after a loss.
+    if mail.arrays_key in content:
+        return dict(cast(ArrayRecord, content[mail.arrays_key]).to_torch_state_dict())
+    if records.OWN not in context.state:  # the SuperNode has restarted
+        return None
+    version = cast(ConfigRecord, context.state.get(records.VERSION, ConfigRecord()))
+    if version.get("version", "") != mail.base:  # an earlier call ended after its timeout
+        return None
+    own = cast(ArrayRecord, context.state[records.OWN])
+    return None if is_gone(packed_array(own)) else unpack_record(own)
+
+
+def keep(context: Context, own: ArrayRecord, mail: Mail) -> None:
+    """Keep a packed state as the node's own, under the version that the mail gives it."""
+    context.state[records.OWN] = own
+    context.state[records.VERSION] = ConfigRecord({"version": mail.version})
+    keep_mail(context, mail)
+
+
+def post(content: RecordDict, context: Context, own: State, mail: Mail) -> None:
+    """Keep a state as the node's own, and add its post to the reply."""
+    exchanged = select(own, mail.exchanged)
+    posted = quantize(exchanged, mail.dtype, mail.rounding)
+    record = content[records.POST] = record_of(pack_shared(posted))
+    if mail.recipients:
+        content[records.MESSAGES] = messages_of(own, mail)
+    exact = record
+    if posted is not exchanged and mail.copied:
+        exact = content[records.COPY] = record_of(pack_shared(exchanged))
+    # If all of it is exchanged, one object serves as both, so it is packed and pickled only once.
+    whole = exchanged.keys() == own.keys() and (posted is exchanged or mail.copied)
+    keep(context, exact if whole else pack_record(own), mail)
