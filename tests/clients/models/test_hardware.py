@@ -22,16 +22,16 @@ def test_a_missing_gpu_is_rejected_in_one_line():
         choose_device("cuda")
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", [name for name in PRECISIONS if name != "fp32"])
 def test_a_lower_precision_trains_to_nearly_the_same_and_keeps_the_adapter_in_fp32(
     task, rows, precision
 ):
     losses = []
     for chosen in ("fp32", precision):
         initialize_adapter(task.model, seed=0)
-        train = Train(local_steps=4, batch_size=8, precision=chosen)
+        train = Train(local_steps=2, batch_size=8, precision=chosen)
         train_locally(task, rows.train, train, "AB", seed=0)
-        losses.append(evaluate_rows(task, rows.test, train)["loss"])
+        losses.append(evaluate_rows(task, rows.test.select(range(16)), train)["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
-    assert (losses[1] == losses[0]) == (precision == "fp32")  # another precision was really used
+    assert losses[1] != losses[0]  # the other precision was really used
     assert {x.dtype for x in get_adapter(task.model).values()} == {torch.float32}
