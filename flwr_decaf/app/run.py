@@ -166,7 +166,10 @@ def build_strategy(
         "local_head": config.local_head,
     }
     if config.strategy != "local-only":
-        common |= network_options(config) | {"mixing_steps": config.mixing_steps}
+        common |= network_options(config) | {
+            "mixing_steps": config.mixing_steps,
+            "weighted_mixing": config.weighted_mixing,
+        }
     if strategy is TADLoRA:
         length = config.tad.phase_length
         common["phase_length"] = length if length == "auto" else int(length)

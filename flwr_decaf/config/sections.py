@@ -169,6 +169,10 @@ class Run:
             '"period" reaches exact consensus with topology.dynamic = "base"',
         ),
     )
+    weighted_mixing: bool = setting(
+        False,
+        "Let a node count in every mix by its number of examples, as in FedAvg, not equally.",
+    )
     local_head: bool = setting(
         False,
         "Keep parameters other than the LoRA factors, such as a head, local to each node instead "

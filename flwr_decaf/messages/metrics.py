@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from flwr.app import MetricRecord, RecordDict
+from numpy.typing import NDArray
 
 
 def mean_metrics(records: list[RecordDict], weighted_by_key: str) -> MetricRecord:
@@ -18,12 +21,7 @@ def mean_metrics(records: list[RecordDict], weighted_by_key: str) -> MetricRecor
         If a node does not report ``weighted_by_key``.
     """
     metrics = [metrics_of(content) for content in records]
-    if any(weighted_by_key not in metric for metric in metrics):
-        raise ValueError(
-            f"every reply must report {weighted_by_key!r}, by which metrics are weighted; add it "
-            "to the MetricRecord that your train and evaluate functions return"
-        )
-    counts = np.array([metric[weighted_by_key] for metric in metrics], dtype=float)
+    counts = counts_of(records, weighted_by_key)
     weights = counts / counts.sum() if counts.sum() > 0 else np.full(len(counts), 1 / len(counts))
     shared = [key for key in metrics[0] if all(key in metric for metric in metrics)]
     averaged = MetricRecord()
@@ -32,6 +30,23 @@ def mean_metrics(records: list[RecordDict], weighted_by_key: str) -> MetricRecor
             values = np.array([metric[key] for metric in metrics], dtype=float)
             averaged[key] = np.tensordot(weights, values, axes=1).tolist()
     return averaged
+
+
+def counts_of(records: Iterable[RecordDict], weighted_by_key: str) -> NDArray[np.float64]:
+    """Return the number of examples, or another weight, that each reply reports.
+
+    Raises
+    ------
+    ValueError
+        If a node does not report it.
+    """
+    metrics = [metrics_of(content) for content in records]
+    if any(weighted_by_key not in metric for metric in metrics):
+        raise ValueError(
+            f"every reply must report {weighted_by_key!r}, by which nodes are weighted; add it "
+            "to the MetricRecord that your train and evaluate functions return"
+        )
+    return np.array([metric[weighted_by_key] for metric in metrics], dtype=float)
 
 
 def metrics_of(content: RecordDict) -> MetricRecord:

@@ -70,6 +70,9 @@ class DecentralizedStrategy(ResumableStrategy):
     mixing_steps : int or "period"
         Number of exchanges of posts, each followed by a mix, in a round; by default 1. Each is
         along the next graph of the network. "period" is its period, 1 if it is constant.
+    weighted_mixing : bool
+        Whether a node counts in every mix by its ``weighted_by_key``, as in FedAvg, instead of
+        equally; by default False. See ``topology.weighted_mixing``.
     num_nodes : int, optional
         Number of nodes to wait for; by default their ``num-partitions``.
     local_head : bool
@@ -87,7 +90,7 @@ class DecentralizedStrategy(ResumableStrategy):
         nothing.
     weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, \
 evaluate_metrics_aggr_fn
-        As in Flower's FedAvg; the weight is used for metrics only.
+        As in Flower's FedAvg; the weight is used for metrics and ``weighted_mixing`` only.
     **shorthand
         Fields of the option objects, e.g. ``evaluate_every=5``, and FedAvg's ``fraction_train``,
         ``fraction_evaluate``, ``min_train_nodes``, ``min_evaluate_nodes`` and
@@ -116,6 +119,7 @@ evaluate_metrics_aggr_fn
         topology_options: Mapping[str, Any] | None = None,
         seed: int = 0,
         mixing_steps: int | str = 1,
+        weighted_mixing: bool = False,
         num_nodes: int | None = None,
         local_head: bool = False,
         evaluation: Evaluation | None = None,
@@ -147,6 +151,7 @@ evaluate_metrics_aggr_fn
         self.robust: Robust = options["robust"]
         self.attack: Attack = options["attack"]
         self.resume: Resume = options["resume"]
+        self.weighted_mixing = weighted_mixing
         self.mixing_steps: str = check_argument("mixing_steps", mixing_steps, "mixing-steps")
         weights = self.own_weights if weights is None else weights
         self.graph = GraphOptions(topology, weights, dynamic, topology_options, seed)
@@ -212,6 +217,7 @@ evaluate_metrics_aggr_fn
             seed=self.graph.seed,
             server_round=self.resume.done,
             steps=steps_on(self.network, self.mixing_steps),
+            weighted_by=self.weighted_by_key if self.weighted_mixing else "",
         )
         return self._session
 

@@ -61,6 +61,7 @@ class RelaySum(DecentralizedStrategy):
             ("robust.method", self.robust.method, "none"),
             ("attack.sign-flipping", self.attack.sign_flipping, 0),
             ("posts.dtype", self.posts.dtype, "fp32"),
+            ("weighted-mixing", str(self.weighted_mixing).lower(), "false"),
         ):
             if given != only:
                 raise ValueError(

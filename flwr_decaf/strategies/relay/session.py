@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 from flwr.app import Array, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from flwr_decaf.lora import State, select, size_in_bytes
 from flwr_decaf.messages import records
 from flwr_decaf.messages.inspection import read_posts
+from flwr_decaf.messages.metrics import counts_of
 from flwr_decaf.messages.packing import pack, unpack
 from flwr_decaf.messages.quantization import quantize
 from flwr_decaf.messages.shared_posts import data_of
@@ -23,6 +25,7 @@ from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import Schedule
 from flwr_decaf.topology.graphs import Matrix
 from flwr_decaf.topology.mixing_matrix import degrees_of, without_nodes
+from flwr_decaf.topology.weighted_mixing import Masses, weighted_rows
 
 TIMEOUT = 3600.0  # seconds; Flower's own default
 
@@ -57,6 +60,10 @@ class Session:
         The current round.
     steps : int
         Number of exchanges in a round; by default 1.
+    weighted_by : str
+        Metric by which nodes count in mixes; by default empty: equally.
+    masses : ndarray
+        Their weights in the current exchange, see ``topology.weighted_mixing``.
     step : int
         The current one of these, from 1.
     num_rounds : int
@@ -83,6 +90,8 @@ class Session:
     seed: int
     server_round: int
     steps: int = 1
+    weighted_by: str = ""
+    masses: Masses = field(default_factory=lambda: np.zeros(0))
     step: int = 1
     num_rounds: int = 0
     train_config: ConfigRecord = field(default_factory=ConfigRecord)
@@ -158,7 +167,8 @@ class Session:
         """Address the posts in the replies to the neighbours under W.
 
         A node without a usable post counts as missing: its links are dropped, so that W stays
-        doubly stochastic. The neighbours of a Byzantine node receive the opposite of its post.
+        doubly stochastic; with ``weighted_by``, nodes then count by their examples. The neighbours
+        of a Byzantine node receive the opposite of its post.
 
         Returns
         -------
@@ -174,8 +184,8 @@ class Session:
         w = without_nodes(w, set(self.roster.positions) - posts.keys())
         sent = {i: messages_of(contents[i]) for i in posts}
         sent |= {i: self._forged(i, states[i]) for i in self.byzantine & posts.keys()}
+        degrees, w = degrees_of(w), self._weighted(w, contents)
         self.mailbox.collect(posts, w, self.schedule(self.server_round).mixed, sent, copies)
-        degrees = degrees_of(w)
         size = {i: int(degrees[i]) * self._size(posts[i], states[i]) for i in states}
         return {node: contents[node] for node in states}, states, size
 
@@ -193,6 +203,16 @@ class Session:
         # The alignment of a client may need the settings, even if nothing is trained.
         asked = self.ask(grid, nodes, MessageType.TRAIN, self.train_config, call)
         return grid.send_and_receive(asked, timeout=self.timeout)
+
+    def _weighted(self, w: Matrix, contents: Mapping[int, RecordDict]) -> Matrix:
+        """Weigh the nodes of W by their examples; masses continue through a round's exchanges."""
+        if not self.weighted_by:
+            return w
+        if self.step == 1:
+            self.masses = np.zeros(self.n)
+            self.masses[list(contents)] = counts_of(contents.values(), self.weighted_by)
+        rows, self.masses = weighted_rows(w, self.masses)
+        return rows
 
     def _usable(
         self, contents: Mapping[int, RecordDict]
