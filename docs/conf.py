@@ -19,6 +19,8 @@ extensions = [
     "names",
 ]
 
+exclude_patterns = ["runs"]  # where the notebook writes to
+
 html_theme = "furo"
 html_title = f"flwr-decaf {release}"
 html_static_path = ["static"]
@@ -28,6 +30,7 @@ html_show_sourcelink = False
 html_math_renderer = "formulas"
 highlight_language = "none"  # of literal blocks without a language: formulas in docstrings
 
+smartquotes = False  # values in tables are typed as they are shown
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the notebook has its outputs, and a test executes it

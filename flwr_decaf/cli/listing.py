@@ -75,7 +75,8 @@ def _paragraph(one: Declared, width: int) -> Text:
 def markdown(kind: str) -> str:
     """Format the same table as Markdown; for the settings, the whole page docs/settings.md."""
     headings, rows = _rows(kind)
-    lines = [headings, ["---"] * len(headings), *([_escaped(cell) for cell in row] for row in rows)]
+    cells = ([_cell(*place) for place in zip(headings, row, strict=True)] for row in rows)
+    lines = [headings, ["---"] * len(headings), *cells]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     return f"{_INTRODUCTION}\n{table}" if kind == SETTINGS else table
 
@@ -100,5 +101,6 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     return table
 
 
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|")
+def _cell(heading: str, text: str) -> str:
+    escaped = text.replace("|", "\\|")
+    return f"`{escaped}`" if text and heading in ("key", "default") else escaped
