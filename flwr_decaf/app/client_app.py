@@ -8,7 +8,14 @@ from __future__ import annotations
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from flwr_decaf.app.node import describe_rows, load_node, receive, reply
+from flwr_decaf.app.node import (
+    describe_rows,
+    keep_moments,
+    kept_moments,
+    load_node,
+    receive,
+    reply,
+)
 from flwr_decaf.clients import peer_mixing_with, pretraining
 from flwr_decaf.clients.evaluation import evaluate_node
 from flwr_decaf.clients.node_matching import matching_on
@@ -42,6 +49,7 @@ def train(msg: Message, context: Context) -> Message:
         own_seed = derive_seed(config.seed, "pretraining", node.position)
         metrics = pretraining.pretrain(task, rows, config.train, own_seed, config.data.augmentation)
     else:
+        kept = kept_moments(msg, context, node)
         metrics = train_locally(
             task,
             rows,
@@ -51,7 +59,9 @@ def train(msg: Message, context: Context) -> Message:
             server_round=node.server_round,
             rounds=config.num_server_rounds,
             scaling=node.scaling,
+            moments=kept,
         )
+        keep_moments(msg, context, node, kept)
     return reply(msg, node, len(rows), metrics, trained=True)
 
 

@@ -13,11 +13,14 @@ from flwr_decaf.app.row_reports import Report, report_on, to_record
 from flwr_decaf.clients.loading import load_node_data, load_own_data, load_task
 from flwr_decaf.clients.models.adapter import get_adapter, set_adapter
 from flwr_decaf.clients.models.hardware import LossScaling, choose_device
+from flwr_decaf.clients.optimizer_state import OptimizerState, kept_by
 from flwr_decaf.clients.prefixes import count_rows
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.config import Config, parse_config
 from flwr_decaf.data.own_files import DATA_PATH, own_files
 from flwr_decaf.data.partitions import NodeData
+from flwr_decaf.rules import FACTORIZING
+from flwr_decaf.strategies import STRATEGIES
 from flwr_decaf.strategies.relay.presence import require_place
 
 
@@ -125,6 +128,29 @@ def reply(
     if trained:
         content["arrays"] = ArrayRecord(get_adapter(node.task.model))
     return Message(content, reply_to=msg)
+
+
+def kept_moments(msg: Message, context: Context, node: Node) -> OptimizerState | None:
+    """Return the moments of the node's optimizer, or None if they start afresh in each round."""
+    config = node.config
+    if config.train.optimizer_state == "fresh":
+        return None
+    # A robust rule may mix products too.
+    rule = getattr(STRATEGIES[config.strategy], "rule", "")
+    rotates = rule in FACTORIZING or config.robust.method != "none"
+    return kept_by(context, node.server_round, _settings_sent(msg), rotates)
+
+
+def keep_moments(
+    msg: Message, context: Context, node: Node, moments: OptimizerState | None
+) -> None:
+    """Keep the moments of the node's optimizer for its next round, if there are any."""
+    if moments:
+        moments.keep(context, node.server_round, _settings_sent(msg))
+
+
+def _settings_sent(msg: Message) -> str:
+    return str(cast(ConfigRecord, msg.content["config"]).get("settings", ""))
 
 
 def describe_rows(msg: Message, context: Context) -> Message:

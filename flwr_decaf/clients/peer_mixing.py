@@ -110,6 +110,8 @@ def _mix_and_call(
     check_aligns(mail.rule, prepare)
     if ask == records.MIX:  # the interference is that of the round's last mix
         mail = replace(mail, measured=False)
+    if mail.arrays_key in msg.content:  # at the start, and after a loss
+        context.state.pop(records.OPTIMIZER_ROUND, None)
     own = own_state(msg.content, context, mail)
     if own is None:  # the relay sends the node's last post with the next message
         return Message(RecordDict({records.CALL: ConfigRecord({"lost": True})}), reply_to=msg)

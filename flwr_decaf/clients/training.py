@@ -22,6 +22,7 @@ from flwr_decaf.clients.models.hardware import (
     scaling_of,
     to_device,
 )
+from flwr_decaf.clients.optimizer_state import OptimizerState
 from flwr_decaf.clients.tasks.contract import Batch, Task
 from flwr_decaf.clients.tasks.scores import Sums, add_up
 from flwr_decaf.seeds import derive_seed
@@ -59,10 +60,11 @@ def train_locally(  # noqa: PLR0913 - everything that a round depends on
     server_round: int = 1,
     rounds: int = 1,
     scaling: LossScaling = _UNSCALED,
+    moments: OptimizerState | None = None,
 ) -> dict[str, float]:
     """Train with AdamW for ``train.local_steps`` steps, or ``train.local_epochs`` epochs.
 
-    Each round has a new optimizer: the adapter is the only state of a node.
+    Each round has a new optimizer, to which the moments of the last one can be given.
 
     Parameters
     ----------
@@ -85,12 +87,16 @@ def train_locally(  # noqa: PLR0913 - everything that a round depends on
         Number of rounds of the run, by default 1, for ``train.schedule``.
     scaling : LossScaling
         The state of loss scaling after the node's last round, by default the initial one.
+    moments : OptimizerState, optional
+        Moments of the node's last round, which become those of this one; by default they start
+        afresh.
 
     Returns
     -------
     dict of str to float
         ``train-loss``, the mean over the steps, and ``train-seconds``; in fp16 also
-        ``skipped-steps``, and ``loss-scale`` and ``growth-tracker`` for the next round.
+        ``skipped-steps``, and ``loss-scale`` and ``growth-tracker`` for the next round; with
+        ``moments``, ``optimizer-fresh``: 1 if there were none, or 0.
 
     Raises
     ------
@@ -101,12 +107,20 @@ def train_locally(  # noqa: PLR0913 - everything that a round depends on
     torch.manual_seed(derive_seed(seed, "dropout", server_round))
     batches = training_batches(task, rows, train, seed, server_round)
 
+    metrics = {} if moments is None else {"optimizer-fresh": float(moments.is_fresh)}
+    optimizers: list[Optimizer] = []
+
     def schedule(optimizer: Optimizer) -> LRScheduler:
+        optimizers.append(optimizer)
+        if moments:
+            moments.restore(optimizer, task.model)
         return LEARNING_RATES[train.schedule](optimizer, server_round, rounds, len(batches))
 
     steps = take_steps(task, batches, train, trainable, scaling, schedule)
+    if moments:
+        moments.store(optimizers[0], task.model)
     taken = len(steps.losses) - steps.skipped
-    metrics = {"train-loss": sum(steps.losses) / len(steps.losses)}
+    metrics |= {"train-loss": sum(steps.losses) / len(steps.losses)}
     if steps.scaling:
         if not taken:
             raise RuntimeError(

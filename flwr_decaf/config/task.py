@@ -202,6 +202,11 @@ class Train:
     )
     schedule: str = setting("constant", "How the learning rate changes.", one_of(LEARNING_RATES))
     weight_decay: float = setting(0.01, "Weight decay of AdamW.", at_least(0, "0 disables it"))
+    optimizer_state: str = setting(
+        "fresh",
+        "Whether AdamW's moments start afresh in each round, or are kept at the node.",
+        one_of(["fresh", "kept"]),
+    )
     batch_size: int = setting(16, "Number of rows in a batch.", at_least(1, "16 or 32 are common"))
     local_steps: int = setting(
         8, "Optimizer steps of a node in each round.", at_least(1, "8 is the default")

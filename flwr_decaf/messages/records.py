@@ -14,6 +14,7 @@ record                 meaning
 ``decaf.refused``      from a node: senders of posts that it could not use, and causes
 ``decaf.own``          in ``Context.state``: the node's own state
 ``decaf.version``      in ``Context.state``: the version of that state
+``decaf.optimizer``    in ``Context.state``: moments of the node's optimizer; and their round
 ``decaf.mail``,        in ``Context.state``: the last mail, if the node passes on what it receives
 ``decaf.posts``
 ====================  ==================================================================
@@ -30,6 +31,8 @@ CALL = "decaf.call"
 REFUSED = "decaf.refused"
 OWN = "decaf.own"
 VERSION = "decaf.version"
+OPTIMIZER = "decaf.optimizer"
+OPTIMIZER_ROUND = "decaf.optimizer-round"
 
 ROLL_CALL = "roll-call"
 COLLECT = "collect"

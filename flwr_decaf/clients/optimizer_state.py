@@ -1,0 +1,149 @@
+"""AdamW's moments, kept at a node from one round to the next (``train.optimizer-state = kept``).
+
+Where products are mixed (DeCAF), mixing changes the basis in which a layer's factors are written:
+``B A = (B Q^-1) (Q A)``. The moments then follow the rotation that takes the node's trained factors
+nearest to the mixed ones (orthogonal Procrustes problem, Schoenemann 1966):
+
+    Q = U V^T,   U S V^T = B~^T B + A~ A^T
+    m_A <- Q m_A,   m_B <- m_B Q^T,   v_A <- (Q o Q) v_A,   v_B <- v_B (Q o Q)^T
+
+m are the first moments and v the second ones; o is the elementwise product. First moments are means
+of gradients, which rotate exactly like this. Of the second moments only the diagonal is known, so
+theirs is the rotation of independent entries.
+
+The moments are in ``Context.state`` alone. A node that did not train in the last round, that lost
+its state, or whose run was resumed, starts afresh, and reports ``optimizer-fresh`` = 1.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from flwr_decaf.lora import State, factor_of, pairs_present
+from flwr_decaf.messages import records
+from flwr_decaf.messages.packing import pack_record, unpack_record
+
+_FIRST, _SECOND, _STEP = "exp_avg", "exp_avg_sq", "step"  # PyTorch's names
+_TRAINED = "trained"
+
+
+class OptimizerState:
+    """Moments of a node's optimizer, between two rounds.
+
+    Parameters
+    ----------
+    kept : State
+        Moments and trained parameters of the last round, with names ``KIND PARAMETER``; empty
+        where there are none.
+    rotates : bool
+        Whether mixing changes the basis of the factors.
+    """
+
+    def __init__(self, kept: State, rotates: bool) -> None:
+        self._kept = kept
+        self._rotates = rotates
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there are no moments of the last round."""
+        return not self._kept
+
+    def restore(self, optimizer: Optimizer, model: nn.Module) -> None:
+        """Give a new optimizer the moments of the last one, in the basis of the model's factors."""
+        kept = {kind: _of_kind(self._kept, kind) for kind in (_FIRST, _SECOND, _STEP, _TRAINED)}
+        if self._rotates and kept[_TRAINED]:
+            mixed = {name: p.detach().cpu() for name, p in model.named_parameters()}
+            turns = rotations(kept[_TRAINED], mixed)
+            kept[_FIRST] = rotated(kept[_FIRST], turns)
+            kept[_SECOND] = rotated(kept[_SECOND], {name: q * q for name, q in turns.items()})
+        for name, parameter in _trained_by(optimizer, model).items():
+            if name in kept[_FIRST]:
+                optimizer.state[parameter] = {
+                    _STEP: kept[_STEP][name],
+                    _FIRST: kept[_FIRST][name].to(parameter.device),
+                    _SECOND: kept[_SECOND][name].to(parameter.device),
+                }
+
+    def store(self, optimizer: Optimizer, model: nn.Module) -> None:
+        """Take over the moments of an optimizer; those of frozen parameters are kept."""
+        for name, parameter in _trained_by(optimizer, model).items():
+            held = optimizer.state[parameter] | {_TRAINED: parameter.detach()}
+            for kind in (_FIRST, _SECOND, _STEP, *([_TRAINED] * self._rotates)):
+                self._kept[f"{kind} {name}"] = held[kind].detach().cpu().clone()
+
+    def keep(self, context: Context, server_round: int, settings: str) -> None:
+        """Keep the moments in ``Context.state``, for the next round of the same run."""
+        context.state[records.OPTIMIZER] = pack_record(self._kept)
+        stamp = {"server-round": server_round, "settings": settings}
+        context.state[records.OPTIMIZER_ROUND] = ConfigRecord(stamp)
+
+
+def kept_by(context: Context, server_round: int, settings: str, rotates: bool) -> OptimizerState:
+    """Return the moments that a node has kept in the last round of a run, if it has.
+
+    Parameters
+    ----------
+    context : Context
+        The node's context.
+    server_round : int
+        The current round.
+    settings : str
+        Settings that distinguish the run from others on the same nodes.
+    rotates : bool
+        As in ``OptimizerState``.
+    """
+    stamp = cast(ConfigRecord, context.state.get(records.OPTIMIZER_ROUND, ConfigRecord()))
+    if dict(stamp) != {"server-round": server_round - 1, "settings": settings}:
+        return OptimizerState({}, rotates)
+    return OptimizerState(
+        unpack_record(cast(ArrayRecord, context.state[records.OPTIMIZER])), rotates
+    )
+
+
+def rotations(trained: State, mixed: State) -> State:
+    """Compute the rotation of each layer that takes its trained factors nearest to the mixed ones.
+
+    Parameters
+    ----------
+    trained, mixed : State
+        Factors before and after mixing.
+
+    Returns
+    -------
+    State
+        Q of shape (rank, rank), by the names of both factors of a layer.
+    """
+    turns = {}
+    for a, b in pairs_present(trained):
+        cross = mixed[b].flatten(1).T @ trained[b].flatten(1)
+        u, _, vh = torch.linalg.svd(cross + mixed[a].flatten(1) @ trained[a].flatten(1).T)
+        turns[a] = u @ vh
+        turns[b] = turns[a]
+    return turns
+
+
+def rotated(state: State, turns: State) -> State:
+    """Rotate factors: ``Q A`` and ``B Q^T``; tensors without a Q are returned as they are."""
+
+    def turned(name: str, x: Tensor) -> Tensor:
+        if name not in turns:
+            return x
+        flat, q = x.flatten(1), turns[name]
+        return (q @ flat if factor_of(name) == "A" else flat @ q.T).reshape(x.shape)
+
+    return {name: turned(name, x) for name, x in state.items()}
+
+
+def _of_kind(kept: State, kind: str) -> State:
+    return {name.split(" ", 1)[1]: x for name, x in kept.items() if name.split(" ", 1)[0] == kind}
+
+
+def _trained_by(optimizer: Optimizer, model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters of a model that an optimizer trains, by name."""
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    return {name: p for name, p in model.named_parameters() if id(p) in trained}
