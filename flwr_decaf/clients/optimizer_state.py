@@ -37,25 +37,25 @@ class OptimizerState:
 
     Parameters
     ----------
-    kept : State
-        Moments and trained parameters of the last round, with names ``KIND PARAMETER``; empty
+    state : State
+        Moments and, if the basis changes, trained parameters, with names ``KIND PARAMETER``; empty
         where there are none.
     rotates : bool
         Whether mixing changes the basis of the factors.
     """
 
-    def __init__(self, kept: State, rotates: bool) -> None:
-        self._kept = kept
+    def __init__(self, state: State, rotates: bool) -> None:
+        self.state = state
         self._rotates = rotates
 
     @property
     def is_fresh(self) -> bool:
         """Whether there are no moments of the last round."""
-        return not self._kept
+        return not self.state
 
     def restore(self, optimizer: Optimizer, model: nn.Module) -> None:
         """Give a new optimizer the moments of the last one, in the basis of the model's factors."""
-        kept = {kind: _of_kind(self._kept, kind) for kind in (_FIRST, _SECOND, _STEP, _TRAINED)}
+        kept = {kind: _of_kind(self.state, kind) for kind in (_FIRST, _SECOND, _STEP, _TRAINED)}
         if self._rotates and kept[_TRAINED]:
             mixed = {name: p.detach().cpu() for name, p in model.named_parameters()}
             turns = rotations(kept[_TRAINED], mixed)
@@ -74,13 +74,14 @@ class OptimizerState:
         for name, parameter in _trained_by(optimizer, model).items():
             held = optimizer.state[parameter] | {_TRAINED: parameter.detach()}
             for kind in (_FIRST, _SECOND, _STEP, *([_TRAINED] * self._rotates)):
-                self._kept[f"{kind} {name}"] = held[kind].detach().cpu().clone()
+                self.state[f"{kind} {name}"] = held[kind].detach().cpu().clone()
 
     def keep(self, context: Context, server_round: int, settings: str) -> None:
         """Keep the moments in ``Context.state``, for the next round of the same run."""
-        context.state[records.OPTIMIZER] = pack_record(self._kept)
-        stamp = {"server-round": server_round, "settings": settings}
-        context.state[records.OPTIMIZER_ROUND] = ConfigRecord(stamp)
+        context.state[records.OPTIMIZER] = pack_record(self.state)
+        context.state[records.OPTIMIZER_ROUND] = ConfigRecord(
+            {"server-round": server_round, "settings": settings}
+        )
 
 
 def kept_by(context: Context, server_round: int, settings: str, rotates: bool) -> OptimizerState:

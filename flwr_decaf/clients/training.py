@@ -23,6 +23,7 @@ from flwr_decaf.clients.models.hardware import (
     to_device,
 )
 from flwr_decaf.clients.optimizer_state import OptimizerState
+from flwr_decaf.clients.passes import shuffled_passes
 from flwr_decaf.clients.tasks.contract import Batch, Task
 from flwr_decaf.clients.tasks.scores import Sums, add_up
 from flwr_decaf.seeds import derive_seed
@@ -239,36 +240,3 @@ def training_batches(
     drawn = len(rows) * train.local_epochs or size * train.local_steps
     order = shuffled_passes(len(rows), (server_round - 1) * drawn, drawn, seed)
     return DataLoader(rows, batch_size=size, sampler=order, collate_fn=task.collate)
-
-
-def shuffled_passes(count: int, start: int, drawn: int, seed: int) -> list[int]:
-    """Return a slice of an endless sequence of passes over 0 .. count-1, each shuffled anew.
-
-    Consecutive slices contain all numbers equally often, and no position needs to be stored.
-
-    Parameters
-    ----------
-    count : int
-        Length of a pass.
-    start, drawn : int
-        Start and length of the slice.
-    seed : int
-        Seed of the order of a pass, together with the number of the pass.
-
-    Returns
-    -------
-    list of int
-        The ``drawn`` numbers of the slice.
-
-    Examples
-    --------
-    >>> first, second = shuffled_passes(4, 0, 3, seed=0), shuffled_passes(4, 3, 3, seed=0)
-    >>> sorted(first + second[:1])
-    [0, 1, 2, 3]
-    """
-    first, skipped = divmod(start, count)
-    passes = []
-    for number in range(first, first + (skipped + drawn - 1) // count + 1):
-        generator = torch.Generator().manual_seed(derive_seed(seed, "pass", number))
-        passes.append(torch.randperm(count, generator=generator))
-    return torch.cat(passes)[skipped : skipped + drawn].tolist()

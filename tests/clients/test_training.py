@@ -13,8 +13,9 @@ from flwr_decaf.clients.evaluation import evaluate_node
 from flwr_decaf.clients.freezing import freeze_factors
 from flwr_decaf.clients.models.adapter import get_adapter, set_adapter
 from flwr_decaf.clients.models.hardware import LossScaling
+from flwr_decaf.clients.passes import shuffled_passes
 from flwr_decaf.clients.tasks.contract import Task
-from flwr_decaf.clients.training import evaluate_rows, shuffled_passes, train_locally
+from flwr_decaf.clients.training import evaluate_rows, train_locally
 from flwr_decaf.config import Train
 from flwr_decaf.lora import factor_of
 from tests.states import lora_state

@@ -1,0 +1,40 @@
+"""The order in which a node's rows are used: an endless sequence of shuffled passes."""
+
+from __future__ import annotations
+
+import torch
+
+from flwr_decaf.seeds import derive_seed
+
+
+def shuffled_passes(count: int, start: int, drawn: int, seed: int) -> list[int]:
+    """Return a slice of an endless sequence of passes over 0 .. count-1, each shuffled anew.
+
+    Consecutive slices contain all numbers equally often, and no position needs to be stored.
+
+    Parameters
+    ----------
+    count : int
+        Length of a pass.
+    start, drawn : int
+        Start and length of the slice.
+    seed : int
+        Seed of the order of a pass, together with the number of the pass.
+
+    Returns
+    -------
+    list of int
+        The ``drawn`` numbers of the slice.
+
+    Examples
+    --------
+    >>> first, second = shuffled_passes(4, 0, 3, seed=0), shuffled_passes(4, 3, 3, seed=0)
+    >>> sorted(first + second[:1])
+    [0, 1, 2, 3]
+    """
+    first, skipped = divmod(start, count)
+    passes = []
+    for number in range(first, first + (skipped + drawn - 1) // count + 1):
+        generator = torch.Generator().manual_seed(derive_seed(seed, "pass", number))
+        passes.append(torch.randperm(count, generator=generator))
+    return torch.cat(passes)[skipped : skipped + drawn].tolist()
