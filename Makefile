@@ -1,4 +1,4 @@
-# make run    sets up and runs the main job: 10 nodes on a ring, DeCAF, real text
+# make run    sets up and runs the main job: ten nodes, DeCAF against FedAvg, real text
 # make test   sets up and runs the tests: all fast ones, and an engine run of each kind
 # make test-fast                        without those that start an engine; make test-all: all
 # make docs   builds the site in build/docs, and installs what that needs
@@ -7,7 +7,7 @@
 # Set-up happens once, in .venv, and again only when what it installs has changed.
 
 PYTHON ?= python3
-CONF ?= conf/ring.toml
+CONF ?= conf/quickstart.toml
 NODES ?= 10
 BIN := .venv/bin
 READY := .venv/.ready

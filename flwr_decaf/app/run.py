@@ -17,7 +17,7 @@ from flwr_decaf.clients.models.adapter import initialize_adapter, set_adapter
 from flwr_decaf.clients.prefixes import describe
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.clients.training import evaluate_rows
-from flwr_decaf.config import Config, Failures, Participation, Value, part
+from flwr_decaf.config import Config, Failures, Participation, Posts, Value, part
 from flwr_decaf.config.network import network_options
 from flwr_decaf.lora import State
 from flwr_decaf.messages.checkpoint import Checkpoint, save_checkpoint
@@ -158,6 +158,7 @@ def build_strategy(
     strategy = STRATEGIES[config.strategy]
     if issubclass(strategy, FedAvg):
         positions = {node_id: place for place, node_id in enumerate(nodes)}
+        common["posts"] = Posts(config.fedavg.dtype)
         return strategy(num_rounds=config.num_server_rounds, positions=positions, **common)
     common |= {
         "participation": part(config, Participation),

@@ -15,7 +15,7 @@ from flwr_decaf.checks import Check, above, at_least, each_of, one_of, whole_num
 from flwr_decaf.config.options import Attack, Evaluation, Failures, Participation, Posts, Robust
 from flwr_decaf.config.setting import setting
 from flwr_decaf.config.task import Data, Lora, Model, Train
-from flwr_decaf.registries import STRATEGIES
+from flwr_decaf.registries import POST_DTYPES, STRATEGIES
 from flwr_decaf.topology.graphs import TOPOLOGIES
 from flwr_decaf.topology.time_varying import DYNAMIC
 from flwr_decaf.topology.weights import WEIGHTS
@@ -82,6 +82,17 @@ class Tad:
         "both",
         "Factors that TAD-LoRA mixes: both, or only the active one (RoLoRA).",
         one_of(["both", "active"]),
+    )
+
+
+@dataclass(frozen=True)
+class FedAvg:
+    """Settings of FedAvg."""
+
+    dtype: str = setting(
+        "fp32",
+        "How FedAvg's arrays are rounded on their way up and down, as posts are by posts.dtype.",
+        one_of(POST_DTYPES),
     )
 
 
@@ -200,6 +211,7 @@ class Config(Participation, Failures, Evaluation, Run):
     data: Data = field(default_factory=Data)
     tad: Tad = field(default_factory=Tad)
     dimat: Dimat = field(default_factory=Dimat)
+    fedavg: FedAvg = field(default_factory=FedAvg)
     posts: Posts = field(default_factory=Posts)
     robust: Robust = field(default_factory=Robust)
     attack: Attack = field(default_factory=Attack)

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from flwr_decaf.app import client_app
-from flwr_decaf.app.run import run_once
+from flwr_decaf.app.run import build_strategy, run_once
 from flwr_decaf.config import Config, flatten, parse_config
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.resume import rewind_to_checkpoint
@@ -87,3 +87,13 @@ def test_an_adapter_names_its_base_as_the_settings_do(tmp_path):
     run(config, folder)
     saved = json.loads((folder.path / "adapters/node-1/adapter_config.json").read_text())
     assert saved["base_model_name_or_path"] == config.model.name == Config().model.name
+
+
+def test_posts_and_fedavgs_arrays_are_rounded_by_settings_of_their_own(tmp_path):
+    settings = {"posts.dtype": "int8", "fedavg.dtype": "bf16", "weighted-mixing": True}
+    built = {}
+    for name in ("decaf", "fedavg"):
+        config = parse_config(settings | {"strategy": name})
+        built[name] = build_strategy(config, RunFolder.create(tmp_path / name, flatten(config)))
+    assert (built["decaf"].posts.dtype, built["fedavg"].posts.dtype) == ("int8", "bf16")
+    assert built["decaf"].weighted_mixing
