@@ -35,7 +35,8 @@ def with_prefixes(task: Task, model: Model, data: Data) -> Task:
     if not isinstance(task.model, PeftModel):
         return task
     encoders = [encoder for encoder in find_encoders(task.model) if encoder.frozen]
-    mode = partial(train_mode, encoders=encoders, dropout=model.dropout)
+    frozen = [module for encoder in encoders for module in encoder.prefix]
+    mode = partial(train_mode, frozen=frozen, dropout=model.dropout)
     # Without data.name, only the nodes have rows, and their number is not known.
     rows = sum(map(len, load_rows(data, seed=0).values())) if data.name else 0
     dtype = None if model.prefix_dtype == "auto" else PRECISIONS[model.prefix_dtype]
@@ -48,15 +49,15 @@ def with_prefixes(task: Task, model: Model, data: Data) -> Task:
     return replace(task, train_mode=mode, prefixes=tuple(prefixes))
 
 
-def train_mode(model: nn.Module, encoders: Sequence[Encoder], dropout: str) -> None:
+def train_mode(model: nn.Module, frozen: Sequence[nn.Module], dropout: str) -> None:
     """Put a model with an adapter into training mode.
 
     Parameters
     ----------
     model : nn.Module
         The model.
-    encoders : sequence of Encoder
-        Its encoders with frozen layers.
+    frozen : sequence of nn.Module
+        Its modules below the first layer that is trained.
     dropout : str
         Where the base's own dropout is active: "all", "none", or "adapted", not in layers below
         the first one that is trained. ``lora.dropout`` is a separate setting.
@@ -66,9 +67,8 @@ def train_mode(model: nn.Module, encoders: Sequence[Encoder], dropout: str) -> N
         for name, module in model.named_modules():
             module.training = not name or "lora_dropout" in name
     elif dropout == "adapted":
-        for encoder in encoders:
-            for module in encoder.prefix:
-                module.training = False
+        for module in frozen:
+            module.training = False
 
 
 def _is_augmented(encoder: Encoder, data: Data) -> bool:

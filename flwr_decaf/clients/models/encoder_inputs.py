@@ -6,6 +6,7 @@ import hashlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -43,9 +44,9 @@ class EncoderInputs:
             None if hidden states would depend on more than tokens or pixels, if there are neither,
             or if a row is padded on the left, since its positions then depend on its batch.
         """
-        bound = inspect.signature(root.forward).bind(*args, **kwargs).arguments
+        bound = _signature(type(root)).bind(root, *args, **kwargs).arguments
         bound |= bound.pop("kwargs", {})
-        given = {name: x for name, x in bound.items() if x is not None}
+        given = {name: x for name, x in bound.items() if x is not None and name != "self"}
         tensors = {name: x for name, x in given.items() if isinstance(x, Tensor)}
         options = {name: x for name, x in given.items() if name not in tensors}
         plain = all(isinstance(x, bool | int | float | str) for x in options.values())
@@ -89,6 +90,11 @@ class EncoderInputs:
             {name: x.cpu() for name, x in self.tensors.items()}, {}, self.lengths
         )
         return [_digest(start, on_cpu.row(place)) for place in range(len(self))]
+
+
+@lru_cache
+def _signature(kind: type[nn.Module]) -> inspect.Signature:
+    return inspect.signature(kind.forward)
 
 
 def _digest(start: bytes, row: Mapping[str, Tensor]) -> bytes:

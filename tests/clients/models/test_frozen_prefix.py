@@ -110,10 +110,10 @@ def attached(model, limit=10**8, **options):
 
 
 def trained(name, model, steps=3):
-    mode = find_encoders(model)
+    frozen = [module for encoder in find_encoders(model) for module in encoder.prefix]
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     for step in range(steps):
-        train_mode(model, mode, "adapted")
+        train_mode(model, frozen, "adapted")
         torch.manual_seed(step)  # of dropout in the upper layers
         out = logits(name, model, batch(name, seed=step % 2))
         optimizer.zero_grad()
@@ -199,7 +199,7 @@ def test_another_checkpoint_has_a_file_of_its_own(own_cache):
 def test_layers_with_active_dropout_are_not_skipped():
     model = adapted("bert")
     (prefix,) = attached(model)
-    train_mode(model, [prefix.encoder], "all")
+    train_mode(model, prefix.encoder.prefix, "all")
     model(**batch("bert"))
     assert (prefix.computed, prefix.read) == (0, 0)
 
@@ -207,7 +207,7 @@ def test_layers_with_active_dropout_are_not_skipped():
 def test_augmented_pictures_are_kept_only_in_evaluation():
     model = adapted("vit")
     (prefix,) = attached(model, augmented=True)
-    train_mode(model, [prefix.encoder], "adapted")
+    train_mode(model, prefix.encoder.prefix, "adapted")
     model(**batch("vit"))
     assert prefix.computed == 0
     with torch.no_grad():
@@ -222,8 +222,8 @@ def test_augmented_pictures_are_kept_only_in_evaluation():
 )  # fmt: skip
 def test_dropout_is_active_where_the_setting_says(dropout, embeddings, layers):
     model = adapted("bert")
-    encoders = find_encoders(model)
-    train_mode(model, encoders, dropout)
+    (encoder,) = find_encoders(model)
+    train_mode(model, encoder.prefix, dropout)
     base = model.get_base_model()
     assert base.bert.embeddings.dropout.training is embeddings
     assert [x.output.dropout.training for x in base.bert.encoder.layer] == layers

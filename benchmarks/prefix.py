@@ -1,0 +1,117 @@
+"""The frozen prefix, computed once: training steps and evaluation against a bare PyTorch loop.
+
+    python -m benchmarks.prefix
+
+One thread trains and evaluates MiniLM with the settings of conf/methods.toml, which adapts the
+upper three of six layers, in three ways: as a bare loop does; the same without dropout in the
+frozen layers; and as a node does, with hidden states that have been kept before. "first pass" is
+the time of the node's steps in which every row is new, and is computed and written. All times are
+CPU times of the process, which other jobs on the machine disturb less than wall time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from benchmarks.measure import busy_cores, report, time_alternately
+from flwr_decaf.clients.loading import forget_task, load_node_data, load_task
+from flwr_decaf.clients.models import frozen_prefix
+from flwr_decaf.clients.models.adapter import initialize_adapter
+from flwr_decaf.clients.tasks.contract import Task
+from flwr_decaf.clients.training import evaluate_rows, take_steps, training_batches
+from flwr_decaf.config import Config, Train, parse_config
+from flwr_decaf.config.files import checked_settings
+
+CONF = Path(__file__).parents[1] / "conf" / "methods.toml"
+NODES, STEPS, REPEATS = 10, 8, 7
+
+
+def config_of(**settings: object) -> Config:
+    """Read the settings of one of the file's runs."""
+    one_run = ["strategy=decaf", "seeds=", "sweep=", f"train.local-steps={STEPS}"]
+    changed = [f"{key.replace('__', '.').replace('_', '-')}={x}" for key, x in settings.items()]
+    return parse_config(checked_settings(CONF, [*one_run, *changed], n=NODES))
+
+
+def bare_steps(task: Task, batches: list[dict[str, torch.Tensor]], train: Train) -> None:
+    """Train as a plain PyTorch loop does."""
+    parameters = [p for p in task.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=train.learning_rate)
+    task.train_mode(task.model)
+    for batch in batches:
+        loss = task.model(**batch).loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+
+def loaded(**settings: object) -> Task:
+    """Build a task of its own for each way."""
+    config = config_of(**settings)
+    forget_task()
+    task = load_task(config.model, config.lora, config.data)
+    initialize_adapter(task.model, seed=0)
+    return task
+
+
+def main() -> None:
+    """Measure steps and evaluations alternately."""
+    busy = busy_cores()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        own = mock.Mock(return_value=Path(folder))
+        with mock.patch.object(frozen_prefix, "cached_assets_path", own):
+            report(
+                "prefix",
+                "MiniLM's upper half, one thread, milliseconds of CPU time",
+                measure(),
+                busy,
+            )
+
+
+def measure() -> list[dict[str, object]]:
+    """Time a step, and an evaluation per row."""
+    config = config_of()
+    bare = loaded(model__dropout="all", model__prefix_cache=0)
+    frozen_off = loaded(model__prefix_cache=0)
+    ours = loaded()
+    data = load_node_data(config.model, config.lora, config.data, config.seed, 0, NODES)
+    batches = list(training_batches(ours, data.train, config.train, seed=0, server_round=1))
+    started = time.process_time()
+    take_steps(ours, batches, config.train, "AB")
+    first = (time.process_time() - started) / len(batches)
+    steps = time_alternately(
+        {
+            "bare loop": lambda: bare_steps(bare, batches, config.train),
+            "no dropout below": lambda: bare_steps(frozen_off, batches, config.train),
+            "ours": lambda: take_steps(ours, batches, config.train, "AB"),
+        },
+        repeats=REPEATS,
+        clock=time.process_time,
+    )
+    scores = time_alternately(
+        {
+            "bare loop": lambda: evaluate_rows(bare, data.test, config.train),
+            "ours": lambda: evaluate_rows(ours, data.test, config.train),
+        },
+        repeats=REPEATS,
+        clock=time.process_time,
+    )
+    per_step = {way: 1000 * seconds / len(batches) for way, seconds in steps.items()}
+    per_row = {way: 1000 * seconds / len(data.test) for way, seconds in scores.items()}
+    return [
+        {"what": "a step of 8 x 24 tokens", **per_step, "first pass": 1000 * first}
+        | {"bare / ours": per_step["bare loop"] / per_step["ours"]},
+        {"what": "evaluation, a row", **per_row}
+        | {"bare / ours": per_row["bare loop"] / per_row["ours"]},
+    ]
+
+
+if __name__ == "__main__":
+    main()
