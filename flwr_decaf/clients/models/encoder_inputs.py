@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -44,7 +44,7 @@ class EncoderInputs:
             None if hidden states would depend on more than tokens or pixels, if there are neither,
             or if a row is padded on the left, since its positions then depend on its batch.
         """
-        bound = _signature(type(root)).bind(root, *args, **kwargs).arguments
+        bound = _signature(type(root).forward).bind(root, *args, **kwargs).arguments
         bound |= bound.pop("kwargs", {})
         given = {name: x for name, x in bound.items() if x is not None and name != "self"}
         tensors = {name: x for name, x in given.items() if isinstance(x, Tensor)}
@@ -93,8 +93,8 @@ class EncoderInputs:
 
 
 @lru_cache
-def _signature(kind: type[nn.Module]) -> inspect.Signature:
-    return inspect.signature(kind.forward)
+def _signature(forward: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(forward)
 
 
 def _digest(start: bytes, row: Mapping[str, Tensor]) -> bytes:
