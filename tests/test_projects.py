@@ -146,7 +146,7 @@ def test_an_evaluate_function_without_the_mod_is_refused():
     def evaluate(msg, context):
         return projects.Message(projects.RecordDict(), reply_to=msg)
 
-    with pytest.raises(RuntimeError, match="it ran its evaluate function"):
+    with pytest.raises(RuntimeError, match="ran its evaluate function"):
         DLoRA().start(LocalGrid(app, 2), ArrayRecord(projects.FIRST), num_rounds=1)
 
 
