@@ -34,7 +34,9 @@ pytestmark = pytest.mark.engine
 def test_impossible_runs_are_refused_before_the_engine_starts(tmp_path, settings, line):
     status, log = flwr_decaf_run(tmp_path, "refused", **settings)
     assert status == 2
-    assert re.fullmatch(f"Error: .*{line}.*\n", log)  # one line
+    *progress, error = log.splitlines()
+    assert re.fullmatch(f"Error: .*{line}.*", error)  # one line
+    assert all(re.match(r"\[ +[0-9.]+ min\] ", text) for text in progress)
     assert not (tmp_path / "refused").exists()
 
 
