@@ -11,7 +11,7 @@ from flwr_decaf.registries import Registry
 EVERY = {
     name: Registry(places)
     for name, places in vars(registries).items()
-    if isinstance(places, dict) and name.isupper()
+    if isinstance(places, dict) and name.isupper() and name != "READERS"  # names of another library
 }
 
 

@@ -128,7 +128,7 @@ def test_a_matrix_cannot_be_combined_with_dynamic(tmp_path):
 
 def test_description_of_a_network():
     assert describe(build_time_varying_network("ring", 10)) == [
-        "Nodes: 10, edges: 10, degree: 2 to 2",
+        "Nodes: 10, edges: 10, degree: 2",
         "lambda2: 0.8727",
     ]
     walk = build_time_varying_network("star", 2, dynamic="token-walk")
