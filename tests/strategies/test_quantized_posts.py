@@ -152,10 +152,10 @@ def test_a_post_that_is_not_finite_leaves_its_node_out(caplog):
 class TestFedAvg:
     both = ConfigRecord({"trainable-factors": "AB"})
 
-    def run(self, dtype, name="fedavg"):
+    def run(self, dtype, name="fedavg", n=3):
         app = ClientApp(mods=[peer_mixing])
         app.train()(train_told)
-        grid = LocalGrid(app, 3)
+        grid = LocalGrid(app, n)
         strategy = STRATEGIES[name](num_rounds=1, evaluate_every=0, posts=dtype)
         arrays = ArrayRecord(lora_state(0))
         return strategy.start(grid, arrays, num_rounds=1, train_config=self.both), grid
@@ -184,7 +184,8 @@ class TestFedAvg:
         assert metrics["bytes-sent"] == 2 * size_in_bytes(lora_state(0))
 
     def test_centralized_rounds_nothing(self):
-        exact, coarse = (self.run(dtype, "centralized")[0] for dtype in ("fp32", "int8"))
+        # Flower draws the node that trains, and nodes of this app train differently: one node.
+        exact, coarse = (self.run(dtype, "centralized", 1)[0] for dtype in ("fp32", "int8"))
         assert equal(*(ran.arrays.to_torch_state_dict() for ran in (exact, coarse)))
         assert coarse.train_metrics_clientapp[1]["bytes-sent"] == 0
 
