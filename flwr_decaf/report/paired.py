@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import pandas as pd
@@ -17,8 +18,10 @@ _CONFIDENCE = 0.95
 def paired_differences(folders: Sequence[RunFolder]) -> pd.DataFrame:
     """Compare each method with a reference on the seeds that both have.
 
-    The reference is the first method of FedAvg, or the first method without one. A difference is
-    the method's score minus the reference's in the last evaluation of one seed.
+    Methods are compared where they saw the same partitions and test rows: among the runs with the
+    same ``data.*`` settings and number of nodes. The reference there is the first method of FedAvg,
+    or the first method without one. A difference is the method's score minus the reference's in
+    the last evaluation of one seed.
 
     Parameters
     ----------
@@ -28,14 +31,29 @@ def paired_differences(folders: Sequence[RunFolder]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Indexed by label, without the reference: ``reference``, ``seeds``, and for the mean over
+        Indexed by label, without the references: ``reference``, ``seeds``, and for the mean over
         the nodes and the ``worst`` node the mean ``difference``, the ends ``low`` and ``high`` of
         its 95 % interval by Student's t, and the ``p`` of a paired t-test; NaN where all seeds
         differ by the same amount. Methods with fewer than two common seeds are left out.
     """
-    metrics = read_metrics(scored(folders))
+    folders = scored(folders)
+    metrics = read_metrics(folders)
     score = score_in(metrics).name
     last = over_rounds(metrics).groupby("run").tail(1)
+    rows: dict[str, dict[str, object]] = {}
+    for _, group in last.groupby([_data_of(folders[run]) for run in last["run"]], sort=False):
+        rows |= _compare(group, score)
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _data_of(folder: RunFolder) -> str:
+    """Describe what decides which rows each node has, but for the seed."""
+    settings = {k: v for k, v in folder.run["settings"].items() if k.startswith("data.")}
+    nodes = folder.run.get("network", {}).get("nodes")
+    return json.dumps([nodes, settings], sort_keys=True)
+
+
+def _compare(last: pd.DataFrame, score: str) -> dict[str, dict[str, object]]:
     by_seed = last.pivot_table([score, "worst"], "seed", "label", sort=False)
     labels = list(dict.fromkeys(last["label"]))
     reference = next((label for label in labels if label.split(",")[0] == "fedavg"), labels[0])
@@ -49,7 +67,7 @@ def paired_differences(folders: Sequence[RunFolder]) -> pd.DataFrame:
             of_seeds = both[y][label] - both[y][reference]
             row |= {prefix + name: value for name, value in _interval(of_seeds).items()}
         rows[label] = row
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return rows
 
 
 def _interval(differences: pd.Series[float]) -> dict[str, float]:

@@ -13,8 +13,9 @@ from flwr_decaf.runs.folder import RunFolder
 FEDAVG = {0: 0.5, 1: 0.6, 2: 0.4}
 
 
-def write(path, strategy, seed, scores):
-    folder = RunFolder.create(path, flatten(Config()) | {"strategy": strategy, "seed": seed})
+def write(path, strategy, seed, scores, **settings):
+    named = {"strategy": strategy, "seed": seed}
+    folder = RunFolder.create(path, flatten(Config()) | named | settings)
     folder.append(
         [
             {"round": 1, "node": node, "phase": "evaluate", "accuracy": accuracy}
@@ -76,6 +77,20 @@ def test_equal_differences_have_no_p(tmp_path):
     row = paired_differences(folders).loc["decaf"]
     assert (row["low"], row["high"]) == pytest.approx((-0.1, -0.1))
     assert math.isnan(row["p"])
+
+
+def test_methods_are_compared_on_the_same_data_alone(tmp_path):
+    scores = {("decaf", 0.1): 0.3, ("fedavg", 0.1): 0.5, ("decaf", 1.0): 0.8, ("fedavg", 1.0): 0.9}
+    folders = [
+        write(tmp_path / f"{name}-{alpha}-{seed}", name, seed, [base] * 2, **{"data.alpha": alpha})
+        for (name, alpha), base in scores.items()
+        for seed in (0, 1)
+    ]
+    table = paired_differences(folders)
+    assert dict(table["reference"]) == {
+        f"decaf, alpha {alpha}": f"fedavg, alpha {alpha}" for alpha in (0.1, 1.0)
+    }
+    assert list(table["difference"]) == pytest.approx([-0.2, -0.1])
 
 
 def test_a_single_run_has_nothing_to_compare(runs):
