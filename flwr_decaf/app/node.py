@@ -13,14 +13,14 @@ from flwr_decaf.app.row_reports import Report, report_on, to_record
 from flwr_decaf.clients.loading import load_node_data, load_own_data, load_task
 from flwr_decaf.clients.models.adapter import get_adapter, set_adapter
 from flwr_decaf.clients.models.hardware import LossScaling, choose_device
-from flwr_decaf.clients.optimizer_state import OptimizerState, kept_by
+from flwr_decaf.clients.node_matching import matching_on
 from flwr_decaf.clients.prefixes import count_rows
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.config import Config, parse_config
 from flwr_decaf.data.own_files import DATA_PATH, own_files
 from flwr_decaf.data.partitions import NodeData
-from flwr_decaf.rules import FACTORIZING
-from flwr_decaf.strategies import STRATEGIES
+from flwr_decaf.matching import Matching
+from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies.relay.presence import require_place
 
 
@@ -56,8 +56,12 @@ class Node(NamedTuple):
 
 def settings_of(msg: Message, context: Context) -> Config:
     """Read the settings of a run: the message holds those that vary, the run-config all others."""
-    sent = cast(ConfigRecord, msg.content["config"])
-    return parse_config({**context.run_config, **json.loads(str(sent.get("settings", "{}")))})
+    return parse_config({**context.run_config, **json.loads(settings_sent(msg) or "{}")})
+
+
+def settings_sent(msg: Message) -> str:
+    """Return the settings in a message, as JSON text; they vary between the runs of an app."""
+    return str(cast(ConfigRecord, msg.content["config"]).get("settings", ""))
 
 
 def load_node(msg: Message, context: Context) -> Node:
@@ -130,27 +134,12 @@ def reply(
     return Message(content, reply_to=msg)
 
 
-def kept_moments(msg: Message, context: Context, node: Node) -> OptimizerState | None:
-    """Return the moments of the node's optimizer, or None if they start afresh in each round."""
-    config = node.config
-    if config.train.optimizer_state == "fresh":
-        return None
-    # A robust rule may mix products too.
-    rule = getattr(STRATEGIES[config.strategy], "rule", "")
-    rotates = rule in FACTORIZING or config.robust.method != "none"
-    return kept_by(context, node.server_round, _settings_sent(msg), rotates)
-
-
-def keep_moments(
-    msg: Message, context: Context, node: Node, moments: OptimizerState | None
-) -> None:
-    """Keep the moments of the node's optimizer for its next round, if there are any."""
-    if moments:
-        moments.keep(context, node.server_round, _settings_sent(msg))
-
-
-def _settings_sent(msg: Message) -> str:
-    return str(cast(ConfigRecord, msg.content["config"]).get("settings", ""))
+def matching(msg: Message, context: Context) -> Matching:
+    """Prepare DIMAT's matching on the rows of this node."""
+    node = load_node(msg, context)
+    # Independent of the round: posts arrive with its evaluation or with the next training.
+    seed = derive_seed(node.config.seed, "matching", node.position)
+    return matching_on(node.task, node.data.train, node.config.dimat, seed)
 
 
 def describe_rows(msg: Message, context: Context) -> Message:

@@ -1,9 +1,7 @@
 """Flower's two engines, each started for one run and ended with it.
 
-On its own, ``flwr run`` exits with 0 even if the run failed, reinstalls the app's dependencies, and
-uses a SuperLink that outlives the run and keeps the directory and environment of its first caller.
-Here, every run gets a SuperLink of its own on a free port, and the run folder shows whether it
-succeeded.
+A SuperLink that ``flwr run`` starts outlives the run, and keeps the directory and environment of
+its first caller. Here, every run gets a SuperLink of its own on a free port.
 """
 
 from __future__ import annotations
@@ -12,18 +10,13 @@ import contextlib
 import math
 import os
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
-from flwr_decaf.cli.app_bundle import bundled_part
-from flwr_decaf.cli.processes import environment, free_port, running, script, wait_until_up, watched
+from flwr_decaf.cli.processes import environment, free_port, running, wait_until_up
 from flwr_decaf.data.own_files import DATA_PATH, NODE_DATA, path_of
 from flwr_decaf.messages.shared_posts import POSTS
-
-_POLL_INTERVAL = 0.5  # seconds
 
 
 class Engine(NamedTuple):
@@ -138,61 +131,6 @@ def supernode(
         yield process
 
 
-def flwr_run(
-    app: Path,
-    run_config: Path,
-    engine: Engine,
-    log: Path | None = None,
-    watch: Callable[[], None] = lambda: None,
-    meanwhile: Callable[[], None] = lambda: None,
-) -> None:
-    """Run a Flower app to its end.
-
-    Parameters
-    ----------
-    app : Path
-        Folder with the app's pyproject.toml.
-    run_config : Path
-        TOML file with the settings.
-    engine : Engine
-        ``simulation(...)`` or ``deployment(...)``.
-    log : Path, optional
-        File for Flower's log; by default it goes to the output of this process.
-    watch : callable
-        Called every half second during the run; by default nothing.
-    meanwhile : callable
-        Called once, in a thread, while the engine starts; an exception in it ends the run.
-        ``watch`` is not called before it has returned. By default nothing.
-
-    Raises
-    ------
-    RuntimeError
-        If the SuperLink does not start, or ``flwr run`` itself fails. A run that fails later does
-        not raise, because Flower exits with 0.
-    """
-    with (
-        tempfile.TemporaryDirectory(prefix="flwr-decaf-") as home,
-        watched(Path(home)),
-        bundled_part(app) as part,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        command = [script("flwr"), "run", str(part), "local", "--stream"]
-        command += ["--run-config", str(run_config)]
-        if engine.federation:
-            options = (f"{key}={value}" for key, value in engine.federation.items())
-            command += ["--federation-config", " ".join(options)]
-        started = pool.submit(meanwhile)
-
-        def look() -> None:
-            if started.done():
-                started.result()
-                watch()
-
-        with engine.start(Path(home)) as env:
-            _submit(command, env, log, look)
-            started.result()
-
-
 _ADDRESS = "FLWR_DECAF_SUPERLINK"  # variable with the SuperLink's address, for supernode()
 
 
@@ -226,31 +164,3 @@ def superlink(home: Path, *options: str, **variables: str) -> Iterator[dict[str,
     with running(command, env, log) as process:
         wait_until_up(process, port, log)
         yield env
-
-
-def _submit(
-    command: Sequence[str], env: Mapping[str, str], log: Path | None, watch: Callable[[], None]
-) -> None:
-    with _output(log) as output:
-        process = subprocess.Popen(command, env=dict(env), stdout=output, stderr=output)
-        try:
-            code = _wait(process, watch)
-        finally:
-            process.terminate()
-    if code != 0:
-        where = log or "its output"
-        raise RuntimeError(f"'{' '.join(command)}' ended with status {code}; see {where}")
-
-
-def _wait(process: subprocess.Popen[bytes], watch: Callable[[], None]) -> int:
-    while True:
-        watch()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(timeout=_POLL_INTERVAL)
-
-
-def _output(log: Path | None) -> contextlib.AbstractContextManager[IO[bytes] | None]:
-    if log is None:
-        return contextlib.nullcontext()
-    log.parent.mkdir(parents=True, exist_ok=True)
-    return log.open("ab")

@@ -39,16 +39,17 @@ def settings_file(conf: Path) -> Path:
     ValueError
         If there is neither; the message names the nearest experiment.
     """
-    if conf.exists():
+    if conf.is_file():  # a folder may have the name of an experiment
         return conf
     experiments = experiment_files()
     name = conf.as_posix()
     if name in experiments:
         return experiments[name]
     nearest = difflib.get_close_matches(name, experiments, n=1, cutoff=0.0)
+    found = "is a folder" if conf.is_dir() else "does not exist"
     raise ValueError(
         f"CONF must be a TOML file of settings, or one of {', '.join(experiments)}; got {name!r}, "
-        f"which does not exist; did you mean {nearest[0]!r}?"
+        f"which {found}; did you mean {nearest[0]!r}?"
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import keyword
+import re
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import tomli_w
@@ -13,6 +16,7 @@ from flwr_decaf.extras import DEMO_PACKAGES
 
 _TEMPLATES = Path(__file__).parent / "template"
 _SUFFIX = ".jinja"
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _PACKAGE = "package/"  # the folder of the Python package in the templates
 
 
@@ -33,15 +37,11 @@ def write_project(folder: Path) -> list[Path]:
     Raises
     ------
     ValueError
-        If the folder holds files, or its name is not one for a Python package.
+        If the folder holds files, or its name is not one for a Python package, or is that of an
+        installed package, which the project's would hide.
     """
-    name = folder.resolve().name.lower()
+    name = _checked_name(folder.resolve().name)
     package = name.replace("-", "_")
-    if not package.isidentifier():
-        raise ValueError(
-            f"the name of a project must be letters, digits and hyphens, and begin with a letter; "
-            f"got {folder.resolve().name!r}; choose e.g. my-study"
-        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} must be new or empty; it exists; choose another folder")
     values = {
@@ -51,6 +51,22 @@ def write_project(folder: Path) -> list[Path]:
         "demo_packages": " ".join(DEMO_PACKAGES.values()),
     }
     return [_write(folder / file, text) for file, text in _rendered(values, package).items()]
+
+
+def _checked_name(given: str) -> str:
+    name = given.lower()
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            "the name of a project must be letters (a to z), digits and single hyphens, and begin "
+            f"with a letter; got {given!r}; choose e.g. my-study"
+        )
+    package = name.replace("-", "_")
+    if keyword.iskeyword(package) or find_spec(package):
+        raise ValueError(
+            f"the name of a project must not be that of an installed package or a word of Python, "
+            f"which it would hide; got {given!r}; choose e.g. my-{name}"
+        )
+    return name
 
 
 def _default_settings() -> str:

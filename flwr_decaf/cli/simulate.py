@@ -17,7 +17,8 @@ from pathlib import Path
 from rich.console import Console
 
 from flwr_decaf.app.quick_imports import quick_imports
-from flwr_decaf.cli.engine import Engine, flwr_run
+from flwr_decaf.cli.engine import Engine
+from flwr_decaf.cli.flwr_run import flwr_run
 from flwr_decaf.cli.machine import (
     check_files,
     check_hub,

@@ -8,10 +8,9 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
-from flwr_decaf.app.node import describe_rows, keep_moments, kept_moments, receive, reply
+from flwr_decaf.app.node import describe_rows, receive, reply
 from flwr_decaf.clients.models.adapter import get_adapter
 from flwr_decaf.clients.models.hardware import LossScaling
-from flwr_decaf.clients.training import train_locally
 from flwr_decaf.config import Config, flatten
 
 SETTINGS = {"data.max-train-samples": 60, "data.max-test-samples": 20, "data.partitioner": "iid"}
@@ -98,24 +97,3 @@ def test_a_node_reports_numbers_and_classes_and_no_rows(tmp_path):
     (record,) = content.config_records.values()
     assert dict(record) == {"train": 3, "test": 0, "skipped": 0, "classes": ["a", "b"]}
     assert len(content) == 1
-
-
-def test_moments_are_kept_on_request_and_follow_the_basis_of_products(adapter):
-    kept = {}
-    for strategy in ("decaf", "dlora"):
-        settings = json.dumps({"strategy": strategy, "train.optimizer-state": "kept"})
-        asked, context = message(adapter, settings=settings), context_of(1)
-        node = receive(asked, context)
-        kept[strategy] = kept_moments(asked, context, node)
-        assert kept[strategy].is_fresh
-        train_locally(
-            node.task, node.data.train, node.config.train, "AB", 0, moments=kept[strategy]
-        )
-        keep_moments(asked, context, node, kept[strategy])
-        later = node._replace(server_round=4)
-        assert not kept_moments(asked, context, later).is_fresh
-        assert kept_moments(message(adapter), context, later).is_fresh  # another run
-        assert kept_moments(asked, context, receive(message(adapter), context)) is None
-    # Only those of DeCAF include the trained factors, from which the basis is found.
-    sizes = {name: len(moments.state) for name, moments in kept.items()}
-    assert 3 * sizes["decaf"] == 4 * sizes["dlora"]

@@ -205,8 +205,8 @@ def test_too_many_nodes_and_missing_files_end_before_anything_starts(monkeypatch
 
 def test_a_folder_as_settings_file_is_refused_in_words(tmp_path):
     result = call("run", tmp_path)
-    assert "Is a directory" in result.stderr
-    assert "Errno" not in result.stderr
+    assert result.exit_code == 2
+    assert f"got '{tmp_path}', which is a folder" in result.stderr
 
 
 def test_resuming_finished_runs_says_so_and_prints_their_table(monkeypatch, tmp_path):
@@ -281,3 +281,18 @@ def test_a_topology_is_checked_like_settings(arguments, line):
     assert result.exit_code == 2
     assert re.search(line, result.stderr)
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["topology", "ring", "--nodes", 4, "--output"], ["new"]],
+    ids=lambda command: command[0],
+)
+def test_a_target_that_cannot_be_written_is_one_line(tmp_path, command):
+    (tmp_path / "file").write_text("")
+    result = call(*command, tmp_path / "file" / "below")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)  # no traceback
+    line = result.stderr.replace("\n", " ")
+    assert str(tmp_path / "file") in line
+    assert "; check the path, its permissions and the disk" in line

@@ -24,6 +24,9 @@ def test_an_experiment_is_found_by_its_name(tmp_path, monkeypatch):
     own = tmp_path / "ring"
     own.write_text("")
     assert settings_file(Path("ring")).samefile(own)  # a file of the user comes first
+    own.unlink()
+    own.mkdir()  # a folder of runs, say
+    assert settings_file(Path("ring")).samefile(ROOT / "conf" / "ring.toml")
     with pytest.raises(ValueError, match=r"got 'rings', which does not exist; did you mean 'ring'"):
         settings_file(Path("rings"))
 

@@ -65,9 +65,16 @@ def test_its_apps_are_those_of_the_package_and_one_to_edit(project, monkeypatch)
     assert any(not torch.equal(ours[name], adapter[name]) for name in ours)
 
 
-@pytest.mark.parametrize("name", ["2nd", "a b", "a.b"])
+@pytest.mark.parametrize("name", ["2nd", "a b", "a.b", "\u00e9tude", "study-", "a--b"])
 def test_a_name_that_is_none_of_a_package_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match=r"name of a project must be letters"):
+        write_project(tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("name", ["torch", "Flwr-decaf", "json", "class"])
+def test_a_name_that_would_hide_a_package_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"installed package .* got '{name}'; choose e.g. my-"):
         write_project(tmp_path / name)
     assert not (tmp_path / name).exists()
 

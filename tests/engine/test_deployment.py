@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flwr_decaf.cli.engine import Engine, flwr_run, superlink, supernode
+from flwr_decaf.cli.engine import Engine, superlink, supernode
+from flwr_decaf.cli.flwr_run import flwr_run
 from flwr_decaf.cli.processes import end
 from flwr_decaf.runs.folder import RunFolder
 from tests.engine.test_flwr_run import adapters, flwr_decaf_run

@@ -12,7 +12,8 @@ from flwr.app import ArrayRecord
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
-from flwr_decaf.cli.engine import flwr_run, simulation
+from flwr_decaf.cli.engine import simulation
+from flwr_decaf.cli.flwr_run import flwr_run
 from flwr_decaf.clients import peer_mixing
 from flwr_decaf.strategies import DeCAF
 from tests.apps.pure_mixing import make_app

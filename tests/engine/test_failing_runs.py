@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flwr_decaf.cli.engine import flwr_run, simulation
+from flwr_decaf.cli.engine import simulation
+from flwr_decaf.cli.flwr_run import flwr_run
 from flwr_decaf.cli.simulate import finished
 from flwr_decaf.config.files import to_toml
 from flwr_decaf.runs.folder import RunFolder

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flwr_decaf.cli.engine import flwr_run, simulation
+from flwr_decaf.cli.engine import simulation
+from flwr_decaf.cli.flwr_run import flwr_run
 from flwr_decaf.config.files import checked_settings, to_toml
 from flwr_decaf.runs.folder import RunFolder
 from tests.engine.test_flwr_run import ROOT, SETTINGS

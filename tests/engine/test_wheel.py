@@ -20,7 +20,8 @@ OF_THE_PROJECT = ("flwr[simulation]", "psutil", "scikit-learn")  # psutil: this 
 RUN_A_PROJECT = """
 import sys
 from pathlib import Path
-from flwr_decaf.cli.engine import flwr_run, simulation
+from flwr_decaf.cli.engine import simulation
+from flwr_decaf.cli.flwr_run import flwr_run
 app, settings, log = map(Path, sys.argv[1:])
 flwr_run(app, settings, simulation(nodes=2), log)
 """
