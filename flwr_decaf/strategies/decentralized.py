@@ -14,32 +14,22 @@ from typing import Any, ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result
 
 from flwr_decaf.config import Attack, Evaluation, Failures, Participation, Posts, Robust
 from flwr_decaf.config.arguments import check_argument
-from flwr_decaf.lora import State
-from flwr_decaf.messages.mail import Mail
 from flwr_decaf.messages.metrics import mean_metrics
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies.relay import checks
-from flwr_decaf.strategies.relay.addressing import Addressing, Neighbours
 from flwr_decaf.strategies.relay.arguments import read_options, take_over
-from flwr_decaf.strategies.relay.attacks import byzantine_among
-from flwr_decaf.strategies.relay.attendance import Attendance
 from flwr_decaf.strategies.relay.diagnostics import add_diagnostics, average
 from flwr_decaf.strategies.relay.exchanges import exchange_all
 from flwr_decaf.strategies.relay.failures import OnFailure
 from flwr_decaf.strategies.relay.graph_options import GraphOptions
-from flwr_decaf.strategies.relay.mailbox import Mailbox
-from flwr_decaf.strategies.relay.resumable import ResumableStrategy, Start
-from flwr_decaf.strategies.relay.resuming import Resume, counting_on, forget
-from flwr_decaf.strategies.relay.roster import Roster
-from flwr_decaf.strategies.relay.schedules import Schedule, both, is_due
-from flwr_decaf.strategies.relay.session import Session
+from flwr_decaf.strategies.relay.prepared import PreparedStrategy
+from flwr_decaf.strategies.relay.resuming import Resume, counting_on
+from flwr_decaf.strategies.relay.schedules import is_due
 from flwr_decaf.topology.conversion import TopologyLike
-from flwr_decaf.topology.mixing_steps import describe_steps, steps_on
-from flwr_decaf.topology.network import Network
+from flwr_decaf.topology.mixing_steps import describe_steps
 from flwr_decaf.topology.participation import Participation as ParticipationLists
 from flwr_decaf.topology.participation import draw_evaluated, present
 
@@ -48,7 +38,7 @@ _log = logging.getLogger("flwr")
 Aggregate = Callable[[list[RecordDict], str], MetricRecord]
 
 
-class DecentralizedStrategy(ResumableStrategy):
+class DecentralizedStrategy(PreparedStrategy):
     """Relay posts along a graph; the nodes mix them by the rule of the method.
 
     Parameters
@@ -104,11 +94,7 @@ evaluate_metrics_aggr_fn
         For an argument that violates its rule.
     """
 
-    rule: ClassVar[str]
-    adapters_only: ClassVar[bool] = False  # whether it is merely averaging on whole models
     own_weights: ClassVar[str] = "metropolis"
-    schedule: Schedule = staticmethod(both)
-    network: Network
 
     def __init__(  # noqa: PLR0913 - FedAvg's own arguments are among them
         self,
@@ -139,20 +125,20 @@ evaluate_metrics_aggr_fn
     ) -> None:
         known = inspect.signature(DecentralizedStrategy.__init__).parameters
         meant = take_over(shorthand, [*known][1:-1])
-        self.min_nodes: int = meant.pop("min_nodes")
+        self.min_nodes = meant.pop("min_nodes")
         given: dict[str, object] = {"evaluation": evaluation, "failures": failures}
         given["participation"] = participation
         given |= {"posts": posts, "robust": robust, "attack": attack, "resume": resume}
         options = read_options(given, meant)
-        self.evaluation: Evaluation = options["evaluation"]
-        self.failures: Failures = options["failures"]
-        self.participation: Participation = options["participation"]
-        self.posts: Posts = options["posts"]
-        self.robust: Robust = options["robust"]
-        self.attack: Attack = options["attack"]
-        self.resume: Resume = options["resume"]
+        self.evaluation = options["evaluation"]
+        self.failures = options["failures"]
+        self.participation = options["participation"]
+        self.posts = options["posts"]
+        self.robust = options["robust"]
+        self.attack = options["attack"]
+        self.resume = options["resume"]
         self.weighted_mixing = weighted_mixing
-        self.mixing_steps: str = check_argument("mixing_steps", mixing_steps, "mixing-steps")
+        self.mixing_steps = check_argument("mixing_steps", mixing_steps, "mixing-steps")
         weights = self.own_weights if weights is None else weights
         self.graph = GraphOptions(topology, weights, dynamic, topology_options, seed)
         self.num_nodes = checks.check_num_nodes(num_nodes)
@@ -163,87 +149,7 @@ evaluate_metrics_aggr_fn
         self.train_metrics_aggr_fn = train_metrics_aggr_fn or mean_metrics
         self.evaluate_metrics_aggr_fn = evaluate_metrics_aggr_fn or mean_metrics
         self.on_failure = on_failure
-        self._session: Session | None = None
-
-    def _begin(self, start: Start) -> ArrayRecord:
-        session = self.prepare(start.grid, start.initial_arrays)
-        session.num_rounds, session.timeout = start.num_rounds, start.timeout
-        session.train_config = start.train_config
-        session.averages_each_round = start.scores_arrays
-        return start.initial_arrays
-
-    def _end(self, start: Start, result: Result) -> None:
-        session = self._running()
-        if self.resume.done == start.num_rounds:  # no round remained
-            states = map(session.mailbox.posted_by, session.roster.positions)
-            result.arrays = average(session.initial, states, self.rule)
-        self.resume.on_round(session.mailbox.checkpoint(start.num_rounds))
-        session.attendance.log.summarize()
-
-    def prepare(self, grid: Grid, initial_arrays: ArrayRecord) -> Session:
-        """Wait for the nodes, and build the network and the mailbox of a run.
-
-        ``start`` calls it; if a subclass has its own ``start``, the first ``configure_train`` does.
-        Such a run averages the models in every round, and evaluates only in the rounds that
-        ``evaluate_every`` divides, since its last round is not known.
-
-        Raises
-        ------
-        RuntimeError
-            If nodes are missing, or run a ClientApp without the mod.
-        ValueError
-            If there is no such network on these nodes, or the rule cannot mix the initial arrays.
-        """
-        roster = Roster.call(grid, self.num_nodes)
-        n = len(roster.ids)
-        checks.check_minimum(n, self.min_nodes)
-        self.network = self.network_on(n)
-        checks.check_nodes(self.network, self.robust, self.attack, self.participation)
-        initial: State = dict(initial_arrays.to_torch_state_dict())
-        checks.check_initial(initial, self.rule, self.local_head)
-        mailbox = Mailbox(n, initial, self._blank_mail(), self._addressing())
-        if self.resume.resume_from:
-            mailbox.restore(self.resume.resume_from)
-        self._session = Session(
-            roster,
-            mailbox,
-            Attendance(self.failures, self.on_failure),
-            self.schedule,
-            initial,
-            byzantine=byzantine_among(n, self.attack.sign_flipping, self.graph.seed),
-            evaluates=checks.evaluates(grid, roster.ids[0], self.evaluation),
-            configrecord_key=self.configrecord_key,
-            dtype=self.posts.dtype,
-            seed=self.graph.seed,
-            server_round=self.resume.done,
-            steps=steps_on(self.network, self.mixing_steps),
-            weighted_by=self.weighted_by_key if self.weighted_mixing else "",
-        )
-        return self._session
-
-    def _addressing(self) -> Addressing:
-        return Neighbours()
-
-    def _blank_mail(self) -> Mail:
-        return Mail(
-            self.rule,
-            trained="AB",
-            exchanged="AB",
-            arrays_key=self.arrayrecord_key,
-            robust=self.robust.method,
-            byzantine=self.robust.byzantine,
-            local_head=self.local_head,
-            measured=self.evaluation.evaluate_every > 0,
-            dtype=self.posts.dtype,
-            copied=self.resume.on_round is not forget,
-        )
-
-    def network_on(self, n: int) -> Network:
-        """Build the network on n nodes, or return the one that has been built."""
-        built = getattr(self, "network", None)
-        if built is None or len(built.base) != n:
-            self.network = self.graph.on(n)
-        return self.network
+        self._session = None
 
     def summary(self) -> None:
         """Log the method and the network as a tree."""
@@ -308,23 +214,6 @@ evaluate_metrics_aggr_fn
             return None
         contents = list(self._running().gather(replies).values())
         return self.evaluate_metrics_aggr_fn(contents, self.weighted_by_key)
-
-    def collect(self, grid: Grid) -> dict[int, State]:
-        """Fetch every node's own model after its last mix: the result of a decentralized run.
-
-        Returns
-        -------
-        dict of int to State
-            Models by position in the graph, without those of nodes that do not reply.
-        """
-        return self._running().collect(grid)
-
-    def _running(self) -> Session:
-        if self._session is None:
-            raise RuntimeError(
-                f"{type(self).__name__} has no nodes yet; call start or configure_train first"
-            )
-        return self._session
 
     def _is_due(self, server_round: int) -> bool:
         session, every = self._running(), self.evaluation.evaluate_every

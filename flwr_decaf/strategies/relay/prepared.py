@@ -1,0 +1,166 @@
+"""What a decentralized strategy sets up before its first round, and completes after its last."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from flwr.app import ArrayRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result
+
+from flwr_decaf.config import Attack, Evaluation, Failures, Participation, Posts, Robust
+from flwr_decaf.lora import State
+from flwr_decaf.messages.mail import Mail
+from flwr_decaf.strategies.relay import checks
+from flwr_decaf.strategies.relay.addressing import Addressing, Neighbours
+from flwr_decaf.strategies.relay.attacks import byzantine_among
+from flwr_decaf.strategies.relay.attendance import Attendance
+from flwr_decaf.strategies.relay.diagnostics import average
+from flwr_decaf.strategies.relay.failures import OnFailure
+from flwr_decaf.strategies.relay.graph_options import GraphOptions
+from flwr_decaf.strategies.relay.mailbox import Mailbox
+from flwr_decaf.strategies.relay.resumable import ResumableStrategy, Start
+from flwr_decaf.strategies.relay.resuming import forget
+from flwr_decaf.strategies.relay.roster import Roster
+from flwr_decaf.strategies.relay.schedules import Schedule, both
+from flwr_decaf.strategies.relay.session import Session
+from flwr_decaf.topology.mixing_steps import steps_on
+from flwr_decaf.topology.network import Network
+
+
+class PreparedStrategy(ResumableStrategy):
+    """A strategy with a roster of nodes, a network and a mailbox.
+
+    Attributes
+    ----------
+    rule : str
+        Mixing rule of the method, one of ``flwr_decaf.rules.RULES``.
+    adapters_only : bool
+        Whether the method is merely averaging on whole models; by default False.
+    schedule : Schedule
+        Factors that are trained, exchanged and mixed in a round; by default both in every round.
+    network : Network
+        The network, once the number of nodes is known.
+
+    All others are the arguments of ``DecentralizedStrategy``.
+    """
+
+    rule: ClassVar[str]
+    adapters_only: ClassVar[bool] = False
+    schedule: Schedule = staticmethod(both)
+    network: Network
+
+    graph: GraphOptions
+    evaluation: Evaluation
+    failures: Failures
+    participation: Participation
+    posts: Posts
+    robust: Robust
+    attack: Attack
+    mixing_steps: str
+    weighted_mixing: bool
+    local_head: bool
+    num_nodes: int | None
+    min_nodes: int
+    on_failure: OnFailure
+    weighted_by_key: str
+    arrayrecord_key: str
+    configrecord_key: str
+    _session: Session | None
+
+    def _begin(self, start: Start) -> ArrayRecord:
+        session = self.prepare(start.grid, start.initial_arrays)
+        session.num_rounds, session.timeout = start.num_rounds, start.timeout
+        session.train_config = start.train_config
+        session.averages_each_round = start.scores_arrays
+        return start.initial_arrays
+
+    def _end(self, start: Start, result: Result) -> None:
+        session = self._running()
+        if self.resume.done == start.num_rounds:  # no round remained
+            states = map(session.mailbox.posted_by, session.roster.positions)
+            result.arrays = average(session.initial, states, self.rule)
+        self.resume.on_round(session.mailbox.checkpoint(start.num_rounds))
+        session.attendance.log.summarize()
+
+    def prepare(self, grid: Grid, initial_arrays: ArrayRecord) -> Session:
+        """Wait for the nodes, and build the network and the mailbox of a run.
+
+        ``start`` calls it; if a subclass has its own ``start``, the first ``configure_train`` does.
+        Such a run averages the models in every round, and evaluates only in the rounds that
+        ``evaluate_every`` divides, since its last round is not known.
+
+        Raises
+        ------
+        RuntimeError
+            If nodes are missing, or run a ClientApp without the mod.
+        ValueError
+            If there is no such network on these nodes, or the rule cannot mix the initial arrays.
+        """
+        roster = Roster.call(grid, self.num_nodes)
+        n = len(roster.ids)
+        checks.check_minimum(n, self.min_nodes)
+        self.network = self.network_on(n)
+        checks.check_nodes(self.network, self.robust, self.attack, self.participation)
+        initial: State = dict(initial_arrays.to_torch_state_dict())
+        checks.check_initial(initial, self.rule, self.local_head)
+        mailbox = Mailbox(n, initial, self._blank_mail(), self._addressing())
+        if self.resume.resume_from:
+            mailbox.restore(self.resume.resume_from)
+        self._session = Session(
+            roster,
+            mailbox,
+            Attendance(self.failures, self.on_failure),
+            self.schedule,
+            initial,
+            byzantine=byzantine_among(n, self.attack.sign_flipping, self.graph.seed),
+            evaluates=checks.evaluates(grid, roster.ids[0], self.evaluation),
+            configrecord_key=self.configrecord_key,
+            dtype=self.posts.dtype,
+            seed=self.graph.seed,
+            server_round=self.resume.done,
+            steps=steps_on(self.network, self.mixing_steps),
+            weighted_by=self.weighted_by_key if self.weighted_mixing else "",
+        )
+        return self._session
+
+    def _addressing(self) -> Addressing:
+        return Neighbours()
+
+    def _blank_mail(self) -> Mail:
+        return Mail(
+            self.rule,
+            trained="AB",
+            exchanged="AB",
+            arrays_key=self.arrayrecord_key,
+            robust=self.robust.method,
+            byzantine=self.robust.byzantine,
+            local_head=self.local_head,
+            measured=self.evaluation.evaluate_every > 0,
+            dtype=self.posts.dtype,
+            copied=self.resume.on_round is not forget,
+        )
+
+    def network_on(self, n: int) -> Network:
+        """Build the network on n nodes, or return the one that has been built."""
+        built = getattr(self, "network", None)
+        if built is None or len(built.base) != n:
+            self.network = self.graph.on(n)
+        return self.network
+
+    def collect(self, grid: Grid) -> dict[int, State]:
+        """Fetch every node's own model after its last mix: the result of a decentralized run.
+
+        Returns
+        -------
+        dict of int to State
+            Models by position in the graph, without those of nodes that do not reply.
+        """
+        return self._running().collect(grid)
+
+    def _running(self) -> Session:
+        if self._session is None:
+            raise RuntimeError(
+                f"{type(self).__name__} has no nodes yet; call start or configure_train first"
+            )
+        return self._session
