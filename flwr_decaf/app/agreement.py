@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from flwr_decaf.config import Config, Data
+from flwr_decaf.data.disclosure import check_class_names
 from flwr_decaf.data.labels import class_names
-from flwr_decaf.data.own_rows import RowFacts, check_class_names
+from flwr_decaf.data.own_rows import RowFacts
 from flwr_decaf.data.sources import common_test, load_rows
 from flwr_decaf.text import quoted, split_list
 
@@ -51,18 +52,13 @@ def agree(config: Config, facts: Sequence[RowFacts]) -> Config:
 def _classes(config: Config, facts: Sequence[RowFacts]) -> list[str]:
     if not config.data.label_column:
         return []
-    chosen = split_list(config.data.classes)
     for node, one in enumerate(facts):
         try:
             check_class_names(one.classes)
         except ValueError as error:  # nodes check this too, but messages are not trusted
             raise ValueError(f"node {node}: {error}") from error
-        if chosen and (unknown := [name for name in one.classes if name not in chosen]):
-            raise ValueError(
-                f"data.classes must name the classes of all nodes; node {node} also has "
-                f"{quoted(unknown)}; add them to data.classes, or remove these rows"
-            )
-    known = chosen or sorted({name for one in facts for name in one.classes})
+    listed = split_list(config.data.classes)  # the nodes have checked that they have no others
+    known = listed or sorted({name for one in facts for name in one.classes})
     if len(known) < 2:
         raise ValueError(
             f"data.label-column must have at least two classes over all nodes; got {quoted(known)}"

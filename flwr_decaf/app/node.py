@@ -17,6 +17,7 @@ from flwr_decaf.clients.node_matching import matching_on
 from flwr_decaf.clients.prefixes import count_rows
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.config import Config, parse_config
+from flwr_decaf.data.disclosure import check_common_test
 from flwr_decaf.data.own_files import DATA_PATH, own_files
 from flwr_decaf.data.partitions import NodeData
 from flwr_decaf.matching import Matching
@@ -71,6 +72,9 @@ def load_node(msg: Message, context: Context) -> Node:
     position, n = (
         cast(int, context.node_config[key]) for key in ("partition-id", "num-partitions")
     )
+    files = own_files(context.node_config)
+    if files:
+        check_common_test(config.data, files)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     task = load_task(config.model, config.lora, config.data)
@@ -78,7 +82,6 @@ def load_node(msg: Message, context: Context) -> Node:
     if config.strategy == "centralized":  # one node, as node 0, trains on all data
         position, n = 0, 1
     chosen = config.model, config.lora, config.data, config.seed, position
-    files = own_files(context.node_config)
     data = load_own_data(*chosen, files) if files else load_node_data(*chosen, n)
     return Node(
         config,

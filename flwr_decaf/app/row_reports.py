@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from flwr_decaf.config import Config, Value
-from flwr_decaf.data.own_files import DATA_PATH, OwnFiles, path_of
+from flwr_decaf.data.own_files import DATA_PATH, OwnFiles, local_files
 from flwr_decaf.data.own_rows import RowFacts, describe
 from flwr_decaf.messages import records
 from flwr_decaf.strategies.relay.replies import cause_of
@@ -54,8 +54,7 @@ def look_into(config: Config, node_data: str, n: int) -> list[RowFacts]:
     ValueError
         As ``usable``.
     """
-    files = [OwnFiles(path_of(node_data, place)) for place in range(n)]
-    return usable([report_on(config, one) for one in files])
+    return usable([report_on(config, local_files(node_data, place)) for place in range(n)])
 
 
 def to_record(report: Report) -> RecordDict:
@@ -95,7 +94,8 @@ def have_own_rows(answers: Collection[ConfigRecord]) -> bool:
         raise ValueError(
             f"{DATA_PATH} must be in the node-config of all nodes or of none; missing at node "
             f"{', '.join(map(str, without))}; start these SuperNodes with, e.g., --node-config "
-            f"'partition-id={without[0]} num-partitions={len(answers)} {DATA_PATH}=\"/data.csv\"'"
+            f'\'partition-id={without[0]} num-partitions={len(answers)} {DATA_PATH}="/data.csv" '
+            'label-column="label"\''
         )
     return not without
 

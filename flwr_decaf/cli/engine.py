@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flwr_decaf.cli.processes import environment, free_port, running, wait_until_up
-from flwr_decaf.data.own_files import DATA_PATH, NODE_DATA, path_of
+from flwr_decaf.data.own_files import NODE_DATA
 from flwr_decaf.messages.shared_posts import POSTS
 
 
@@ -70,8 +70,7 @@ def simulation(nodes: int, cpus: int = 1, gpus: float = 0.0, node_data: str = ""
         federation["client-resources-num-gpus"] = gpus
 
     def start(home: Path) -> contextlib.AbstractContextManager[dict[str, str]]:
-        own = {NODE_DATA: node_data} if node_data else {}
-        return superlink(home, "--simulation", **_shared_posts(home), **own)
+        return superlink(home, "--simulation", **_shared_posts(home), **_own_data(node_data))
 
     return Engine(start, federation, node_data)
 
@@ -96,18 +95,22 @@ def deployment(nodes: int, node_data: str = "") -> Engine:
 
     @contextlib.contextmanager
     def start(home: Path) -> Iterator[dict[str, str]]:
-        with superlink(home) as env, contextlib.ExitStack() as supernodes:
+        own = _own_data(node_data)
+        with superlink(home, **own) as env, contextlib.ExitStack() as supernodes:
             for place in range(nodes):
-                own = path_of(node_data, place)
-                supernodes.enter_context(supernode(home, env, place, nodes, own))
+                supernodes.enter_context(supernode(home, env, place, nodes))
             yield env
 
     return Engine(start, {}, node_data)
 
 
+def _own_data(pattern: str) -> dict[str, str]:
+    return {NODE_DATA: pattern} if pattern else {}
+
+
 @contextlib.contextmanager
 def supernode(
-    home: Path, env: Mapping[str, str], place: int, nodes: int, data_path: str = ""
+    home: Path, env: Mapping[str, str], place: int, nodes: int, more: str = ""
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run the SuperNode of one partition during the block.
 
@@ -119,13 +122,12 @@ def supernode(
         Environment that the engine yielded.
     place, nodes : int
         Its partition, and the number of partitions.
-    data_path : str
-        File or folder of its own rows; by default none.
+    more : str
+        Further keys and values of its node-config, e.g. "data-path='/data.csv'"; by default none.
     """
-    own = f" {DATA_PATH}='{data_path}'" if data_path else ""
     command = [
         "flower-supernode", "--insecure", "--superlink", env[_ADDRESS], "--port", str(free_port()),
-        "--node-config", f"partition-id={place} num-partitions={nodes}{own}",
+        "--node-config", f"partition-id={place} num-partitions={nodes} {more}",
     ]  # fmt: skip
     with running(command, env, home / f"supernode-{place}.log") as process:
         yield process

@@ -1,10 +1,13 @@
-"""Rows whose text or label is empty, which are left out of every data set."""
+"""Rows whose text or label is empty, which are left out of every data set.
+
+A label of -1 in a column of numbered classes is empty too: that is how ``datasets`` marks it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from datasets import DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict
 
 
 def without_gaps(splits: DatasetDict, wanted: Collection[str], key: str, name: str) -> DatasetDict:
@@ -27,7 +30,7 @@ def without_gaps(splits: DatasetDict, wanted: Collection[str], key: str, name: s
     kept = DatasetDict()
     for split, rows in splits.items():
         columns = [column for column in rows.column_names if column in wanted]
-        filled = rows.filter(_filled, batched=True, input_columns=columns) if columns else rows
+        filled = _without_gaps(rows, columns) if columns else rows
         if not len(filled):
             raise ValueError(
                 f"{key} must have rows with a {' and a '.join(columns)}; got {name!r}, "
@@ -38,8 +41,18 @@ def without_gaps(splits: DatasetDict, wanted: Collection[str], key: str, name: s
     return kept
 
 
-def _filled(*columns: list[object]) -> list[bool]:
-    return [
-        all(value is not None and str(value).strip() for value in row)
-        for row in zip(*columns, strict=True)
-    ]
+def _without_gaps(rows: Dataset, columns: Sequence[str]) -> Dataset:
+    numbered = [isinstance(rows.features[column], ClassLabel) for column in columns]
+    return rows.filter(
+        _filled, batched=True, input_columns=columns, fn_kwargs={"numbered": numbered}
+    )
+
+
+def _filled(*columns: list[object], numbered: Sequence[bool]) -> list[bool]:
+    return [all(map(_is_filled, row, numbered)) for row in zip(*columns, strict=True)]
+
+
+def _is_filled(value: object, is_numbered: bool) -> bool:
+    if value is None or not str(value).strip():
+        return False
+    return not (is_numbered and isinstance(value, int) and value < 0)

@@ -53,12 +53,10 @@ def numbered_classes(splits: DatasetDict, data: config.Data) -> DatasetDict:
     Raises
     ------
     ValueError
-        If a row has no class, or ``data.classes`` names one that does not exist.
+        If ``data.classes`` names a class that does not exist.
     """
     splits = _with_class_labels(_named_label(splits, data.label_column))
-    splits = _only_classes(splits, split_list(data.classes))
-    _check_labelled(splits, data)
-    return splits
+    return _only_classes(splits, split_list(data.classes))
 
 
 def _named_label(splits: DatasetDict, column: str) -> DatasetDict:
@@ -84,14 +82,27 @@ def names_in(rows: Dataset) -> list[str]:
     return sorted({_class_name(label) for label in rows.unique("label")})
 
 
+def labels_in(rows: Dataset) -> set[str]:
+    """Return the classes that rows have: unlike ``names_in``, not those that none has."""
+    feature = rows.features["label"]
+    if isinstance(feature, ClassLabel):
+        return {feature.names[number] for number in rows.unique("label")}
+    return set(names_in(rows))
+
+
 def numbered_as(rows: Dataset, names: Sequence[str]) -> Dataset:
     """Number the classes in the column "label" by their places in ``names``.
 
     Raises
     ------
-    KeyError
-        If a row has another class.
+    ValueError
+        If a row has another class. The message does not quote it, since it may leave a node.
     """
+    if unlisted := labels_in(rows) - {*names}:
+        raise ValueError(
+            f"data.classes must list the classes of all rows; {len(unlisted)} of them are missing; "
+            "add them, or remove these rows"
+        )
     feature = rows.features["label"]
     held = list(feature.names) if isinstance(feature, ClassLabel) else None
     number = {name: place for place, name in enumerate(names)}
@@ -114,15 +125,6 @@ def no_rows(data: config.Data) -> DatasetDict:
 def _class_name(label: object) -> str:
     # pandas reads integers as floats if a cell of their column is empty.
     return str(int(label) if isinstance(label, float) and label.is_integer() else label)
-
-
-def _check_labelled(splits: DatasetDict, data: config.Data) -> None:
-    for split in ("train", "test"):
-        if any(label is None or label < 0 for label in splits[split].unique("label")):
-            raise ValueError(
-                f"data.label-column must contain a class in every row; some rows of {data.name!r} "
-                f"have none (split {split}); choose another split with data.test-split"
-            )
 
 
 def _only_classes(splits: DatasetDict, classes: list[str]) -> DatasetDict:

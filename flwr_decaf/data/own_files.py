@@ -2,16 +2,16 @@
 
     --node-config 'partition-id=0 num-partitions=4 data-path="/data/reviews.csv"'
 
-Only the node's own machine says so: no message and no setting of a run can name a path. In a
-simulation, whose nodes have no such file names, ``flwr-decaf run --node-data`` sets the environment
-variable ``NODE_DATA``. This module imports nothing heavy, since ``peer_mixing`` uses it.
+Only the node's own machine says so: no message and no setting of a run can name these files. For
+nodes on its machine, ``flwr-decaf run --node-data`` sets the environment variable ``NODE_DATA``.
+This module imports nothing heavy, since ``peer_mixing`` uses it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 NODE_DATA = "FLWR_DECAF_NODE_DATA"  # path with {} in place of the partition-id
 DATA_PATH = "data-path"
@@ -21,7 +21,7 @@ DATA_PATH = "data-path"
 class OwnFiles:
     """A node's own files, and their columns where they have other names than in the settings.
 
-    Each attribute is a key of the node-config, with dashes.
+    All attributes but the last are keys of the node-config, with dashes.
 
     Attributes
     ----------
@@ -30,7 +30,11 @@ class OwnFiles:
     test_path : str
         Another one with the node's test rows; by default, they come from ``data_path``.
     text_column, image_column, label_column : str
-        Names of the columns in these files; by default those of the settings.
+        Names of the columns in these files; by default those of the settings. By naming
+        ``label_column``, whoever runs the node permits that the names in it leave the node.
+    own_run : bool
+        Whether the files belong to whoever starts the run (``--node-data``), who permits the same
+        by the settings; by default False.
     """
 
     data_path: str
@@ -38,6 +42,7 @@ class OwnFiles:
     text_column: str = ""
     image_column: str = ""
     label_column: str = ""
+    own_run: bool = False
 
 
 def has_own_files(node_config: Mapping[str, object]) -> bool:
@@ -47,13 +52,21 @@ def has_own_files(node_config: Mapping[str, object]) -> bool:
 
 def own_files(node_config: Mapping[str, object]) -> OwnFiles | None:
     """Read a node's own files from its node-config; None if it has none."""
+
+    def named(key: str) -> str:
+        return str(node_config.get(key, ""))
+
     if not has_own_files(node_config):
         return None
-    given = {one.name: node_config.get(one.name.replace("_", "-")) for one in fields(OwnFiles)}
-    named = {name: str(value) for name, value in given.items() if value is not None}
-    if "data_path" not in named:
-        named["data_path"] = path_of(os.environ[NODE_DATA], node_config["partition-id"])
-    return OwnFiles(**named)
+    if DATA_PATH in node_config:
+        columns = (named("text-column"), named("image-column"), named("label-column"))
+        return OwnFiles(named(DATA_PATH), named("test-path"), *columns)
+    return local_files(os.environ[NODE_DATA], node_config["partition-id"])
+
+
+def local_files(pattern: str, place: object) -> OwnFiles:
+    """Return the files of a node where those of all nodes belong to whoever starts the run."""
+    return OwnFiles(path_of(pattern, place), own_run=True)
 
 
 def path_of(pattern: str, place: object) -> str:

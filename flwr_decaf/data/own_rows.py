@@ -17,6 +17,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from flwr_decaf.data.columns import COLUMNS
+from flwr_decaf.data.disclosure import check_common_test, reported_classes
 from flwr_decaf.data.files import by_split_column, read_file
 from flwr_decaf.data.gaps import without_gaps
 from flwr_decaf.data.labels import names_in, numbered_as
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from flwr_decaf.config import Data, Model
 
 _log = logging.getLogger("flwr")
-_MOST_CLASSES = 10_000
-_LONGEST_NAME = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class RowFacts:
     skipped : int
         Number of rows that are left out because their text or label is empty.
     classes : tuple of str
-        Names of the classes; empty if there are none.
+        Names of the classes; empty if there are none, or ``data.classes`` lists them.
     """
 
     train: int
@@ -57,6 +56,10 @@ class RowFacts:
 
 def describe(model: Model, data: Data, files: OwnFiles) -> RowFacts:
     """Read a node's files, and check all that needs no model.
+
+    Names of classes are values of a column, so they leave the node only if whoever runs the node
+    names this column in the node-config. Otherwise, ``data.classes`` must list the classes, and the
+    node only checks that it has no others. No error quotes a value.
 
     Parameters
     ----------
@@ -69,8 +72,10 @@ def describe(model: Model, data: Data, files: OwnFiles) -> RowFacts:
     Raises
     ------
     ValueError
-        If a file cannot be read, lacks a column, or has too few rows or unusable classes.
+        If a file cannot be read, lacks a column, or has too few rows or unusable classes; if the
+        node must not name its classes, or read what ``data.name`` names.
     """
+    check_common_test(data, files)
     whole = _named(data, files)
     for rows in whole.values():
         _check_task_columns(model, data, files, rows)
@@ -81,34 +86,10 @@ def describe(model: Model, data: Data, files: OwnFiles) -> RowFacts:
             f"data-path must have at least {needed} rows (one is held out as the local test); got "
             f"{len(splits['train'])} in {_shown(files)}; add rows, or name a test-path"
         )
-    classes = sorted({name for rows in splits.values() for name in _classes(data, rows)})
-    check_class_names(classes)
+    classes = reported_classes(data, files, splits) if data.label_column else []
     sizes = {split: len(rows) for split, rows in splits.items()}
     skipped = sum(map(len, whole.values())) - sum(sizes.values())
     return RowFacts(sizes["train"], sizes.get("test", 0), skipped, tuple(classes))
-
-
-def check_class_names(names: Iterable[str]) -> None:
-    """Refuse class names that cannot stand in ``data.classes``, or are no names of classes.
-
-    Raises
-    ------
-    ValueError
-        If there are too many, or one is too long, or has a comma, a line break or outer spaces.
-    """
-    names = list(names)
-    if len(names) > _MOST_CLASSES:
-        raise ValueError(
-            f"data.label-column must name a column of at most {_MOST_CLASSES} classes; got "
-            f"{len(names)} different values; name another column"
-        )
-    for name in names:
-        if split_list(name) != [name] or not name.isprintable() or len(name) > _LONGEST_NAME:
-            raise ValueError(
-                f"names of classes must have 1 to {_LONGEST_NAME} characters, and no commas, line "
-                f"breaks or outer spaces; got {quoted([name])}; rename the class, or name another "
-                "column"
-            )
 
 
 @lru_cache(maxsize=256)
@@ -180,6 +161,7 @@ def _read_folder(folder: Path) -> DatasetDict:
 
 def _renamed(data: Data, files: OwnFiles, rows: Dataset) -> Dataset:
     """Give the columns the names of the settings, and the column of classes the name "label"."""
+    _check_label(data, files)
     names: dict[str, str] = {}
     for key, own, common in (
         ("text-column", files.text_column, split_list(data.text_column)),
@@ -201,6 +183,15 @@ def _renamed(data: Data, files: OwnFiles, rows: Dataset) -> Dataset:
     return rows.remove_columns(hidden).rename_columns(changed)
 
 
+def _check_label(data: Data, files: OwnFiles) -> None:
+    label, texts = files.label_column or data.label_column, files.text_column or data.text_column
+    if data.label_column and label in split_list(texts):
+        raise ValueError(
+            f"label-column must not be a column of texts; got {label!r} for both; name the column "
+            "of the classes"
+        )
+
+
 def _check_task_columns(model: Model, data: Data, files: OwnFiles, rows: Dataset) -> None:
     for key, columns in COLUMNS[model.task](model, data).items():
         named = ["label" if column == data.label_column else column for column in columns]
@@ -220,10 +211,6 @@ def _require(key: str, columns: Iterable[str], rows: Dataset, files: OwnFiles) -
 def _filled(data: Data, files: OwnFiles, splits: DatasetDict) -> DatasetDict:
     wanted = {*split_list(data.text_column), *(["label"] if data.label_column else [])}
     return without_gaps(splits, wanted, "data-path", Path(files.data_path).name)
-
-
-def _classes(data: Data, rows: Dataset) -> list[str]:
-    return names_in(rows) if data.label_column else []
 
 
 def _shown(files: OwnFiles) -> str:

@@ -45,7 +45,8 @@ def resolve_path(name: str) -> str:
         return name
     package, _, inside = name.removeprefix("package:").partition("/")
     spec = importlib.util.find_spec(package)
-    for root in (spec.submodule_search_locations or []) if spec else []:
+    leaves = Path(inside).is_absolute() or ".." in Path(inside).parts
+    for root in (spec.submodule_search_locations or []) if spec and not leaves else []:
         if (Path(root) / inside).exists():
             return str(Path(root) / inside)
     known = DEMO_PACKAGES.get(package)

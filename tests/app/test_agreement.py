@@ -37,11 +37,6 @@ def test_tasks_without_classes_agree_on_none():
     assert agreed(facts, **settings).classes == ""
 
 
-def test_a_class_outside_the_settings_is_refused_with_its_node():
-    with pytest.raises(ValueError, match=r"node 1 also has 'c'; add them to data\.classes"):
-        agreed(**{"data.classes": "a, b"})
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -8,7 +8,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
-from flwr_decaf.app.node import describe_rows, receive, reply
+from flwr_decaf.app.node import describe_rows, load_node, receive, reply
 from flwr_decaf.clients.models.adapter import get_adapter
 from flwr_decaf.clients.models.hardware import LossScaling
 from flwr_decaf.config import Config, flatten
@@ -93,7 +93,17 @@ def own_context(file):
 def test_a_node_reports_numbers_and_classes_and_no_rows(tmp_path):
     file = tmp_path / "rows.csv"
     file.write_text("text,label\nsecret one,a\nsecret two,b\nsecret three,b\n")
-    content = describe_rows(message(), own_context(file)).content
+    context = own_context(file)
+    context.node_config["label-column"] = "label"
+    content = describe_rows(message(), context).content
     (record,) = content.config_records.values()
     assert dict(record) == {"train": 3, "test": 0, "skipped": 0, "classes": ["a", "b"]}
     assert len(content) == 1
+
+
+def test_a_later_message_cannot_make_a_node_read_another_file(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text("text,label\na,x\n" * 2)
+    settings = json.dumps({"data.name": str(file), "data.classes": "x, y"})
+    with pytest.raises(ValueError, match=r"data\.name must be a hub id, or empty, at nodes with"):
+        load_node(message(settings=settings), own_context(file))

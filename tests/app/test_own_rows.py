@@ -11,6 +11,7 @@ from PIL import Image
 
 from flwr_decaf.app import client_app, server_app
 from flwr_decaf.config import flatten, parse_config
+from flwr_decaf.data.own_files import NODE_DATA
 from flwr_decaf.report.page import write_report
 from flwr_decaf.report.summary import summarize
 from flwr_decaf.report.table import run_table
@@ -45,8 +46,10 @@ def settings(folder, base, **changes):
 
 
 def run(values, paths, extra=lambda place: {}):
+    """Run the real apps on nodes with these files; without a file, a node has no data-path."""
+
     def configure(place):
-        own = {"data-path": str(paths[place])} if paths[place] else {}
+        own = {"data-path": str(paths[place]), "label-column": "label"} if paths[place] else {}
         return {"partition-id": place, "num-partitions": len(paths)} | own | extra(place)
 
     grid = LocalGrid(client_app.app, len(paths), node_config=configure)
@@ -86,13 +89,25 @@ def refusal(tmp_path, values, paths, error=ValueError, **options):
     return str(info.value)
 
 
-def test_a_common_test_and_columns_of_other_names(tmp_path, small_base):
+def test_columns_of_other_names(tmp_path, small_base):
+    named = {"text-column": "body", "label-column": "topic"}
+    run(settings(tmp_path, small_base), write_rows(tmp_path, columns=("body", "topic")),
+        lambda place: named)  # fmt: skip
+    assert RunFolder(tmp_path / "run").run["labels"] == ["art", "food", "sport"]
+
+
+def test_a_common_test(tmp_path, small_base, monkeypatch):
     (tmp_path / "common.csv").write_text(
-        "text,label\n" + "ball,sport\npaint,art\nsoup,food\n" * 2 + "soup,\n"
+        "body,topic\n" + "ball,sport\npaint,art\nsoup,food\n" * 2 + "soup,\n"
     )
     paths = write_rows(tmp_path, columns=("body", "topic"))
     values = settings(tmp_path, small_base, **{"data.name": str(tmp_path / "common.csv")})
-    run(values, paths, lambda place: {"text-column": "body", "label-column": "topic"})
+    values |= {"data.text-column": "body", "data.label-column": "topic"}
+    with pytest.raises(ValueError, match=r"node 0 .*data\.name must be a hub id, or empty"):
+        run(values | {"run-name": "refused"}, paths)
+    # Where whoever starts the run owns the files, the settings name their columns and any path.
+    monkeypatch.setenv(NODE_DATA, f"{tmp_path}/node-{{}}.csv")
+    run(values, [None] * N)
     lines = [x for x in RunFolder(tmp_path / "run").metrics if x["phase"] == "evaluate"]
     assert {x["num-examples"] for x in lines} == {6}  # all complete rows of the common file
     assert all({"accuracy", "local-accuracy"} <= x.keys() for x in lines)
@@ -136,7 +151,33 @@ def test_rows_that_a_node_cannot_use_are_refused(break_it, message, tmp_path, sm
 def test_classes_outside_the_settings_are_refused(tmp_path, small_base):
     values = settings(tmp_path, small_base, **{"data.classes": "art, sport"})
     error = refusal(tmp_path, values, write_rows(tmp_path))
-    assert "node 1 also has 'food'; add them to data.classes" in error
+    assert "node 1 cannot use its own rows (2 nodes cannot): data.classes must list" in error
+    values = settings(tmp_path, small_base, **{"data.classes": "art, sport, food"})
+    run(values | {"run-name": "listed"}, write_rows(tmp_path), lambda place: {"label-column": ""})
+    folder = RunFolder(tmp_path / "listed")
+    assert folder.run["labels"] == ["art", "sport", "food"]
+    assert not any(x["classes"] for x in folder.run["own-rows"])
+
+
+@pytest.mark.parametrize("column", ["patient", "text"])
+def test_the_settings_of_a_run_cannot_choose_the_column_that_leaves_a_node(
+    column, tmp_path, small_base
+):
+    paths = write_rows(tmp_path)
+    for path in paths:
+        lines = path.read_text().splitlines()
+        secret = [f"{line},Jane Doe {i}" for i, line in enumerate(lines[1:])]
+        path.write_text("\n".join([f"{lines[0]},patient", *secret]) + "\n")
+    values = settings(tmp_path, small_base, **{"data.label-column": column})
+    without = {"label-column": ""}
+    everything = refusal(tmp_path, values, paths, extra=lambda place: without)
+    listed = values | {"data.classes": "art, sport", "run-name": "listed"}
+    with pytest.raises(ValueError, match="node 0 cannot use its own rows") as error:
+        run(listed, paths, lambda place: without)
+    everything += str(error.value)
+    everything += "".join(file.read_text() for file in tmp_path.glob("*/run.json"))
+    assert "Jane" not in everything
+    assert "ball game" not in everything
 
 
 def test_a_node_without_its_own_rows_is_refused(tmp_path, small_base):

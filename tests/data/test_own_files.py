@@ -4,7 +4,7 @@ from flwr_decaf.data.own_files import NODE_DATA, OwnFiles, has_own_files, own_fi
 
 
 def test_a_node_config_names_the_files_and_their_columns():
-    config = {"partition-id": 1, "num-partitions": 2, "data-path": "/a.csv"}
+    config = {"partition-id": 1, "num-partitions": 2, "data-path": "/a.csv", "own-run": True}
     assert own_files(config) == OwnFiles("/a.csv")
     named = {"test-path": "/b.csv", "text-column": "body", "label-column": "topic"}
     assert own_files(config | named) == OwnFiles("/a.csv", "/b.csv", "body", "", "topic")
@@ -18,5 +18,6 @@ def test_a_node_without_a_path_has_no_files():
 def test_in_a_simulation_the_environment_names_a_file_for_each_node(monkeypatch):
     monkeypatch.setenv(NODE_DATA, "/d/node-{}.csv")
     assert has_own_files({})
-    assert own_files({"partition-id": 3, "num-partitions": 4}) == OwnFiles("/d/node-3.csv")
+    own = OwnFiles("/d/node-3.csv", own_run=True)
+    assert own_files({"partition-id": 3, "num-partitions": 4}) == own
     assert own_files({"partition-id": 3, "data-path": "/mine.csv"}) == OwnFiles("/mine.csv")

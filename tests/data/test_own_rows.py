@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Features, Value
 from PIL import Image
 
 from flwr_decaf.config import Data, Model
+from flwr_decaf.data.disclosure import check_class_names, check_common_test
 from flwr_decaf.data.own_files import OwnFiles
-from flwr_decaf.data.own_rows import RowFacts, check_class_names, describe, own_data
+from flwr_decaf.data.own_rows import RowFacts, describe, own_data
 
 NO_COMMON = Data(name="")
 ROWS = [{"text": f"text {i}", "label": ("sport", "art")[i % 2]} for i in range(20)]
@@ -25,7 +26,8 @@ def labels_by_text(rows, names):
 def test_what_a_node_reports(tmp_path):
     gaps = [{"text": None, "label": "art"}, {"text": "x", "label": None}]
     path = write(tmp_path, ROWS + gaps)
-    assert describe(Model(), NO_COMMON, OwnFiles(path)) == RowFacts(20, 0, 2, ("art", "sport"))
+    files = OwnFiles(path, label_column="label")
+    assert describe(Model(), NO_COMMON, files) == RowFacts(20, 0, 2, ("art", "sport"))
     no_classes = Data(name="", label_column="")
     assert describe(Model(), no_classes, OwnFiles(path)) == RowFacts(21, 0, 1)
 
@@ -54,10 +56,10 @@ def test_the_local_test_depends_on_seed_and_node(tmp_path):
 def test_a_node_s_own_test_rows_are_not_trained_on(how, tmp_path):
     test = [{"text": f"test {i}", "label": "sport"} for i in range(4)]
     if how == "test-path":
-        files = OwnFiles(write(tmp_path, ROWS), write(tmp_path, test, "test.csv"))
+        files = OwnFiles(write(tmp_path, ROWS), write(tmp_path, test, "test.csv"), own_run=True)
     else:
         marked = [x | {"split": "train"} for x in ROWS] + [x | {"split": "test"} for x in test]
-        files = OwnFiles(write(tmp_path, marked))
+        files = OwnFiles(write(tmp_path, marked), own_run=True)
     assert describe(Model(), NO_COMMON, files) == RowFacts(20, 4, 0, ("art", "sport"))
     rows = own_data(Data(name="", classes="art, sport"), files, node=0, seed=0)
     assert sorted(rows.train["text"]) == sorted(row["text"] for row in ROWS)
@@ -95,7 +97,7 @@ def test_a_folder_of_images_by_class_with_another_order_than_the_others(tmp_path
                     tmp_path / split / name / f"{i}.png"
                 )
     model = Model(task="image-classification")
-    files = OwnFiles(str(tmp_path / "a"), str(tmp_path / "b"))
+    files = OwnFiles(str(tmp_path / "a"), str(tmp_path / "b"), label_column="label")
     assert describe(model, NO_COMMON, files) == RowFacts(4, 2, 0, ("cat", "dog"))
     rows = own_data(Data(name="", classes="ant, cat, dog"), files, node=0, seed=0)
     for split in (rows.train, rows.local_test):
@@ -146,7 +148,8 @@ def test_too_few_rows_are_refused(tmp_path):
     one = write(tmp_path, ROWS[:1])
     with pytest.raises(ValueError, match=r"at least 2 rows .*got 1 in 'rows.csv'"):
         describe(Model(), NO_COMMON, OwnFiles(one))
-    assert describe(Model(), Data(name="", local_test_share=0.0), OwnFiles(one)).train == 1
+    files = OwnFiles(one, label_column="label")
+    assert describe(Model(), Data(name="", local_test_share=0.0), files).train == 1
 
 
 @pytest.mark.parametrize("name", ["a, b", " a", "", "x" * 201, "a\x1b[31m", "a\nb"])
@@ -161,3 +164,66 @@ def test_unusable_names_of_classes_are_refused(name):
 def test_a_column_of_free_text_is_not_one_of_classes():
     with pytest.raises(ValueError, match="at most 10000 classes; got 10001 different values"):
         check_class_names(map(str, range(10_001)))
+
+
+def test_a_mark_of_no_label_is_a_gap(tmp_path):
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["art", "sport"])})
+    rows = {"text": ["a", "b", "c", "d"], "label": [0, -1, 1, 0]}
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "rows.parquet")
+    files = OwnFiles(str(tmp_path / "rows.parquet"), label_column="label")
+    assert describe(Model(), NO_COMMON, files) == RowFacts(3, 0, 1, ("art", "sport"))
+    data = Data(name="", classes="sport, art", local_test_share=0.0)
+    read = own_data(data, files, node=0, seed=0).train
+    assert labels_by_text(read, ["sport", "art"]) == {"a": "art", "c": "sport", "d": "art"}
+
+
+def test_classes_leave_a_node_only_if_its_operator_names_the_column(tmp_path):
+    path = write(tmp_path, ROWS)
+    with pytest.raises(ValueError, match="label-column must be in the node-config") as error:
+        describe(Model(), NO_COMMON, OwnFiles(path))
+    assert "sport" not in str(error.value)
+    listed = Data(name="", classes="food, sport, art")
+    assert describe(Model(), listed, OwnFiles(path)) == RowFacts(20, 0, 0)
+
+
+def test_a_label_outside_the_settings_is_counted_and_quoted_in_the_node_s_log_alone(
+    tmp_path, caplog
+):
+    data, path = Data(name="", classes="art, food"), write(tmp_path, ROWS)
+    with pytest.raises(ValueError, match=r"data\.classes must list .* add them") as error:
+        describe(Model(), data, OwnFiles(path))
+    assert "sport" not in str(error.value)
+    assert "'sport'" in caplog.text
+    with pytest.raises(ValueError, match=r"this node has 'sport'; add them"):
+        describe(Model(), data, OwnFiles(path, label_column="label"))
+    with pytest.raises(ValueError, match="1 of them are missing") as error:
+        own_data(data, OwnFiles(path), node=0, seed=0)
+    assert "sport" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        ({"label_column": "text"}, {}),
+        ({}, {"label_column": "text"}),
+        ({"text_column": "text, body", "label_column": "body"}, {}),
+        ({"classes": "a, b"}, {"text_column": "label"}),
+    ],
+)
+def test_a_column_of_texts_is_not_one_of_classes(data, names, tmp_path):
+    files = OwnFiles(write(tmp_path, ROWS), **names)
+    with pytest.raises(ValueError, match="label-column must not be a column of texts"):
+        describe(Model(), Data(name="", **({"classes": "a, b"} | data)), files)
+
+
+@pytest.mark.parametrize("name", ["{here}/common.csv", "../x", "~/x", "/etc", "tests", "a/b/c"])
+def test_no_setting_makes_a_node_with_its_own_files_read_others(name, tmp_path):
+    name, path = name.format(here=tmp_path), write(tmp_path, ROWS)
+    with pytest.raises(ValueError, match=r"data\.name must be a hub id, or empty, at nodes with"):
+        check_common_test(Data(name=name), OwnFiles(path))
+    check_common_test(Data(name=name), OwnFiles(path, own_run=True))
+
+
+@pytest.mark.parametrize("name", ["", "20newsgroups", "squad", "owner/name", "package:a/b"])
+def test_a_common_test_of_no_path_is_accepted(name):
+    check_common_test(Data(name=name), OwnFiles("rows.csv"))

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from datasets import ClassLabel, Dataset, load_dataset
+from datasets import ClassLabel, Dataset, Features, Value, load_dataset
 from PIL import Image
 
 from flwr_decaf.config import Data
@@ -217,6 +217,22 @@ def test_integer_labels_stay_integers_despite_an_empty_cell(tmp_path):
     splits = load_rows(Data(name=str(tmp_path / "rows.csv")), seed=0)
     assert splits["train"].features["label"].names == ["0", "1"]
     assert {row["text"]: row["label"] for row in splits["train"]} == {"a": 0, "b": 1}
+
+
+def test_numbered_labels_of_minus_one_are_skipped_like_empty_ones(tmp_path):
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["x", "y"])})
+    rows = {"text": list("abcdefgh"), "label": [0, 1, -1, 0, 1, 0, 1, 0]}
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "rows.parquet")
+    data = Data(name=str(tmp_path / "rows.parquet"))
+    splits = load_rows(data, seed=0)
+    assert sorted([*splits["train"]["text"], *splits["test"]["text"]]) == list("abdefgh")
+    assert skipped_rows(data) == 1
+
+
+@pytest.mark.parametrize("inside", ["/etc/hostname", "../../../etc", "a/../../x"])
+def test_a_name_of_a_package_cannot_leave_it(inside):
+    with pytest.raises(FileNotFoundError, match="must be a file in an installed package"):
+        resolve_path(f"package:flwr_decaf/{inside}")
 
 
 def test_a_split_without_labels_is_rejected(tmp_path):
