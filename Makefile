@@ -1,10 +1,10 @@
-# make run    sets up and runs the main job: ten nodes, DeCAF against FedAvg, real text
-# make test   sets up and runs the tests: all fast ones, and an engine run of each kind
-# make test-fast                        without those that start an engine; make test-all: all
-# make docs   builds the site in build/docs, and installs what that needs
-# make benchmark                        speed against other ways, in minutes; BENCHMARK=--large takes longer
+# make run    sets up and runs the main experiment: ten nodes, DeCAF against FedAvg, real text
+# make test   sets up and runs the tests: all fast ones, and one run of each kind of engine
+# make test-fast                        omits those that start an engine; make test-all runs all
+# make docs   builds the site in build/docs, and installs the required packages
+# make benchmark                        speed against alternatives, in minutes; BENCHMARK=--large takes longer
 #
-# Set-up happens once, in .venv, and again only when what it installs has changed.
+# Set-up happens once, in .venv, and is repeated only when its inputs have changed.
 
 PYTHON ?= python3
 CONF ?= conf/quickstart.toml
@@ -19,7 +19,7 @@ setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt requirements-demo.txt requirements-quantization.txt $(wildcard demo/*.py)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.11"; exit 1; }
+		{ echo "Python 3.11 or newer is required; choose it with make PYTHON=python3.11"; exit 1; }
 	@echo "Setting up .venv: two to four minutes, most of it downloads"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip

@@ -14,7 +14,7 @@ def download(url: str, sha256: str) -> bytes:
     Raises
     ------
     OSError
-        If the download fails, or the file has another checksum.
+        If the download fails, or the checksum of the file differs.
     """
     request = urllib.request.Request(url, headers={"User-Agent": "flwr-decaf"})
     with urllib.request.urlopen(request, timeout=_SECONDS) as answer:

@@ -25,9 +25,7 @@ _PICTURES = "package/img/twitter/64/"
 
 def write(folder: Path) -> None:
     """Write train.parquet and test.parquet with columns image, label (category) and text (name)."""
-    unzipped = gzip.decompress(
-        download(URL, SHA256)
-    )  # in memory, since files are read in another order
+    unzipped = gzip.decompress(download(URL, SHA256))  # in memory: the files are read out of order
     with tarfile.open(fileobj=io.BytesIO(unzipped)) as packed:
         index = json.loads(_read(packed, "package/emoji.json"))
         entries = [e for e in index if e["has_img_twitter"] and e["category"] != "Component"]
@@ -58,5 +56,5 @@ def _row(packed: tarfile.TarFile, entry: dict[str, Any]) -> dict[str, Any]:
 def _read(packed: tarfile.TarFile, name: str) -> bytes:
     member = packed.extractfile(name)
     if member is None:
-        raise OSError(f"{URL} must hold {name}; there is no such file")
+        raise OSError(f"{URL} must contain {name}; there is no such file")
     return member.read()

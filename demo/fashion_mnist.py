@@ -1,4 +1,4 @@
-"""Fashion-MNIST (MIT): 60,000 + 10,000 grey images of 28 x 28 in ten classes, from Debian."""
+"""Fashion-MNIST (MIT): 60,000 + 10,000 grey 28 x 28 images in ten classes, from Debian."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def members(archive: bytes) -> dict[str, bytes]:
 def _numbers(packed: tarfile.TarFile, name: str, header: int) -> np.ndarray:
     file = packed.extractfile(f"{_FILES}{name}.gz")
     if file is None:
-        raise OSError(f"{URL} must hold {name}; there is no such file")
+        raise OSError(f"{URL} must contain {name}; there is no such file")
     return np.frombuffer(gzip.decompress(file.read()), dtype=np.uint8, offset=header)
 
 

@@ -1,4 +1,4 @@
-"""The site: Sphinx on the pages of this folder, which are also readable on a forge."""
+"""Sphinx configuration of the site."""
 
 import sys
 from importlib.metadata import version as version_of
@@ -28,12 +28,12 @@ html_css_files = ["site.css"]
 html_show_sourcelink = False
 
 html_math_renderer = "formulas"
-highlight_language = "none"  # of literal blocks without a language: formulas in docstrings
+highlight_language = "none"  # literal blocks without a language are formulas in docstrings
 
-smartquotes = False  # values in tables are typed as they are shown
+smartquotes = False  # users type the values in tables as they are shown
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"  # the notebook has its outputs, and a test executes it
+nb_execution_mode = "off"  # the notebook includes its outputs, and a test executes it
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True

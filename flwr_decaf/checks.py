@@ -16,11 +16,11 @@ class Check(NamedTuple):
     Attributes
     ----------
     rule : str
-        What the value must do, as it follows "must", e.g. "be >= 1".
+        What the value must do, as a phrase that follows "must", e.g. "be >= 1".
     holds : callable
         Value -> whether it satisfies the rule.
     remedy : str
-        What the user can do about a value that does not.
+        What the user can do if a value does not satisfy the rule.
     """
 
     rule: str

@@ -1,9 +1,9 @@
 """Measures on states: how far apart nodes are, and what a mixing rule loses.
 
-All of them work on factors. With ``P = left @ right``, ``||P||_F^2`` is the sum of the entrywise
+All functions work on factors. With ``P = left @ right``, ``||P||_F^2`` is the sum of the entrywise
 product of the two Gram matrices ``left.T @ left`` and ``right @ right.T``, whose size is the rank.
-A matrix of shape (d_out, d_in) is formed only for so many nodes that their ranks add up to more.
-Sums are accumulated in fp64.
+A matrix of shape (d_out, d_in) is formed only if there are so many nodes that the sum of their
+ranks makes that cheaper. Sums are accumulated in fp64.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def distances_to_mean(states: Sequence[State]) -> list[float]:
 
         d_i = || x_i - mean_j x_j ||_F
 
-    where x_i stacks the products ``B @ A`` of all layers and all dense tensors: two nodes whose
-    factors differ by a change of basis have the same model and are at distance 0.
+    where x_i stacks the products ``B @ A`` of all layers and all dense tensors. Two nodes whose
+    factors differ only by a change of basis have the same model, and thus distance 0.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ def distances_to_mean(states: Sequence[State]) -> list[float]:
     Returns
     -------
     list of float
-        One distance per node. The consensus distance is their root mean square. Differences
-        below about 1e-8 of the norm are lost to rounding.
+        One distance per node. The consensus distance is their root mean square. Distances below
+        about 1e-8 of the norm are lost to rounding.
     """
     return _distances(states, _squares_to_mean, lambda rows: rows.mean(dim=0))
 
@@ -110,8 +110,8 @@ def interference(states: Sequence[State], weights: Sequence[float], mixed: State
 
         || sum_j w_j B_j A_j - B~ A~ ||_F
 
-    over all layers. For DLoRA these are the cross terms, for DeCAF the truncation error, and for
-    DLoRA-FA it is zero, as it is for states without LoRA pairs.
+    over all layers. For DLoRA, these are the cross terms, and for DeCAF, the truncation error. For
+    DLoRA-FA and for states without LoRA pairs, it is zero.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def interference(states: Sequence[State], weights: Sequence[float], mixed: State
     weights : sequence of float
         Their mixing weights w.
     mixed : State
-        What the rule made of them: A~ and B~.
+        The result of the rule: A~ and B~.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def interference(states: Sequence[State], weights: Sequence[float], mixed: State
 
 
 def _inner(left: Tensor, right: Tensor, other_left: Tensor, other_right: Tensor) -> Tensor:
-    """Compute <left @ right, other_left @ other_right> of each in a batch, by Gram matrices."""
+    """Compute <left @ right, other_left @ other_right> for a batch, by Gram matrices."""
     return ((left.mT @ other_left) * (right @ other_right.mT)).sum(dim=(-2, -1))
 
 
@@ -152,14 +152,14 @@ def _products_gram(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
 
 
 def _pieces(tensors: list[Tensor]) -> Iterator[Tensor]:
-    """Iterate over n tensors piece by piece, as n rows: all of them in fp64 may not fit."""
+    """Iterate over n tensors piece by piece, as n rows, to save memory in fp64."""
     flat = [x.reshape(-1) for x in tensors]
     for begin in range(0, len(flat[0]), _PIECE):
         yield torch.stack([x[begin : begin + _PIECE].double() for x in flat])
 
 
 def _dense(state: State, adapted: Sequence[Pair]) -> list[str]:
-    """List the tensors outside pairs: heads, whole models, factors that are exchanged alone."""
+    """List the tensors outside pairs: heads, whole models, factors exchanged without a partner."""
     paired = {name for pair in adapted for name in pair}
     return [n for n, x in state.items() if n not in paired and x.dtype.is_floating_point]
 

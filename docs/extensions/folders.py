@@ -1,4 +1,4 @@
-"""Links to folders of the repository, which are no pages of the site, become their text."""
+"""Replace links to folders of the repository, which are not pages of the site, by their text."""
 
 from pathlib import Path
 
@@ -16,6 +16,6 @@ def unlink_folders(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Look at every page once it is read."""
+    """Register the function for every page that has been read."""
     app.connect("doctree-read", unlink_folders)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,4 @@
-"""Formulas as outlines in SVG, by matplotlib: no script, no fonts, and the colour of the text."""
+"""Render formulas as SVG outlines by matplotlib: no script, no fonts, in the text's colour."""
 
 from html import escape
 
@@ -15,12 +15,12 @@ _COMMANDS = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: 
 
 
 def drawn(tex: str) -> str:
-    """Draw a formula, on the baseline of its line.
+    """Draw a formula, aligned with the baseline of the text.
 
     Parameters
     ----------
     tex : str
-        A formula in the part of TeX that matplotlib's mathtext knows.
+        A formula in the subset of TeX that matplotlib's mathtext supports.
 
     Returns
     -------
@@ -30,7 +30,7 @@ def drawn(tex: str) -> str:
     Raises
     ------
     ValueError
-        If mathtext does not know a command.
+        If mathtext does not support a command.
     """
     path = TextPath((0, 0), f"${' '.join(tex.split())}$", prop=_FONT)
     box = path.get_extents()

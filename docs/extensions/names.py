@@ -1,4 +1,4 @@
-"""Names of the API that pages and docstrings write as code become links to its description."""
+"""Link names of the API that appear as code in pages and docstrings to their descriptions."""
 
 import re
 
@@ -10,7 +10,7 @@ _NAME = re.compile(r"flwr_decaf(\.\w+)+|[A-Z][a-z]*[A-Z]\w*(\.\w+)?")  # a dotte
 
 
 def link_names(app: Sphinx, doctree: nodes.document) -> None:
-    """Refer from each name to its object; names that the API does not describe stay code."""
+    """Link each name to its object; names that are not part of the API stay code."""
     for code in list(doctree.findall(nodes.literal)):
         text, linked = code.astext(), isinstance(code.parent, (nodes.reference, pending_xref))
         if _NAME.fullmatch(text) and not linked:
@@ -21,6 +21,6 @@ def link_names(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Look at every page once it is read."""
+    """Register the function for every page that has been read."""
     app.connect("doctree-read", link_names)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

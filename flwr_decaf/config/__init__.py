@@ -1,4 +1,4 @@
-"""Settings: their sections, parsing, checks and comparison."""
+"""Settings: sections, parsing, checks and comparisons."""
 
 from flwr_decaf.config.options import (
     Attack,

@@ -23,7 +23,7 @@ def runs_of(config: Config) -> dict[str, Config]:
     Parameters
     ----------
     config : Config
-        Settings in which ``strategy`` and ``seeds`` hold one or several values, and ``sweep`` names
+        Settings in which ``strategy`` and ``seeds`` have one or several values, and ``sweep`` lists
         settings with several: ``"lora.rank = 1, 2, 4; topology.name = ring, path"``. Duplicates run
         once.
 
@@ -69,7 +69,7 @@ def difference(config: Config, base: Config) -> dict[str, Value]:
 
 
 def _unused(text: str, taken: Mapping[str, Config]) -> str:
-    """Make an unused folder name of a text; values may be paths, which must not lead elsewhere."""
+    """Make an unused folder name from a text; paths in it must not lead elsewhere."""
     name = re.sub(r"[^\w.-]+", "_", text).replace("..", "_")
     return name if name not in taken else f"{name}-{len(taken)}"
 
@@ -81,7 +81,7 @@ def _sweep(config: Config) -> dict[str, list[Value]]:
         key, _, values = (part.strip() for part in term.partition("="))
         if key not in defaults or key in ("strategy", "seed", "seeds", "sweep"):
             raise ValueError(
-                f"sweep must name settings as KEY = VALUE, VALUE; KEY = ...; got {term.strip()!r}; "
+                f"sweep must list settings as KEY = VALUE, VALUE; KEY = ...; got {term.strip()!r}; "
                 'write e.g. "lora.rank = 1, 2, 4" (strategy and seeds take lists themselves)'
             )
         each = [_read(value, like=defaults[key]) for value in split_list(values)]

@@ -1,4 +1,4 @@
-"""Settings for ``flwr run`` from a TOML file and overrides, checked before the engine starts."""
+"""Read settings for ``flwr run`` from a TOML file and overrides, and check them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, 
     conf : Path
         TOML file, nested or with dotted keys.
     overrides : sequence of str
-        Settings as ``key=value``; a value that is not TOML is text.
+        Settings as ``key=value``; a value that is not valid TOML is taken as text.
     n : int
         Number of nodes.
 

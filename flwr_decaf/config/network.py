@@ -11,7 +11,7 @@ from flwr_decaf.topology.trees import tree_network
 
 
 def network_options(config: Config) -> dict[str, Any]:
-    """Return the arguments of a strategy and ``build_time_varying_network`` for the network."""
+    """Return the network's arguments for a strategy and for ``build_time_varying_network``."""
     topology = config.topology
     return {
         "topology": topology.file or topology.name,
@@ -28,7 +28,7 @@ def network_options(config: Config) -> dict[str, Any]:
 
 
 def network_of(config: Config, n: int, own_weights: str = "metropolis") -> Network:
-    """Build the network of a run on n nodes: for "relay-sum" a tree, for "local-only" no edges.
+    """Build the network of a run on n nodes: a tree for "relay-sum", no edges for "local-only".
 
     Parameters
     ----------
@@ -37,7 +37,8 @@ def network_of(config: Config, n: int, own_weights: str = "metropolis") -> Netwo
     n : int
         Number of nodes.
     own_weights : str
-        The strategy's own weight rule, used if the settings name none; by default "metropolis".
+        The strategy's own weight rule, used if the settings do not name one; by default
+        "metropolis".
 
     Raises
     ------
@@ -53,5 +54,5 @@ def network_of(config: Config, n: int, own_weights: str = "metropolis") -> Netwo
         network = tree_network(network)
     if config.strategy == "tad-lora" and config.tad.phase_length == "auto":
         phase_length(network)  # raises here rather than in the first round
-    steps_on(network, config.mixing_steps)  # and so does this
+    steps_on(network, config.mixing_steps)  # likewise
     return network

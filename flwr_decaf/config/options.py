@@ -1,4 +1,4 @@
-"""Options of a strategy: frozen dataclasses that are part of the settings and of constructors.
+"""Options of a strategy: frozen dataclasses for both the settings and constructors.
 
 A field declares the name, default, meaning and check of an option once: ``Config`` inherits the
 fields, or has the dataclass as a section, and strategies take the dataclasses as arguments.
@@ -31,7 +31,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for declared in fields(self):
-            if "check" in declared.metadata:  # else it is a section, checked by itself
+            if "check" in declared.metadata:  # otherwise it is a section, which checks itself
                 value = getattr(self, declared.name)
                 value = value.item() if hasattr(value, "item") else value  # of NumPy or PyTorch
                 default: Any = declared.default
@@ -46,17 +46,17 @@ class Evaluation(Options):
     Parameters
     ----------
     evaluate_every : int
-        Evaluate in each round that it divides, and in the last; by default 1. With 0, nodes are
-        never evaluated, and neither consensus distance nor interference is measured.
+        Evaluate in every ``evaluate_every``-th round and in the last; by default 1. With 0, nodes
+        are never evaluated, and neither consensus distance nor interference is measured.
     evaluate_fraction : float
         Share of the nodes that are evaluated, drawn anew in each of these rounds; by default 1.0.
-        In the last round all are.
+        The last round evaluates all nodes.
     """
 
     evaluate_every: int = setting(
         1,
-        "Number of rounds between two evaluations; 0 evaluates before the first round only.",
-        at_least(0, "0 evaluates before the first round only"),
+        "Number of rounds between two evaluations; 0 evaluates only before the first round.",
+        at_least(0, "0 evaluates only before the first round"),
     )
     evaluate_fraction: float = setting(
         1.0,
@@ -111,16 +111,16 @@ class Participation(Options):
     Parameters
     ----------
     participation : sequence of sequence of int, or str
-        Nodes of each round, whose lists are used in turn, as lists, JSON, or a JSON file; by
-        default all nodes in every round.
+        Nodes of each round, as lists that are used in turn, JSON text, or the path of a JSON file;
+        by default all nodes in every round.
     drop_probability : float
         Probability that a node does not participate in a round; by default 0.0.
     """
 
     participation: str | Schedule = setting(  # noqa: RUF009 - it declares a field
         "",
-        "Nodes that participate in each round, as a JSON list of lists or a file with one; by "
-        "default all.",
+        "Nodes that participate in each round, as a JSON list of lists or the path of a file with "
+        "one; by default all.",
     )
     drop_probability: float = setting(
         0.0,
@@ -130,7 +130,7 @@ class Participation(Options):
 
     def __post_init__(self) -> None:
         given = self.participation
-        schedule = read_schedule(given) if given else []  # refuses what cannot be read
+        schedule = read_schedule(given) if given else []  # raises if it cannot be read
         text = given if isinstance(given, str) else json.dumps(schedule) if schedule else ""
         object.__setattr__(self, "participation", text)
         super().__post_init__()
@@ -143,7 +143,7 @@ class Participation(Options):
 
 @dataclass(frozen=True)
 class Posts(Options):
-    """What travels between nodes.
+    """The format in which posts are exchanged.
 
     Parameters
     ----------
@@ -176,8 +176,8 @@ class Robust(Options):
     )
     byzantine: int = setting(
         1,
-        "Number of Byzantine neighbours that a node withstands.",
-        at_least(0, "how many of a node's neighbours may be Byzantine"),
+        "Number of Byzantine neighbours that a node tolerates.",
+        at_least(0, "the number of a node's neighbours that may be Byzantine"),
     )
 
 
@@ -188,17 +188,17 @@ class Attack(Options):
     Parameters
     ----------
     sign_flipping : int
-        Number of nodes whose neighbours receive the opposite of their model; by default 0. These
+        Number of nodes whose neighbours receive the negative of their model; by default 0. These
         nodes are not evaluated.
     """
 
     sign_flipping: int = setting(
         0,
-        "Number of Byzantine nodes that post the opposite of their model.",
-        at_least(0, "the number of nodes that post their opposite"),
+        "Number of Byzantine nodes that post the negative of their model.",
+        at_least(0, "the number of nodes that post the negative of their model"),
     )
 
 
 def part(config: Any, kind: type[Kind]) -> Kind:
-    """Take the option object of a kind out of a ``Config`` that inherits its fields."""
+    """Extract an option object from a ``Config``, which inherits its fields."""
     return kind(**{one.name: getattr(config, one.name) for one in fields(kind)})  # type: ignore[arg-type]

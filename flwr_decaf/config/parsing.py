@@ -17,8 +17,8 @@ def parse_config(run_config: Mapping[str, Given]) -> Config:
     Parameters
     ----------
     run_config : mapping
-        Flat settings with kebab-case keys, nested by dots. Missing keys have their defaults. A
-        comma-separated setting may be a list.
+        Flat settings with kebab-case keys, nested by dots. Missing keys take their defaults. A
+        comma-separated setting may also be a list.
 
     Raises
     ------

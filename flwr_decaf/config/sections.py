@@ -1,8 +1,8 @@
 """All settings of a run, as frozen dataclasses.
 
 A field ``local_steps`` of ``train`` is the key ``train.local-steps`` of
-``[tool.flwr.app.config]``. Each value is checked when it is parsed; the rest of the package relies
-on it.
+``[tool.flwr.app.config]``. Each value is checked when it is parsed, and the rest of the package
+relies on that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Topology:
     )
     weights: str = setting(
         "auto",
-        "Rule that gives edges their mixing weights; auto uses the strategy's own.",
+        "Rule for the mixing weights of edges; auto uses the strategy's own.",
         one_of(["auto", *WEIGHTS]),
     )
     dynamic: str = setting(
@@ -42,7 +42,7 @@ class Topology:
     edge_probability: float = setting(
         0.5,
         "Probability of an edge (erdos-renyi) or of rewiring one (small-world).",
-        Check("be in [0, 1]", lambda p: bool(0 <= p <= 1), "0.5 draws half of all edges"),
+        Check("be in [0, 1]", lambda p: bool(0 <= p <= 1), "0.5 draws half of the possible edges"),
     )
     activation_probability: float = setting(
         0.5,
@@ -56,7 +56,7 @@ class Topology:
     )
     degree: int = setting(
         4,
-        "Neighbours of each node (random-regular, small-world).",
+        "Number of neighbours of each node (random-regular, small-world).",
         at_least(1, "every node needs a neighbour; 4 is common"),
     )
     seed: int = setting(
@@ -70,8 +70,8 @@ class Tad:
 
     phase_length: str = setting(
         "auto",
-        "Rounds in which TAD-LoRA trains one factor before it switches; auto derives them "
-        "from the network.",
+        "Number of rounds in which TAD-LoRA trains one factor before it switches to the other; "
+        "auto derives it from the network.",
         Check(
             'be a number of rounds from 1 up, or "auto"',
             lambda value: value == "auto" or (value.isdecimal() and int(value) > 0),
@@ -91,7 +91,7 @@ class FedAvg:
 
     dtype: str = setting(
         "fp32",
-        "How FedAvg's arrays are rounded on their way up and down, as posts are by posts.dtype.",
+        "How FedAvg's uploads and downloads are rounded; the values are those of posts.dtype.",
         one_of(POST_DTYPES),
     )
 
@@ -106,7 +106,7 @@ class Dimat:
 
     matching: str = setting(
         "activations",
-        "Whether DIMAT matches hidden units before it averages.",
+        "Whether DIMAT matches hidden units before averaging.",
         one_of(["activations", "none"]),
     )
     reset_batch_norm: str = setting(
@@ -114,8 +114,8 @@ class Dimat:
     )
     max_samples: int = setting(
         0,
-        "Number of a node's rows on which units are compared; 0 uses all.",
-        at_least(0, "0 compares units on all rows of a node"),
+        "Number of a node's rows that are used to compare units; 0 uses all.",
+        at_least(0, "0 uses all rows of a node"),
     )
 
 
@@ -125,7 +125,7 @@ class Run:
 
     strategy: str = setting(
         "decaf",
-        "Method, or several methods, separated by commas, that run one after another.",
+        "Method, or several methods, separated by commas, to run one after another.",
         each_of(STRATEGIES),
         many=True,
     )
@@ -152,28 +152,28 @@ class Run:
     output_dir: str = setting("runs", "Folder in which run folders are created.")
     run_name: str = setting(
         "",
-        "Name of the run folder; if empty, it is made from the time and the settings file.",
+        "Name of the run folder; if empty, it is derived from the time and the settings file.",
         Check(
             "be a plain name, or empty",
             lambda name: not name or (Path(name).name == name and name != ".."),
             "omit slashes and dots",
         ),
     )
-    resume_from: str = setting("", "Run folder to resume from its last checkpoint.")
+    resume_from: str = setting("", "Run folder of a run to resume from its last checkpoint.")
     checkpoint_every: int = setting(
         1,
         "Number of rounds between two checkpoints; 0 writes none.",
-        at_least(0, "0 writes no checkpoint to resume from"),
+        at_least(0, "0 writes no checkpoints, so that the run cannot be resumed"),
     )
     round_timeout: float = setting(
         3600.0,
         "Seconds to wait for the nodes in a round.",
-        above(0, "the time that the slowest node needs"),
+        above(0, "allow for the time that the slowest node needs"),
     )
     mixing_steps: str = setting(
         "1",
-        "Number of exchanges of posts, each followed by a mix, between two trainings; period is "
-        "one period of the graphs.",
+        "Number of times that posts are exchanged and mixed in a round; period is one period of "
+        "the graphs.",
         Check(
             'be a number from 1 up, or "period"',
             lambda value: value == "period" or (value.isdecimal() and int(value) > 0),
@@ -182,7 +182,7 @@ class Run:
     )
     weighted_mixing: bool = setting(
         False,
-        "Let a node count in every mix by its number of examples, as in FedAvg, not equally.",
+        "Weight nodes by their numbers of examples in every mix, as in FedAvg.",
     )
     local_head: bool = setting(
         False,
@@ -196,13 +196,13 @@ class Run:
 class Config(Participation, Failures, Evaluation, Run):
     """All settings; those of the base classes have no section.
 
-    Several strategies, ``seeds`` or swept values define several runs, see ``comparison``.
+    Several strategies, ``seeds`` or swept values define several runs: see ``comparison``.
     """
 
     evaluate_every: int = setting(
         -1,
         "Number of rounds between two evaluations; -1 evaluates up to four times between the first "
-        "and the last, 0 before the first round only.",
+        "and the last, 0 only before the first round.",
         at_least(-1, "-1 evaluates up to four times between the first and the last evaluation"),
     )
     topology: Topology = field(default_factory=Topology)
@@ -219,7 +219,7 @@ class Config(Participation, Failures, Evaluation, Run):
 
     @property
     def evaluation(self) -> Evaluation:
-        """Rounds and nodes that are evaluated; -1 becomes every fifth part of the rounds."""
+        """Rounds and nodes that are evaluated; -1 becomes a fifth of the rounds, rounded up."""
         every = self.evaluate_every
         if every < 0:
             every = math.ceil(self.num_server_rounds / 5)

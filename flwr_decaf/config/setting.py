@@ -41,7 +41,7 @@ def checked(key: str, value: Given, default: Value, metadata: Mapping[str, Any])
     Raises
     ------
     ValueError
-        If it has another type or breaks the rule.
+        If the value has another type or breaks the rule.
     """
     wanted = type(default)
     if metadata["many"] and isinstance(value, list):

