@@ -1,8 +1,8 @@
-"""Matching of hidden units, so that models trained independently can be averaged (DIMAT).
+"""Matching of hidden units, so that independently trained models can be averaged (DIMAT).
 
-DIMAT is arXiv 2404.08079. This is its mathematics, without Flower: groups of units (``groups``),
-their correlation on data (``activations``), the best permutation (``assignment``), and the
-batch-norm statistics of a merged model (``batch_norm``).
+DIMAT is arXiv 2404.08079. This package has its mathematics, without Flower: groups of units
+(``groups``), their correlation on data (``activations``), the best permutation (``assignment``),
+and the batch-norm statistics of a merged model (``batch_norm``).
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from flwr_decaf.matching.groups import Group, find_groups, permuted
 
 
 class Matching:
-    """Aligns models of one architecture to one another on a node's data.
+    """Aligns models of the same architecture on a node's data.
 
     Each group of units is matched independently: the correlation of two models' units does not
-    depend on the order of other groups, so one pass over the data is enough for all of them. The
-    authors match on the training data of all nodes; a node has only its own, which is used here.
+    depend on the order of the units in other groups, so one pass over the data is enough for all
+    groups. The authors match on the training data of all nodes; here, a node uses only its own.
 
     Parameters
     ----------
     model : nn.Module
-        A model of the architecture; its values are overwritten.
+        A model of this architecture; its parameters are overwritten.
     groups : list of Group
         The result of ``find_groups``.
     batches : sequence of mapping
         The arguments of ``model(**batch)``.
     resets_first : bool
-        Whether to recompute each model's batch-norm statistics on these data before models are
+        Whether to recompute each model's batch-norm statistics on this data before models are
         compared, by default False. After merging, they are recomputed in either case.
 
     Raises
     ------
     ValueError
-        If there are no data.
+        If there is no data.
     """
 
     def __init__(

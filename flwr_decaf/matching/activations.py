@@ -14,13 +14,13 @@ from flwr_decaf.lora import State, compute_dtype
 from flwr_decaf.matching.groups import Group, Tap
 
 Batch = Mapping[str, Tensor]
-_ROUNDINGS = 8  # rounding errors by which the values of a constant unit may differ
+_ROUNDINGS = 8  # number of rounding errors by which the values of a constant unit may differ
 
 
 class Moments:
-    """Sums over samples that yield Pearson's correlation between the units of two models.
+    """Sums over samples from which Pearson's correlation between the units of two models follows.
 
-    Both sides are shifted by the mean of the first samples, since large means would cause
+    Both sides are shifted by the mean of the first samples, because large means would cause
     cancellation. Sums are accumulated in fp64.
     """
 
@@ -70,7 +70,7 @@ def correlations(
     groups : sequence of Group
         The result of ``find_groups``.
     states : sequence of State
-        The first is the one that the others are to match.
+        The others are to match the first.
     batches : iterable of mapping
         The arguments of ``model(**batch)``, on the model's device. The model is in evaluation mode.
 
@@ -127,7 +127,7 @@ def _recording(model: nn.Module, taps: Iterable[Tap]) -> Iterator[dict[Tap, Tens
 
 
 def _as_samples(values: Tensor, tap: Tap) -> Tensor:
-    values = values.to(compute_dtype(values.dtype)).clone()  # the next layer may work in place
+    values = values.to(compute_dtype(values.dtype)).clone()  # the next layer may modify it in place
     units_last = values.movedim(tap.dim, -1)
     split = units_last.reshape(*units_last.shape[:-1], -1, tap.repeat)
     return split.transpose(-1, -2).flatten(0, -2)

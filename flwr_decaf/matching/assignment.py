@@ -1,4 +1,4 @@
-"""The permutation under which the units of two models correlate most."""
+"""The permutation that maximizes the correlation between the units of two models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TIE = 1e-6  # above the rounding error, below any meaningful correlation
 
 
 def assign(correlation: Tensor) -> Tensor:
-    """Assign each own unit a unit of the other model, maximizing the sum of their correlations.
+    """Assign a unit of the other model to each own unit, maximizing the sum of correlations.
 
     Parameters
     ----------

@@ -12,11 +12,11 @@ class Place(NamedTuple):
     repeat: int = 1
 
 
-Label = Place | None  # None: a dimension whose entries stay where they are
+Label = Place | None  # None: a dimension whose entries stay in place
 
 
 class Axes:
-    """Axes of units, tied to one another as the operations of a model require."""
+    """Axes of units, which the operations of a model tie to one another."""
 
     def __init__(self) -> None:
         self._parent: list[Place] = []

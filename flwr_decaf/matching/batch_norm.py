@@ -1,4 +1,4 @@
-"""Batch-norm statistics of a merged model, recomputed because averages of statistics are wrong."""
+"""Recomputed batch-norm statistics of a merged model, for which averages would be wrong."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def with_own_statistics(
     Parameters
     ----------
     model : nn.Module
-        Afterwards has the values of ``state`` and the new statistics.
+        A model, which afterwards has the values of ``state`` and the new statistics.
     state : State
         A state of the model; not modified.
     batches : sequence of mapping
@@ -44,7 +44,7 @@ def with_own_statistics(
 
 @contextmanager
 def _gathering(model: nn.Module, layers: list[_BatchNorm]) -> Iterator[None]:
-    # As torch.optim.swa_utils.update_bn does, but with dropout switched off.
+    # Like torch.optim.swa_utils.update_bn, but with dropout disabled.
     momenta, was_training = [layer.momentum for layer in layers], model.training
     model.eval()
     for layer in layers:

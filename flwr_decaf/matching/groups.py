@@ -1,4 +1,4 @@
-"""Groups of hidden units that are permuted together, derived from the model itself.
+"""Groups of hidden units that are permuted together, derived from the model.
 
 The model is traced by ``torch.export``. Every dimension of every tensor is labelled with the units
 that it runs over; each operation ties the dimensions that must be permuted together: the outputs of
@@ -51,7 +51,7 @@ class Group(NamedTuple):
     size : int
         Number of units.
     members : tuple of Member
-        Everything that a permutation of the units must reorder.
+        All dimensions that a permutation of the units must reorder.
     taps : tuple of Tap
         The layers that write or read the units.
     """
@@ -93,7 +93,7 @@ def find_groups(model: nn.Module, batch: Mapping[str, Tensor]) -> list[Group]:
 
 
 def permuted(state: State, groups: list[Group], permutations: list[Tensor]) -> State:
-    """Permute hidden units; the function that the model computes stays the same.
+    """Permute hidden units without changing the function that the model computes.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def _taps(node: Node, names: Mapping[str, str]) -> dict[Node, tuple[str, str, in
     """List the values that hooks on the layer of this node see: its input and its output."""
     layer, kind = _layer(node)
     weights = [names.get(source.name) for source in node.all_input_nodes]
-    # A hook sees what the operation sees only if the layer is that operation and nothing else.
+    # A hook on a layer sees the operation's tensors only if the layer consists of that operation.
     if kind not in _DIMS or f"{layer}.weight" not in weights:
         return {}
     tapped = {node: (layer, "output", _DIMS[kind])}

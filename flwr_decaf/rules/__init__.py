@@ -19,10 +19,10 @@ ROBUST: Registry[Callable[[Rule, int], Rule]] = Registry(registries.ROBUST)
 # Rules for which a node first aligns its neighbours' states to its own.
 ALIGNED = {"matched"}
 
-# Rules that mix the products of LoRA pairs, which is not linear in their factors.
+# Rules that mix the products of LoRA pairs, which is not linear in the factors.
 FACTORIZING = {"factorize"}
 
-# Number of Byzantine neighbours -> number of neighbours that a node needs to mix at all.
+# Number of Byzantine neighbours -> number of neighbours that a node needs in order to mix.
 NEEDED: dict[str, Callable[[int], int]] = {
     "none": lambda byzantine: 0,
     "clipping": lambda byzantine: byzantine + 1 if byzantine else 0,

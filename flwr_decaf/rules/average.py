@@ -1,4 +1,4 @@
-"""DLoRA averages every tensor on its own (arXiv 2505.21382, the baseline of DeCAF).
+"""DLoRA averages each tensor separately (arXiv 2505.21382, the baseline of DeCAF).
 
     A~ = sum_j w_j A_j,   B~ = sum_j w_j B_j
 
@@ -49,7 +49,7 @@ def average(states: Sequence[State], weights: Sequence[float]) -> State:
 
 
 def weighted_mean(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Compute ``sum_j weights[j] * tensors[j]`` in at least fp32, in the dtype of the first.
+    """Compute ``sum_j weights[j] * tensors[j]`` in at least fp32, cast to the dtype of the first.
 
     Integer tensors are not averaged: the result is a copy of the first.
     """

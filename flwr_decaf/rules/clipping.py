@@ -5,13 +5,13 @@
 This is the same as weighting each neighbour by w_ij min(1, tau_i / ||x_j - x_i||) and adding the
 remaining weight to the node's own state. x stacks the products ``B @ A`` of all layers and all
 dense tensors, as in ``distances.distances_to_mean``. The products must therefore be mixed with
-these weights, as DeCAF does: if the factors were averaged one by one, a Byzantine neighbour at
+these weights, as DeCAF does: if the factors were averaged separately, a Byzantine neighbour at
 distance 0 could still do arbitrary harm.
 
 The paper's radius is tau_i^2 = (1 / delta_i) sum_j w_ij ||x_j - x_i||^2 over the honest neighbours,
-where delta_i is the weight of the Byzantine ones. Since it is not known which are honest, the sum
-here excludes the ``byzantine`` farthest neighbours, and delta_i is the total of the ``byzantine``
-largest weights.
+where delta_i is the total weight of the Byzantine ones. Since it is unknown which neighbours are
+honest, the sum here excludes the ``byzantine`` farthest neighbours, and delta_i is the sum of the
+``byzantine`` largest weights.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def clipping(rule: Rule, byzantine: int) -> Rule:
     Parameters
     ----------
     rule : Rule
-        Mixes, with the clipped weights, states that have no products: dense states, and B alone
-        where A is frozen. States with LoRA pairs are mixed as DeCAF does.
+        Rule that mixes states without LoRA pairs, with the clipped weights: dense states, and
+        states with only B, where A is frozen. States with LoRA pairs are mixed as in DeCAF.
     byzantine : int
         Number of neighbours that may be Byzantine. With 0, the rule is unchanged; a node with no
         more than ``byzantine`` neighbours keeps its own state.
@@ -56,7 +56,7 @@ def clipping(rule: Rule, byzantine: int) -> Rule:
 def clipped_weights(
     states: Sequence[State], weights: Sequence[float], byzantine: int
 ) -> list[float]:
-    """Compute w_j min(1, tau / ||x_j - x_0||) for each neighbour; the own state gets the rest.
+    """Compute w_j min(1, tau / ||x_j - x_0||) per neighbour; the node's own state gets the rest.
 
     Parameters
     ----------

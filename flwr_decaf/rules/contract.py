@@ -1,9 +1,9 @@
 """The signature of a mixing rule, and the checks on its arguments.
 
 ``rule(states, weights) -> state``: ``states[0]`` is the node's own state, the others are those of
-its neighbours; ``weights`` is its row of the mixing matrix in the same order. The result is a new
-dict with the names, order, shapes and dtypes of the node's own state. A rule is a pure function: it
-does not use Flower, files or logs, and does not modify its arguments.
+its neighbours; ``weights`` is the node's row of the mixing matrix, in the same order. The result is
+a new dict with the names, order, shapes and dtypes of the node's own state. A rule is a pure
+function: it does not use Flower, files or logs, and does not modify its arguments.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def check_arguments(states: Sequence[State], weights: Sequence[float]) -> None:
     """
     if not states or len(states) != len(weights):
         raise ValueError(
-            f"a rule takes one weight for each state, the node's own first; got {len(states)} "
+            f"a rule needs one weight for each state, the node's own first; got {len(states)} "
             f"states and {len(weights)} weights"
         )
     if min(weights) < 0 or not math.isclose(sum(weights), 1.0, abs_tol=1e-6):
@@ -36,7 +36,7 @@ def check_arguments(states: Sequence[State], weights: Sequence[float]) -> None:
 
 
 def unprotected(rule: Rule, byzantine: int) -> Rule:
-    """Return a rule unchanged: every neighbour is trusted."""
+    """Return the rule unchanged: every neighbour is trusted."""
     return rule
 
 
@@ -50,7 +50,7 @@ def check_alike(own: State, other: State, who: str) -> None:
     other : State
         The state to check.
     who : str
-        What the error calls ``other``.
+        Name of ``other`` in error messages.
 
     Raises
     ------

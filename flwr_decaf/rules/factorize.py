@@ -4,12 +4,12 @@
 
 The symmetric split is that of the authors' code. Only factors are exchanged, and the matrix of
 shape (d_out, d_in) is never formed: with ``left = [w_1 B_1, ..., w_m B_m]`` and
-``right = [A_1; ...; A_m]``, the truncated SVD takes ``P = left @ right`` as two factors.
+``right = [A_1; ...; A_m]``, the truncated SVD works on the two factors of ``P = left @ right``.
 
 Deviation from the paper: a component whose singular value is zero would get a zero column in B~
-*and* a zero row in A~, a saddle point at which both gradients vanish. At the start (B = 0) this
-holds for the whole adapter. Such a component therefore keeps the corresponding row of the node's
-own A next to its zero column of B~: the product is unchanged, and the component stays trainable.
+*and* a zero row in A~, a saddle point at which both gradients vanish. At the start (B = 0), this
+applies to the whole adapter. Such a component therefore keeps the corresponding row of the node's
+own A along with its zero column of B~: the product is unchanged, and the component stays trainable.
 """
 
 from __future__ import annotations

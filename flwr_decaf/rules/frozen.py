@@ -21,8 +21,8 @@ def frozen(states: Sequence[State], weights: Sequence[float]) -> State:
     Parameters
     ----------
     states : sequence of State
-        The node's own state first. A may be omitted from all of them, since it need not be
-        exchanged; where it is present, it must be the same in all.
+        The node's own state first. A may be missing from all of them, since it need not be
+        exchanged; if it is present, it must be the same in all.
     weights : sequence of float
         The node's row of the mixing matrix, which sums to 1.
 
@@ -34,9 +34,9 @@ def frozen(states: Sequence[State], weights: Sequence[float]) -> State:
     Raises
     ------
     ValueError
-        If the states do not match, the weights do not sum to 1, or two nodes have different A:
-        averaging B is then not exact. A different seed on each node, or a train function that
-        updates A, causes this.
+        If the states do not match, the weights do not sum to 1, or two nodes have different A, in
+        which case averaging B is not exact. Possible causes are a different seed on each node, or a
+        train function that updates A.
     """
     mixed = average(states, weights)
     for name in mixed:
@@ -44,7 +44,7 @@ def frozen(states: Sequence[State], weights: Sequence[float]) -> State:
             mixed[name] = states[0][name].clone()
             if any(not torch.equal(state[name], mixed[name]) for state in states[1:]):
                 raise ValueError(
-                    f"DLoRA-FA needs one frozen A on all nodes; {name} differs between "
+                    f"DLoRA-FA needs the same frozen A on all nodes; {name} differs between "
                     "neighbours; start all nodes from the same arrays and do not train A"
                 )
     return mixed

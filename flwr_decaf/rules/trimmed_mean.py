@@ -2,8 +2,8 @@
 
 For each coordinate, the ``byzantine`` largest and smallest values are discarded and the others are
 averaged. With LoRA, these are the coordinates of the products ``B @ A``; their trimmed mean is
-factorized at rank r as DeCAF does. All states have equal weight: of the mixing matrix, only the
-neighbourhoods matter.
+factorized at rank r as in DeCAF. All states have equal weight: the mixing matrix only determines
+the neighbourhoods.
 
 Unlike the other rules, this one forms the products, of shape (d_out, d_in), and uses a dense SVD.
 """
@@ -29,8 +29,8 @@ def trimming(rule: Rule, byzantine: int) -> Rule:
     rule : Rule
         The rule for ``byzantine = 0``.
     byzantine : int
-        Number of neighbours that may be Byzantine. A neighbourhood of ``2 * byzantine`` states or
-        fewer has no values left after trimming; the node then keeps its own state.
+        Number of neighbours that may be Byzantine. With ``2 * byzantine`` states or fewer in the
+        neighbourhood, no values are left after trimming, and the node keeps its own state.
 
     Returns
     -------

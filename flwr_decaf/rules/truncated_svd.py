@@ -1,4 +1,4 @@
-"""The best rank-r factors of ``left @ right``, without forming that matrix.
+"""The best rank-r factors of ``left @ right``, computed without forming that matrix.
 
 With ``left = Q1 R1`` and ``right.T = Q2 R2``, the product is ``Q1 (R1 R2.T) Q2.T``; an SVD of the
 small core ``R1 R2.T`` yields the SVD of the product exactly. On two CPU cores, a 768 x 768 layer
@@ -28,12 +28,12 @@ def truncated_svd(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tenso
     -------
     u, s, vh : Tensor
         Shapes (layers, d_out, rank), (layers, rank), (layers, rank, d_in), with
-        ``u @ diag(s) @ vh`` the best approximation of that rank (Eckart-Young). Singular
-        values below the rounding error are exactly zero. Signs are fixed (the entry of largest
-        magnitude in each row of vh is positive), so that nodes that mix the same products in a
-        different order obtain the same factors up to rounding, provided that the leading
-        singular values are distinct. Singular vectors of equal values, and hence the factors,
-        are unique only up to a rotation among themselves; the product is the same.
+        ``u @ diag(s) @ vh`` the best approximation of that rank (Eckart-Young). Singular values
+        below the rounding error are exactly zero. Signs are fixed (the entry of largest magnitude
+        in each row of vh is positive), so that nodes that mix the same products in a different
+        order obtain the same factors up to rounding, provided that the leading singular values are
+        distinct. Singular vectors of equal values, and hence the factors, are unique only up to a
+        rotation among themselves; the product is the same.
     """
     d_out, inner, d_in = left.shape[-2], left.shape[-1], right.shape[-1]
     factor = _dense_svd if inner > min(d_out, d_in) else _compact_svd

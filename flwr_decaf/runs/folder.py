@@ -38,8 +38,8 @@ class RunFolder:
     Parameters
     ----------
     path : Path
-        Where the folder is. ``create`` makes it; reading a folder that does not exist gives an
-        empty ``run`` and no ``metrics``.
+        Path of the folder, which ``create`` makes. If the folder does not exist, ``run`` and
+        ``metrics`` are empty.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,12 +54,12 @@ class RunFolder:
         Raises
         ------
         FileExistsError
-            If the folder already holds a run, which is never overwritten.
+            If the folder already contains a run, which is never overwritten.
         """
         if (path / "run.json").exists():
             raise FileExistsError(
-                f"run-name must name a new run; {path} already holds one; choose another name or "
-                "leave it empty"
+                f"run-name must name a new run; {path} already contains one; choose another name "
+                "or leave it empty"
             )
         path.mkdir(parents=True, exist_ok=True)
         folder = cls(path)
@@ -75,7 +75,7 @@ class RunFolder:
         Raises
         ------
         ValueError
-            If the file does not hold a JSON object.
+            If the file does not contain a JSON object.
         """
         file = self.path / "run.json"
         return _object_in(file, file.read_text("utf8")) if file.exists() else {}
@@ -101,7 +101,7 @@ class RunFolder:
         return self.path / "checkpoint"
 
     def rewind(self, server_round: int) -> None:
-        """Return to the end of a round: drop what was written after it, and set "running".
+        """Return to the end of a round: delete what was written after it, and set "running".
 
         A run without a complete round starts over, with the evaluation of round 0.
         """
@@ -139,9 +139,9 @@ class RunFolder:
     def recorder(self, phase: str) -> Callable[[list[RecordDict], str], MetricRecord]:
         """Make a metrics aggregation function for a strategy that also writes a line per node.
 
-        Each record must contain ``partition-id`` and ``server-round``, as this package's ClientApp
-        reports them; so the function works for decentralized strategies and for Flower's FedAvg.
-        Every line also contains ``elapsed``, the seconds since this object was created.
+        Each record must contain ``partition-id`` and ``server-round``, as those of this package's
+        ClientApp do, so the function works both for decentralized strategies and for Flower's
+        FedAvg. Every line also contains ``elapsed``, the seconds since this object was created.
 
         Parameters
         ----------
@@ -186,12 +186,12 @@ def _object_in(file: Path, text: str) -> dict[str, Any]:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"{file} must hold JSON; got {text[:40]!r} ({error}); restore the file, or omit its "
-            "folder"
+            f"{file} must contain JSON; got {text[:40]!r} ({error}); restore the file, or omit "
+            "its folder"
         ) from error
     if not isinstance(content, dict):
         raise ValueError(
-            f"{file} must hold JSON objects; got {text[:40]!r}; restore the file, or omit its "
+            f"{file} must contain JSON objects; got {text[:40]!r}; restore the file, or omit its "
             "folder"
         )
     return content

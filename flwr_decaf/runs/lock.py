@@ -1,8 +1,8 @@
 """The lock of a run folder: only one process at a time may write to it.
 
-The operating system holds the lock, on the file ``.lock``, and releases it when the process ends,
+The lock is one of the operating system on the file ``.lock``. It is released when the process ends,
 even if it is killed. ``run.json`` names the process and its machine. Machines that share the folder
-may not see each other's locks: an unfinished run of another machine counts as running until the
+may not see each other's locks, so an unfinished run of another machine counts as running until the
 file ``.lock`` is deleted.
 """
 
@@ -27,7 +27,7 @@ _PATIENCE = 5.0  # seconds; reading the status of a folder locks it briefly
 def locked(folder: RunFolder) -> Iterator[None]:
     """Hold the lock of a run folder, which need not exist yet.
 
-    A lock whose process has ended without finishing its run is taken over, with a warning.
+    If a process ended without finishing its run, its lock is taken over with a warning.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def check_not_running(folder: RunFolder) -> None:
 
 
 def status_of(folder: RunFolder) -> str:
-    """Get the status of a run: "running", "finished", "failed" or "interrupted".
+    """Return the status of a run: "running", "finished", "failed" or "interrupted".
 
     A run whose process was killed is "interrupted", whatever ``run.json`` says.
     """
@@ -94,8 +94,8 @@ def _check_machine(folder: RunFolder) -> None:
     if (folder.path / ".lock").exists() and _is_unfinished_elsewhere(folder):
         raise ValueError(
             f"resume-from must be a run that is not running; {folder.path} was started by "
-            f"{_holder_of(folder)} and has not ended; end that process, or, if it is gone, delete "
-            f"{folder.path / '.lock'}"
+            f"{_holder_of(folder)} and has not ended; end that process, or, if it no longer "
+            f"exists, delete {folder.path / '.lock'}"
         )
 
 

@@ -19,8 +19,8 @@ Line = Mapping[str, Any]
 def last_evaluations(metrics: Iterable[Line]) -> dict[str, Line]:
     """Find the last evaluation after training of each ``node-<i>``, and of the ``global`` model.
 
-    For the global model, it is that of any node, because all have the same score on the common
-    test (those on a node's own test are not the model's).
+    For the global model, it is the evaluation of any node, because all nodes have the same score on
+    the common test. The scores on a node's own test do not describe the global model.
     """
     last: dict[str, Line] = {}
     for line in metrics:
@@ -34,7 +34,7 @@ def model_card(
 ) -> str:
     """Write a model card, in Markdown with the front matter that the Hugging Face Hub reads.
 
-    It replaces PEFT's own card, a template with blanks that contains a path of this machine.
+    The card replaces PEFT's own, a template with blanks that contains a path of this machine.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def model_card(
         **_scores(name, evaluation),
     }
     rows = "\n".join(f"| {what} | {value} |" for what, value in facts.items())
-    made = f"Made with flwr-decaf {version('flwr-decaf')}; the run's `run.json` holds all settings."
+    made = f"Made with flwr-decaf {version('flwr-decaf')}; the run's `run.json` has all settings."
     front = _front_matter(config, whole)
     return f"---\n{front}---\n\n# {name}: {kind}\n\n| | |\n| --- | --- |\n{rows}\n\n{made}\n"
 

@@ -19,7 +19,7 @@ _FREE = {"output-dir", "run-name", "resume-from", "checkpoint-every", "tensorboa
 
 
 def check_resumable(root: Path, runs: Mapping[str, Config], nodes: int | None = None) -> None:
-    """Refuse to resume runs that are still running, or were started with other settings.
+    """Refuse to resume runs that are still running or were started with other settings.
 
     Parameters
     ----------
@@ -33,21 +33,21 @@ def check_resumable(root: Path, runs: Mapping[str, Config], nodes: int | None = 
     Raises
     ------
     ValueError
-        If none of the runs was started in this folder, one is running, or one was started with
-        another setting or another number of nodes.
+        If none of the runs was started in this folder, a run is still running, or a run was started
+        with another setting or another number of nodes.
     """
     folders = {name: RunFolder(folder_of(root, name, len(runs))) for name in runs}
     started = {name: folder.run for name, folder in folders.items()}
     if not holds_runs(root):
-        what = "holds no run that was started" if root.exists() else "does not exist"
+        what = "contains no run" if root.exists() else "does not exist"
         raise ValueError(
             f"resume-from must be the folder of a run; {root} {what}; give another folder, or "
             "start without resume-from"
         )
     if not any(started.values()):
         raise ValueError(
-            f"resume-from must be the folder of a run with these settings; {root} holds none of "
-            f"{', '.join(runs)}; see output-dir"
+            f"resume-from must be the folder of a run with these settings; {root} contains none "
+            f"of {', '.join(runs)}; see output-dir"
         )
     for folder in folders.values():
         check_not_running(folder)
@@ -60,8 +60,8 @@ def check_resumable(root: Path, runs: Mapping[str, Config], nodes: int | None = 
                 f"{key} was {spelled(then[key])} and is {spelled(now[key])}" for key in changed
             )
             raise ValueError(
-                f"settings must be those with which {name} was started; {values}; set them back, "
-                "or start a new run without resume-from"
+                f"settings must be those with which {name} was started; {values}; change them "
+                "back, or start a new run without resume-from"
             )
     if nodes is not None:
         for folder in folders.values():
@@ -72,27 +72,27 @@ def _check_nodes(folder: RunFolder, n: int) -> None:
     then = folder.run.get("network", {}).get("nodes", n)
     if then != n:
         raise ValueError(
-            f"num-supernodes must be as when the run was started; it was {then} and is {n}; use "
-            f"--nodes {then}"
+            f"num-supernodes must be the same as when the run was started; it was {then} and is "
+            f"{n}; use --nodes {then}"
         )
 
 
 def record_own_rows(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Record what the nodes reported of their own rows; a resumed run must have the same.
+    """Record what the nodes reported about their own rows, which a resumed run must not change.
 
     Raises
     ------
     ValueError
-        If the run was started on other rows.
+        If the run was started with other rows.
     """
     now = json.loads(json.dumps(rows))
     then = folder.run.get("own-rows", now)
     changed = [node for node, (was, is_) in enumerate(zip(then, now, strict=False)) if was != is_]
     if changed or len(then) != len(now):
         raise ValueError(
-            "the nodes' own rows must be those with which the run was started; other numbers of "
-            f"rows or classes at node {', '.join(map(str, changed))}; restore their files, or "
-            "start a new run without resume-from"
+            "the nodes' own rows must be those with which the run was started; the numbers of "
+            f"rows or the classes have changed at node {', '.join(map(str, changed))}; restore "
+            "their files, or start a new run without resume-from"
         )
     folder.update(**{"own-rows": now})
 

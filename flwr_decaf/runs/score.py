@@ -17,10 +17,10 @@ class Score:
     Attributes
     ----------
     name : str
-        Its key in metrics.jsonl. The score on a node's own test set is ``local-<name>``, that of
-        the average of the nodes' models ``average-<name>``.
+        Key of the score in metrics.jsonl. The score on a node's own test set is ``local-<name>``,
+        and that of the average of the nodes' models ``average-<name>``.
     worst : callable
-        Picks the worst of several values: ``min`` or ``max``.
+        Function that returns the worst of several values: ``min`` or ``max``.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Score:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is the score on the nodes' own tests, for want of a common one."""
+        """Whether it is the score on the nodes' own tests, because there is no common one."""
         return self.name.startswith(_LOCAL)
 
     @property
@@ -52,6 +52,6 @@ SCORES = (
 
 
 def score_of(lines: Iterable[Mapping[str, Any]]) -> Score | None:
-    """Find the score in lines of metrics, or in one line's keys; None before any evaluation."""
+    """Find the score that lines of metrics contain; None before the first evaluation."""
     names = {name for line in lines for name in line}
     return next((score for score in SCORES if score.name in names), None)

@@ -15,8 +15,8 @@ _PLACE = ("node", "round", "phase", "elapsed", "process")
 def event_writer(path: Path, done: int = -1) -> Callable[[Iterable[Mapping[str, Any]]], None]:
     """Make a listener for ``RunFolder.listeners`` that writes event files to ``path``.
 
-    Each metric's mean over the nodes is a scalar ``<phase>/<metric>``, over rounds; accuracies are
-    also written for every node, as ``accuracy-of-nodes/<node>``.
+    In each round, the mean of each metric over the nodes is written as ``<phase>/<metric>``, and
+    the accuracy of each node as ``accuracy-of-nodes/<node>``.
 
     Parameters
     ----------

@@ -5,8 +5,8 @@ Learning via Finite-time Convergence" (arXiv 2305.11420). For every number of no
 degree k, the mixing matrices of one period multiply to ``1 1^T / n``, and no node has more than k
 neighbours in a round. All matrices are symmetric, doubly stochastic and non-negative.
 
-A round is a mapping from edges (i, j), i < j, to weights; a node's own weight is what its edges
-leave of 1.
+A round is a mapping from edges (i, j), i < j, to weights; a node's own weight is 1 minus the
+weights of its edges.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Nodes = Sequence[int]
 def base_graphs(n: int, peers: int) -> list[Round]:
     """Build one period of the Base-(k+1) graph or of the Simple one, whichever is shorter.
 
-    Either reaches exact consensus with at most k neighbours per node in a round. The Base-(k+1)
-    graph splits n nodes into blocks whose number has no prime factor above k + 1: all blocks use
-    the Simple graph in parallel, and then the nodes at the same position of each block use the
+    Both reach exact consensus with at most k neighbours per node in a round. The Base-(k+1) graph
+    splits n nodes into blocks whose number has no prime factor above k + 1: all blocks use the
+    Simple graph in parallel, and then the nodes at the same position of each block use the
     hyper-hypercube.
 
     Parameters
@@ -59,13 +59,13 @@ def base_graphs(n: int, peers: int) -> list[Round]:
 def hyper_hypercube(nodes: Nodes, b: int) -> list[Round] | None:
     """Average nodes digit by digit: in cliques of at most b nodes that differ in a single digit.
 
-    The number of nodes is factorized into numbers of at most b, which are the bases of the digits;
-    the weight of each edge is 1 / (size of its clique).
+    The number of nodes is factorized into numbers of at most b, which are the bases of the digits.
+    The weight of each edge is 1 / (size of its clique).
 
     Returns
     -------
     list of dict or None
-        One round per factor; None if the number has a prime factor above b.
+        One round per factor; None if the number of nodes has a prime factor above b.
     """
     factors, left = [], len(nodes)
     while left > 1:
@@ -87,10 +87,10 @@ def simple_base_graphs(nodes: Nodes, b: int) -> list[Round]:
     """Build one period of the Simple Base-(k+1) graph, b = k + 1, on any number of nodes.
 
     If the hyper-hypercube does not exist, the number of nodes is written in base b: the digit a_l
-    of b^(p_l) corresponds to a part V_l of a_l cells of b^(p_l) nodes. First, the nodes of every
-    part are averaged. Then, one part after the other, V_j is mixed with all later parts so that the
-    mean of each of its cells is the mean of all nodes. Finally, the nodes of every cell are
-    averaged.
+    of b^(p_l) corresponds to a part V_l with a_l cells of b^(p_l) nodes each. First, the nodes of
+    every part are averaged. Then, one part V_j after the other is mixed with all later parts, so
+    that the mean of each of its cells becomes the mean of all nodes. Finally, the nodes of every
+    cell are averaged.
     """
     whole = hyper_hypercube(nodes, b)
     if whole is not None:
@@ -136,7 +136,7 @@ def _mix_with_later(cells: Sequence[Nodes], later: Iterable[Sequence[Nodes]]) ->
 
 
 def _cell_rounds(cells: Sequence[Nodes], b: int) -> list[list[Round]]:
-    """Return the rounds that average each cell, or all cells together if each is one node."""
+    """Return the rounds that average each cell, or all cells together if each is a single node."""
     groups = [[cell[0] for cell in cells]] if len(cells[0]) == 1 else cells
     return [hyper_hypercube(group, b) or [] for group in groups]
 
@@ -159,7 +159,7 @@ def _union(rounds: Iterable[Round]) -> Round:
 
 
 def _whole_log(n: int, b: int) -> int:
-    """Return the largest p with b**p <= n, in integers, since floats are rounded."""
+    """Return the largest p with b**p <= n, in integer arithmetic to avoid rounding."""
     power = 0
     while b ** (power + 1) <= n:
         power += 1

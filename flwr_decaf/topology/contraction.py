@@ -1,6 +1,6 @@
-"""How much the rounds of a time-varying network contract disagreement, on average.
+"""How much the rounds of a time-varying network contract disagreement on average.
 
-All matrices are sparse: a thousand nodes take well under a second, where the mean of W^T W as a
+All matrices are sparse: a thousand nodes take well under a second, whereas the mean of W^T W as a
 dense matrix takes minutes.
 """
 
@@ -23,7 +23,7 @@ _CHEAP = 1e7  # the sparse product is formed up to this number of multiplication
 
 
 def contraction_of(rounds: Sequence[Links], n: int, exact: bool) -> tuple[float, float]:
-    """Compute the second largest eigenvalue of E[W^T W]; the largest is 1, that of the mean.
+    """Compute the second largest eigenvalue of E[W^T W]; the largest, that of consensus, is 1.
 
     Parameters
     ----------
@@ -32,9 +32,9 @@ def contraction_of(rounds: Sequence[Links], n: int, exact: bool) -> tuple[float,
     n : int
         Number of nodes.
     exact : bool
-        Whether these are all rounds, or a sample of at least four. The largest eigenvalue of a
-        sample mean is biased upwards. Therefore the slowest direction is found on one half of the
-        sample, and its contraction is measured on the other.
+        Whether these are all rounds, or a sample of at least four. Since the largest eigenvalue of
+        a sample mean is biased upwards, the slowest direction is found on one half of the sample
+        and its contraction is measured on the other.
 
     Returns
     -------
@@ -87,8 +87,9 @@ def _slowest(rounds: Sequence[csr_array]) -> Vector:
 def _inverse(stacked: csr_array, rounds: int) -> Callable[[Vector], Vector] | None:
     """Return the step of inverse iteration, or None if the rounds are too dense for it.
 
-    On sparse graphs, the eigenvalues lie close together below 1, and plain power iteration takes
-    thousands of steps. Dense rounds contract all directions alike, so that it suffices.
+    On sparse graphs, the eigenvalues are close together just below 1, and plain power iteration
+    takes thousands of steps. Dense rounds contract all directions alike, so that power iteration
+    suffices.
     """
     if (np.diff(stacked.indptr).astype(float) ** 2).sum() > _CHEAP:
         return None

@@ -1,4 +1,4 @@
-"""Conversion of whatever users pass as a topology to one of three forms."""
+"""Conversion of the topologies that users may pass to one of three forms."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ _FORMS = (
 
 
 def as_topology(given: Any) -> str | nx.Graph | Matrix:
-    """Convert a description of a network to one of three forms.
+    """Convert a topology to a name, a graph or a matrix.
 
     Parameters
     ----------
     given : str, path, networkx.Graph, ndarray, Tensor, sparse array or list of lists
         A name of ``TOPOLOGIES``; a ``.json`` file; a graph on nodes 0 .. n-1; or a mixing matrix.
-        A directed graph is accepted if it has the reverse of every edge, a multigraph if it has no
-        parallel edges. Self-loops of a graph are ignored: the mixing matrix gives every node its
-        own weight.
+        A directed graph is accepted if it has the reverse of every edge, and a multigraph if it has
+        no parallel edges. Self-loops are ignored: the mixing matrix determines the weight that a
+        node gives to itself.
 
     Returns
     -------
     str, networkx.Graph or ndarray
-        A name or a file; a simple graph; a matrix of float64.
+        The name or path; a simple graph; or a matrix of dtype float64.
 
     Raises
     ------
     ValueError
         If the name, the file's suffix, the nodes, the edges or their weights are not valid.
     TypeError
-        If it is none of these types.
+        If the argument has none of these types.
     """
     if isinstance(given, os.PathLike):
         given = os.fspath(given)
         if not given.endswith(".json"):
-            raise ValueError(f"a topology's file must end in .json; got {given!r}; rename the file")
+            raise ValueError(f"a topology file must end in .json; got {given!r}; rename the file")
     if isinstance(given, str):
         if not given.endswith(".json"):
             check_name(given)
@@ -52,7 +52,7 @@ def as_topology(given: Any) -> str | nx.Graph | Matrix:
 
 
 def _simple(graph: nx.Graph) -> nx.Graph:
-    """Check the nodes, directions and weights of a graph, and copy it without self-loops."""
+    """Check the nodes, directions and weights of a graph, and return a copy without self-loops."""
     n = len(graph)
     if set(graph) != set(range(n)):
         odd = next(node for node in graph if node not in range(n))
@@ -68,8 +68,8 @@ def _simple(graph: nx.Graph) -> nx.Graph:
             )
         if graph.is_directed() and not graph.has_edge(j, i):
             raise ValueError(
-                f"a topology must be undirected; got a directed graph with edge ({i}, {j}) and "
-                "without its reverse; add it, or pass graph.to_undirected()"
+                f"a topology must be undirected; got a directed graph with edge ({i}, {j}) but "
+                "not its reverse; add it, or pass graph.to_undirected()"
             )
         if graph.is_multigraph() and graph.number_of_edges(i, j) > 1:
             raise ValueError(
@@ -96,7 +96,7 @@ def _matrix(given: Any) -> Matrix:
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise (TypeError if matrix.ndim == 0 else ValueError)(
             f"a topology must be {_FORMS}; got {_short(given)} of type {type(given).__name__}; a "
-            "matrix is square, and a list of edges goes into networkx.Graph(edges)"
+            "matrix must be square; for a list of edges, pass networkx.Graph(edges)"
         )
     return matrix
 

@@ -1,7 +1,7 @@
 """Communication graphs: a name, a number of nodes and a seed -> an undirected networkx graph.
 
-Nodes are 0 .. n-1, without self-loops: it is the mixing matrix that gives a node its own weight. To
-add a family, write a function here, a line in ``TOPOLOGIES``, and a row in
+Nodes are 0 .. n-1, without self-loops: the mixing matrix determines the weight that a node gives to
+itself. To add a family, write a function here, a line in ``TOPOLOGIES``, and a row in
 tests/topology/test_graphs.py.
 """
 
@@ -52,14 +52,14 @@ def bipartite(n: int, seed: int) -> nx.Graph:
 
 
 def torus(n: int, seed: int) -> nx.Graph:
-    """Build the most nearly square periodic grid of n nodes; for a prime n, this is the ring."""
+    """Build a periodic grid of n nodes that is as nearly square as possible; a ring for prime n."""
     rows = next(k for k in range(math.isqrt(n), 0, -1) if n % k == 0)
     grid = nx.grid_2d_graph(rows, n // rows, periodic=True)
     return _simple(nx.convert_node_labels_to_integers(grid, ordering="sorted"))
 
 
 def exponential(n: int, seed: int) -> nx.Graph:
-    """Connect node i to i +- 1, 2, 4, 8, ... modulo n: degree about 2 log2(n)."""
+    """Connect node i to nodes i +- 1, 2, 4, 8, ... modulo n: degree about 2 log2(n)."""
     return _circulant(n, [2**k for k in range(max(n - 1, 1).bit_length())])
 
 
@@ -69,7 +69,7 @@ def erdos_renyi(n: int, seed: int, edge_probability: float = 0.5) -> nx.Graph:
 
 
 def random_regular(n: int, seed: int, degree: int = 4) -> nx.Graph:
-    """Draw one of the graphs in which every node has the same degree."""
+    """Draw a random graph in which every node has the same degree."""
     if not 0 <= degree < n or n * degree % 2:
         raise ValueError(
             "topology random-regular needs 0 <= degree < n and n * degree even; got "
@@ -143,7 +143,7 @@ def build_graph(name: str, n: int, seed: int = 0, **options: Any) -> nx.Graph:
     """
     check_name(name)
     if n < 1:
-        raise ValueError(f"a topology needs n >= 1 nodes; got n={n}; raise num-supernodes")
+        raise ValueError(f"a topology needs n >= 1 nodes; got n={n}; increase num-supernodes")
     family = TOPOLOGIES[name]
     taken = family.__code__.co_varnames[: family.__code__.co_argcount]
     return family(n, seed, **{key: value for key, value in options.items() if key in taken})
@@ -192,7 +192,7 @@ def read_rounds(file: str | Path) -> list[nx.Graph | Matrix]:
     Parameters
     ----------
     file : str or Path
-        A JSON file; each item is a network as in ``read_topology``.
+        A JSON file in which each item is a network as in ``read_topology``.
 
     Returns
     -------

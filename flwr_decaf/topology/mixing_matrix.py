@@ -64,7 +64,7 @@ def mixing_matrix(graph: nx.Graph, weights: str = "metropolis") -> Matrix:
 
 
 def matrix_of(links: Links, n: int) -> Matrix:
-    """Convert links on n nodes to a mixing matrix; a node's own weight is what they leave of 1."""
+    """Convert links on n nodes to a mixing matrix; the diagonal makes each row sum to 1."""
     w = np.zeros((n, n))
     i, j = links.edges.T
     w[i, j] = w[j, i] = links.weights
@@ -89,7 +89,7 @@ def check_mixing_matrix(w: Matrix) -> Matrix:
     Raises
     ------
     ValueError
-        If it is not a mixing matrix; the message names the first violation.
+        If it is not a valid mixing matrix; the message names the first violation.
     """
     problem = None
     if w.ndim != 2 or w.shape[0] != w.shape[1]:
@@ -140,7 +140,7 @@ def build_network(
     ValueError
         If there is no such network on n nodes.
     TypeError
-        If the topology is of none of these types.
+        If the topology has none of these types.
     """
     topology = as_topology(topology)
     is_isolated = isinstance(topology, str) and topology == "isolated"  # on purpose
@@ -165,7 +165,7 @@ def as_mixing_matrix(topology: nx.Graph | Matrix, n: int, weights: str) -> Matri
     Raises
     ------
     ValueError
-        If it is not for n nodes, or W is not a valid mixing matrix.
+        If the topology is not for n nodes, or W is not a valid mixing matrix.
     """
     if len(topology) != n:
         raise ValueError(
@@ -208,10 +208,10 @@ def lambda2(w: Matrix) -> float:
 
 
 def rounds_to_shrink(rate: float, factor: float = 1000.0) -> float:
-    """Return the rounds of pure mixing that reduce the consensus distance by ``factor``.
+    """Return the number of rounds of pure mixing that reduce the consensus distance by ``factor``.
 
     This is the smallest t with ``rate**t <= 1 / factor``, where ``rate`` is ``lambda2(W)``; it is
-    infinite if ``rate`` is 1. ``factor`` is by default 1000.
+    infinite if ``rate`` is 1. By default, ``factor`` is 1000.
     """
     if rate >= 1 - _ROUNDING:
         return math.inf
@@ -221,8 +221,9 @@ def rounds_to_shrink(rate: float, factor: float = 1000.0) -> float:
 def without_nodes(w: Matrix, missing: Collection[int]) -> Matrix:
     """Drop the links of nodes that are missing in a round.
 
-    The weight of a dropped link is added to the own weights of both its nodes. The matrix stays
-    symmetric and doubly stochastic on the remaining nodes, and is the identity on the missing.
+    The weight of a dropped link is added to the diagonal entries of both its nodes. The matrix
+    stays symmetric and doubly stochastic on the remaining nodes, and is the identity on the missing
+    ones.
 
     Examples
     --------
@@ -234,7 +235,7 @@ def without_nodes(w: Matrix, missing: Collection[int]) -> Matrix:
     kept[gone, :] = 0.0
     kept[:, gone] = 0.0
     np.fill_diagonal(kept, 0.0)
-    # Where the own weight is zero, rounding may leave the sum of the row just above 1.
+    # If the diagonal entry is zero, rounding may leave the sum of the row just above 1.
     np.fill_diagonal(kept, np.maximum(1.0 - kept.sum(axis=1), 0.0))
     return kept
 

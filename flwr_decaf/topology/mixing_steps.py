@@ -1,4 +1,4 @@
-"""Mixing steps: how often the nodes exchange posts and mix them between two trainings."""
+"""Mixing steps: how often the nodes exchange posts and mix them in a round."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def steps_on(network: Network, mixing_steps: str) -> int:
     network : Network
         Network of the run.
     mixing_steps : str
-        A number, or "period": one period of the network, after which Base-(k+1) graphs have
-        reached exact consensus. The period of a constant graph is 1.
+        A number, or "period" for one period of the network, after which Base-(k+1) graphs reach
+        exact consensus. The period of a constant graph is 1.
 
     Raises
     ------
     ValueError
-        For "period" if the graphs do not repeat.
+        If it is "period" and the graphs do not repeat.
 
     Examples
     --------
@@ -36,16 +36,16 @@ def steps_on(network: Network, mixing_steps: str) -> int:
         return int(mixing_steps)
     if network.period is None:
         raise ValueError(
-            "mixing-steps must be a number where the graphs are drawn anew each time; got "
+            "mixing-steps must be a number if the graphs are drawn anew each time; got "
             "'period'; set a number, or topology.dynamic to base or one-peer-exponential"
         )
     return network.period
 
 
 def posts_per_round(network: Network, steps: int) -> float:
-    """Count the posts that a node sends in a round of ``steps`` exchanges, on average.
+    """Return the average number of posts that a node sends in a round of ``steps`` exchanges.
 
-    The average is over the nodes and over a period; without one, over the first exchanges.
+    The average is over the nodes and over a period; if there is none, over the first exchanges.
     """
     exchanges = network.period or _SAMPLE
     degrees = [degrees_of(network.of_round(t)).mean() for t in range(1, exchanges + 1)]

@@ -27,13 +27,13 @@ from flwr_decaf.topology.mixing_matrix import (
 from flwr_decaf.topology.time_varying import FINITE_TIME, TIME_VARYING, check_dynamic, period_of
 from flwr_decaf.topology.weights import WEIGHTS
 
-# rho is estimated over _MOST_ROUNDS rounds, or fewer once they have _LARGEST weights in total. An
-# edge of the base from which a round is drawn counts as 1 / _DRAWS_FOR_ONE of a weight.
+# rho is estimated over _MOST_ROUNDS rounds, or fewer if they have _LARGEST weights in total. An
+# edge of the base graph from which a round is drawn counts as 1 / _DRAWS_FOR_ONE of a weight.
 _MOST_ROUNDS, _FEWEST_ROUNDS = 500, 4
 _LARGEST = 1e6
 _DRAWS_FOR_ONE = 10
 _ROUNDING = 1e-9
-_NEVER = 1 - _ROUNDING  # a rho of at least this is 1: the nodes never agree
+_NEVER = 1 - _ROUNDING  # a rho of at least this counts as 1: the nodes never agree
 
 
 class Rho(NamedTuple):
@@ -91,7 +91,7 @@ class Network:
 
     @cached_property
     def rho(self) -> Rho:
-        """The rate at which the network reaches consensus; computed once.
+        """The rate at which the network reaches consensus; computed only once.
 
         Raises
         ------
@@ -134,9 +134,9 @@ def build_time_varying_network(
     topology, n, weights, seed
         See ``mixing_matrix.build_network``. A file may also list graphs, which are used in turn.
     topology_options : mapping, optional
-        ``edge_probability`` and ``degree`` of the base graph, and the ``activation_probability``
-        of its edges (by default 0.5); ``peers``, the largest number of neighbours of a node in a
-        round of "base" (by default 1).
+        ``edge_probability`` and ``degree`` of the base graph; ``activation_probability`` of its
+        edges (by default 0.5); ``peers``, the largest number of neighbours of a node in a round of
+        "base" (by default 1).
     dynamic : str
         One of ``time_varying.DYNAMIC``, by default "static". Base graphs ignore ``topology`` and
         ``weights``.
@@ -199,21 +199,21 @@ def _weighted(edges: Round) -> Links:
 def phase_length(network: Network, steps: int = 1) -> int:
     """Return the phase length of TAD-LoRA in rounds: 1 / sqrt(1 - rho^steps), rounded.
 
-    The paper (arXiv 2602.00451) derives T* = Theta(1 / sqrt(1 - rho)); the constant is 1 here, and
-    ``steps`` mixes in a round bring the nodes together by rho^steps.
+    The paper (arXiv 2602.00451) derives T* = Theta(1 / sqrt(1 - rho)). Here the constant is 1, and
+    ``steps`` mixes in a round contract by rho^steps.
 
     Raises
     ------
     ValueError
-        If rho is 1: the nodes never agree, whatever T.
+        If rho is 1, so that the nodes never agree, whatever T is.
     ModuleNotFoundError
         If the network is time-varying and SciPy is not installed.
     """
     value = network.rho.value
     if value >= _NEVER:
         raise ValueError(
-            "tad.phase-length = auto needs a network whose nodes reach consensus; got rho = 1 (not "
-            "connected over any number of rounds); connect the graph, or set a number of rounds"
+            "tad.phase-length = auto needs a network whose nodes reach consensus; got rho = 1 (the "
+            "graphs never connect all nodes); connect the graph, or set a number of rounds"
         )
     return max(1, round(1 / math.sqrt(1 - value**steps)))
 

@@ -1,4 +1,4 @@
-"""Which nodes participate in a round, for studies of partial participation, and are evaluated."""
+"""The nodes that participate in a round, for studies of partial participation, or are evaluated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_schedule(given: str | Participation) -> Participation:
     Raises
     ------
     ValueError
-        If it is not a list of non-empty lists of node numbers.
+        If the schedule is not a list of non-empty lists of node numbers.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def present(
 
 
 def check_schedule(schedule: Participation, n: int) -> None:
-    """Refuse lists of nodes that name a node outside 0 to n - 1.
+    """Refuse a schedule that names a node outside 0 to n - 1.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def check_fraction(fraction: float, name: str = "evaluate_fraction") -> float:
     Raises
     ------
     ValueError
-        If it is not; the message calls it ``name``.
+        If it is not; ``name`` is its name in the message, by default "evaluate_fraction".
     """
     if not 0 < fraction <= 1:
         raise ValueError(
@@ -120,7 +120,7 @@ def check_fraction(fraction: float, name: str = "evaluate_fraction") -> float:
 def draw_evaluated(
     server_round: int, nodes: Sequence[int], fraction: float, last: int, seed: int
 ) -> list[int]:
-    """Draw which nodes are evaluated in a round: all of them in the last, which reports compare.
+    """Draw the nodes that are evaluated in a round: all of them in the last, which reports compare.
 
     Parameters
     ----------

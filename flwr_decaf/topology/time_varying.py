@@ -1,8 +1,8 @@
 """Time-varying graphs, drawn from a base graph as a function of seed and round.
 
 A family takes the edges of the base graph and returns a function from the round, counted from 1, to
-its edges. These depend only on seed and round, so a run that is resumed in round t uses the same
-graphs as one that was never interrupted. To add a family, write a function here, a line in
+its edges. These depend only on the seed and the round, so a run that is resumed in round t uses the
+same graphs as an uninterrupted one. To add a family, write a function here, a line in
 ``TIME_VARYING``, and a row in tests/topology/test_time_varying.py.
 """
 
@@ -48,7 +48,7 @@ def one_peer_exponential(base: Edges, n: int, seed: int, probability: float) -> 
     otherwise nodes without a partner keep their own factors for the round. This is the undirected
     form (one-peer hypercube) of the one-peer exponential graph of Ying et al. (arXiv 2110.13363),
     whose messages are directed: here W is symmetric, so that a failed node can be left out. The
-    edges of the base are not used.
+    edges of the base graph are not used.
     """
 
     def draw(server_round: int) -> Edges:
@@ -61,13 +61,13 @@ def one_peer_exponential(base: Edges, n: int, seed: int, probability: float) -> 
 
 
 def random_matching(base: Edges, n: int, seed: int, probability: float) -> Draw:
-    """Gossip in pairs: take base edges in random order, each if both its nodes are still free."""
+    """Gossip in pairs: go through the base edges in random order, and keep those of free nodes."""
 
     def draw(server_round: int) -> Edges:
         order = _uniform(seed, "random matching", server_round, len(base))
         left, free, chosen = np.arange(len(base)), [True] * n, []
         while len(left):
-            # In blocks, since few edges of a dense graph are still free after the first.
+            # Work in blocks, since few edges of a dense graph are still free after the first.
             size = min(4 * n, len(left))
             block = left[np.argpartition(order[left], size - 1)[:size]]
             block = block[np.argsort(order[block])]
@@ -117,7 +117,7 @@ DYNAMIC = (*TIME_VARYING, *FINITE_TIME)
 
 def period_of(name: str, n: int) -> int | None:
     """Return the number of rounds after which the graphs of a family repeat, or None."""
-    # At least 2 for one-peer-exponential, since a period of 1 stands for the base itself.
+    # At least 2 for one-peer-exponential, since a period of 1 stands for the base graph itself.
     return {"static": 1, "one-peer-exponential": max(_bits(n), 2)}.get(name)
 
 
@@ -141,5 +141,5 @@ def _bits(n: int) -> int:
 
 
 def _uniform(seed: int, purpose: str, server_round: int, size: int) -> NDArray[np.float64]:
-    # The stream of RandomState is frozen, and the same as that of random.Random.
+    # The stream of RandomState is guaranteed not to change, and equals that of random.Random.
     return np.random.RandomState([derive_seed(seed, purpose, server_round)]).random_sample(size)

@@ -1,4 +1,4 @@
-"""Spanning trees, along which RelaySum passes models on."""
+"""Spanning trees, along which RelaySum forwards models."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _log = logging.getLogger("flwr")
 
 
 def spanning_tree(graph: nx.Graph) -> nx.Graph:
-    """Return the breadth-first tree of a connected graph from its node of highest degree.
+    """Return the breadth-first tree of a connected graph from the node of highest degree.
 
-    Among nodes of the same degree, and among neighbours, the lowest number is first. The tree of a
-    tree is the tree itself.
+    Ties between nodes of the same degree, and the order of neighbours, go by node number. The
+    spanning tree of a tree is the tree itself.
 
     Examples
     --------
@@ -41,12 +41,12 @@ def tree_network(network: Network) -> Network:
     Raises
     ------
     ValueError
-        If the graph varies in time, or is not connected.
+        If the graph is time-varying, or not connected.
     """
     if network.is_time_varying:
         raise ValueError(
-            "topology.dynamic must be static for a tree, along which models are passed on over "
-            "several rounds; got a graph that varies in time; leave it out, or use another strategy"
+            "topology.dynamic must be static for a tree, along which models are forwarded over "
+            "several rounds; got a time-varying graph; omit it, or use another strategy"
         )
     if (components := number_of_components(network.base)) > 1:
         raise ValueError(

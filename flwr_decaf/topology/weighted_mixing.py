@@ -1,4 +1,4 @@
-"""Weighted mixing: averages in which a node counts by its number of examples, as in FedAvg."""
+"""Weighted mixing: averages that weight nodes by their numbers of examples, as in FedAvg."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Masses = NDArray[np.float64]
 
 
 def weighted_rows(w: Matrix, masses: Masses) -> tuple[Matrix, Masses]:
-    """Weigh the nodes of a mixing matrix by their masses.
+    """Weight the nodes of a mixing matrix by their masses.
 
         r_ij = w_ij m_j / m'_i,   m'_i = sum_j w_ij m_j
 
     This is ratio consensus (push-sum, Kempe et al. 2003): ``m'_i x'_i = sum_j w_ij m_j x_j`` mixes
-    the masses and the states times their masses by the same W. Over a sequence of matrices whose
+    the masses, and the states times their masses, by the same W. Over a sequence of matrices whose
     product is 1 1^T / n, every node reaches ``sum_j m_j x_j / sum_j m_j``, FedAvg's average, if
-    each mix starts from the masses that the last one left.
+    each mix starts from the masses that the previous one returned.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def weighted_rows(w: Matrix, masses: Masses) -> tuple[Matrix, Masses]:
     rows : ndarray
         Row-stochastic matrix of shape (n, n) on the same edges.
     masses : ndarray
-        Masses after the mix, with the same sum.
+        Masses after the mix; their sum is the same.
 
     Examples
     --------

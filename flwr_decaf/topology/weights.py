@@ -1,8 +1,8 @@
-"""Weight rules: how much weight each edge of a graph gets in the mixing matrix.
+"""Weight rules: the weight of each edge of a graph in the mixing matrix.
 
 A rule takes the edges of a graph on n nodes and returns one weight per edge; a node's own weight is
-what its edges leave of 1. To add one, write a function here, a line in ``WEIGHTS``, and a row in
-docs/topologies.md.
+1 minus the weights of its edges. To add one, write a function here, a line in ``WEIGHTS``, and a
+row in docs/topologies.md.
 """
 
 from __future__ import annotations

@@ -23,5 +23,5 @@ def test_b_may_be_exchanged_alone():
 
 
 def test_a_neighbour_with_a_different_a_is_rejected():  # known defect 5
-    with pytest.raises(ValueError, match=r"one frozen A on all nodes; model.q.lora_A"):
+    with pytest.raises(ValueError, match=r"the same frozen A on all nodes; model.q.lora_A"):
         frozen([lora_state(0), lora_state(1)], [0.5, 0.5])

@@ -85,6 +85,6 @@ def test_an_adapter_appears_only_when_it_is_complete(folder):
 def test_a_damaged_file_is_named(tmp_path, name, text):
     folder = RunFolder.create(tmp_path / "run", {})
     (folder.path / name).write_text(text)
-    with pytest.raises(ValueError, match=f"{folder.path / name} must hold JSON") as info:
+    with pytest.raises(ValueError, match=f"{folder.path / name} must contain JSON") as info:
         _ = folder.run, folder.metrics
     assert "\n" not in str(info.value)

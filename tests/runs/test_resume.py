@@ -26,18 +26,20 @@ def test_other_settings_are_refused_by_name(tmp_path):
     start_run(tmp_path, **{"lora.rank": 4})
     check_resumable(tmp_path, runs_of(parse_config({"lora.rank": 4, "output-dir": "elsewhere"})))
     other = runs_of(parse_config({"lora.rank": 8, "local-head": True}))
-    values = r"local-head was false and is true, lora\.rank was 4 and is 8; set th"
+    values = r"local-head was false and is true, lora\.rank was 4 and is 8; change th"
     with pytest.raises(ValueError, match=values):
         check_resumable(tmp_path, other)
 
 
 def test_a_folder_without_the_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no run that was started; give"):
+    with pytest.raises(ValueError, match=r"contains no run; give"):
         check_resumable(tmp_path, runs_of(parse_config({})))
     with pytest.raises(ValueError, match=r"nowhere does not exist; give another"):
         check_resumable(tmp_path / "nowhere", runs_of(parse_config({})))
     RunFolder.create(tmp_path / "fedavg", {})
-    with pytest.raises(ValueError, match=r"run with these settings; .* holds none of decaf, dlo"):
+    with pytest.raises(
+        ValueError, match=r"run with these settings; .* contains none of decaf, dlo"
+    ):
         check_resumable(tmp_path, runs_of(parse_config({"strategy": "decaf, dlora"})))
 
 
