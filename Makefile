@@ -12,6 +12,8 @@ NODES ?= 10
 BIN := .venv/bin
 READY := .venv/.ready
 DOCS := .venv/.docs
+# A worker per core, and one of them for all engines: see tests/conftest.py.
+PARALLEL := -n logical --maxprocesses 4 --dist loadgroup
 
 .PHONY: setup run test test-fast check test-all docs benchmark clean
 
@@ -34,10 +36,10 @@ run: $(READY)
 	$(BIN)/flwr-decaf run $(CONF) --nodes $(NODES)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not engine"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not engine"
 
 test-all: $(READY) $(DOCS)
 	$(BIN)/python -m pytest -m ""
@@ -47,7 +49,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 docs: $(DOCS)
 	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs

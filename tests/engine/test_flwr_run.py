@@ -32,8 +32,9 @@ SETTINGS = {
     "train.local-steps": 2,
     "train.batch-size": 8,
     "data.max-train-samples": 240,
-    "data.max-test-samples": 60,
-    "data.max-length": 24,
+    "data.max-test-samples": 20,
+    "data.max-local-test-samples": 10,
+    "data.max-length": 12,
 }
 
 
@@ -137,7 +138,7 @@ def test_results_do_not_depend_on_the_number_of_actors(decaf, output):
 
 @pytest.fixture(scope="module")
 def comparison(output):
-    strategies = "dlora, fedavg, decaf, local-only, dlora-fa, centralized"
+    strategies = "fedavg, decaf, local-only, dlora-fa, centralized"
     status, log = flwr_decaf_run(output, "comparison", strategy=strategies, tensorboard="true")
     assert status == 0, log
     return {name: RunFolder(output / "comparison" / name) for name in strategies.split(", ")}, log
@@ -147,7 +148,7 @@ def test_one_simulation_runs_several_strategies_without_leaking(comparison, deca
     folders, log = comparison
     assert {folder.run["status"] for folder in folders.values()} == {"finished"}
     alone, among = adapters(decaf[0]), adapters(folders["decaf"])
-    for name, state in alone.items():  # the third run gives the same result as a single run
+    for name, state in alone.items():  # the second run gives the same result as a single run
         assert all(torch.equal(x, among[name][key]) for key, x in state.items())
     starts = {
         name: [m["loss"] for m in folder.metrics if (m["round"], m["phase"]) == (0, "evaluate")]
@@ -157,10 +158,10 @@ def test_one_simulation_runs_several_strategies_without_leaking(comparison, deca
     assert {len(losses) for name, losses in starts.items() if name != "centralized"} == {NODES}
     assert len(starts["centralized"]) == 1
     assert len({loss for losses in starts.values() for loss in losses}) == 1
-    assert "run 6 of 6, centralized: round 2 of 2" in log
+    assert "run 5 of 5, centralized: round 2 of 2" in log
     assert all(f"\n{name}" in log for name in folders)
     started = [name for name, folder in folders.items() if "start-up-seconds" in folder.run]
-    assert started == ["dlora"]  # only the first, since they share one simulation
+    assert started == ["fedavg"]  # only the first, since they share one simulation
 
 
 def test_fedavg_runs_through_the_same_client_app(comparison):

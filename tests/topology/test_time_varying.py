@@ -57,7 +57,7 @@ def test_rounds_depend_only_on_seed_and_round(name):
         assert [edges(draw(name, 12, t, seed=4)) for t in range(1, 9)] != once
 
 
-@pytest.mark.parametrize("name", set(CASES) - {"one-peer-exponential"})
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"one-peer-exponential"}))
 def test_edges_are_those_of_the_base(name):
     base = nx.cycle_graph(9)
     for t in range(1, 20):
