@@ -24,8 +24,8 @@ from flwr_decaf.config.setting import spelled
 from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.data.sources import load_rows, skipped_rows
 from flwr_decaf.rules import ALIGNED
-from flwr_decaf.strategies import STRATEGIES, FedAvg, RelaySum
-from flwr_decaf.strategies.relay.checks import check_byzantine
+from flwr_decaf.strategies import STRATEGIES, FedAvg, RelaySum, TADLoRA
+from flwr_decaf.strategies.relay.checks import check_byzantine, check_weighted
 from flwr_decaf.text import first_line
 from flwr_decaf.topology.participation import check_schedule, read_schedule
 
@@ -62,6 +62,8 @@ def check(config: Config, n: int, trains: bool = True, own_rows: bool = False) -
         if strategy is RelaySum:  # it refuses the settings that do not apply to it
             options = {"robust": config.robust, "attack": config.attack, "posts": config.posts}
             RelaySum(**options, **network_options(config))
+        check_weighted(config.weighted_mixing, config.robust)
+        _check_moments(config)
         check_byzantine(
             network,
             config.robust.method,
@@ -186,6 +188,17 @@ def _try_rows(task: Task, config: Config) -> None:
 def _first_rows(task: Task, data: Data, seed: int, count: int) -> Dataset:
     rows = load_rows(data, seed)["train"]
     return task.encode(rows.select(range(min(count, len(rows)))))
+
+
+def _check_moments(config: Config) -> None:
+    """Refuse to keep moments where a factor that is not trained gets another basis."""
+    kept = config.train.optimizer_state == "kept"
+    if kept and config.robust.method != "none" and STRATEGIES[config.strategy] is TADLoRA:
+        raise ValueError(
+            f"train.optimizer-state must be fresh with strategy {config.strategy} and a robust "
+            "rule, which factorizes products while one of the factors is not trained; got kept; "
+            'set it to fresh, or robust.method to "none"'
+        )
 
 
 def _refuse_peer_settings(config: Config) -> None:

@@ -51,6 +51,9 @@ def mix(
 
         x~_i = sum_j w_ij Q(x_j) + (x_i - Q(x_i)) = x_i + sum_j w_ij (Q(x_j) - Q(x_i)).
 
+    With weighted mixing, whose rows are not doubly stochastic, the weighted average is kept up to
+    the rounding error.
+
     DeCAF's factors and robust rules take the node's own state exactly: a residual of factors has
     no meaning in the basis that the factorization chooses. (With random factors of rank 4 at ten
     nodes, one mix in int8 is off by 0.8 % so, by 1.0 % with the node's own post, and by 1.5 % with

@@ -24,7 +24,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flwr_decaf.lora import State, factor_of, pairs_present
+from flwr_decaf.lora import State, compute_dtype, factor_of, pairs_present
 from flwr_decaf.messages import records
 from flwr_decaf.messages.packing import pack_record, unpack_record
 
@@ -72,6 +72,8 @@ class OptimizerState:
     def store(self, optimizer: Optimizer, model: nn.Module) -> None:
         """Take over the moments of an optimizer; those of frozen parameters are kept."""
         for name, parameter in _trained_by(optimizer, model).items():
+            if parameter not in optimizer.state:  # it had no gradient in any step
+                continue
             held = optimizer.state[parameter] | {_TRAINED: parameter.detach()}
             for kind in (_FIRST, _SECOND, _STEP, *([_TRAINED] * self._rotates)):
                 self.state[f"{kind} {name}"] = held[kind].detach().cpu().clone()
@@ -121,8 +123,11 @@ def rotations(trained: State, mixed: State) -> State:
     """
     turns = {}
     for a, b in pairs_present(trained):
-        cross = mixed[b].flatten(1).T @ trained[b].flatten(1)
-        u, _, vh = torch.linalg.svd(cross + mixed[a].flatten(1) @ trained[a].flatten(1).T)
+        precise = compute_dtype(trained[a].dtype)
+        new_a, new_b, old_a, old_b = (
+            state[name].flatten(1).to(precise) for state in (mixed, trained) for name in (a, b)
+        )
+        u, _, vh = torch.linalg.svd(new_b.T @ old_b + new_a @ old_a.T)
         turns[a] = u @ vh
         turns[b] = turns[a]
     return turns
@@ -134,7 +139,7 @@ def rotated(state: State, turns: State) -> State:
     def turned(name: str, x: Tensor) -> Tensor:
         if name not in turns:
             return x
-        flat, q = x.flatten(1), turns[name]
+        flat, q = x.flatten(1), turns[name].to(x.dtype)
         return (q @ flat if factor_of(name) == "A" else flat @ q.T).reshape(x.shape)
 
     return {name: turned(name, x) for name, x in state.items()}

@@ -118,8 +118,6 @@ def train_locally(  # noqa: PLR0913 - everything that a round depends on
         return LEARNING_RATES[train.schedule](optimizer, server_round, rounds, len(batches))
 
     steps = take_steps(task, batches, train, trainable, scaling, schedule)
-    if moments:
-        moments.store(optimizers[0], task.model)
     taken = len(steps.losses) - steps.skipped
     metrics |= {"train-loss": sum(steps.losses) / len(steps.losses)}
     if steps.scaling:
@@ -132,6 +130,8 @@ def train_locally(  # noqa: PLR0913 - everything that a round depends on
             )
         metrics |= {"skipped-steps": steps.skipped, "loss-scale": steps.scaling.scale}
         metrics["growth-tracker"] = steps.scaling.growth_tracker
+    if moments:
+        moments.store(optimizers[0], task.model)
     return metrics | {"train-seconds": time.perf_counter() - started}
 
 

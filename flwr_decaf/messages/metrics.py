@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from flwr.app import MetricRecord, RecordDict
@@ -47,6 +48,22 @@ def counts_of(records: Iterable[RecordDict], weighted_by_key: str) -> NDArray[np
             "to the MetricRecord that your train and evaluate functions return"
         )
     return np.array([metric[weighted_by_key] for metric in metrics], dtype=float)
+
+
+def bad_counts(contents: Mapping[int, RecordDict], weighted_by_key: str) -> dict[int, str]:
+    """Find the nodes whose reported number of examples cannot be a weight, with the cause.
+
+    Raises
+    ------
+    ValueError
+        If a node does not report it.
+    """
+    counts = counts_of(contents.values(), weighted_by_key)
+    return {
+        node: f"its {weighted_by_key!r} must be a finite number >= 0; got {count:g}"
+        for node, count in zip(contents, counts.tolist(), strict=True)
+        if not (math.isfinite(count) and count >= 0)
+    }
 
 
 def metrics_of(content: RecordDict) -> MetricRecord:

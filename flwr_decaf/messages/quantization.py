@@ -9,11 +9,13 @@ so that ``E[s q] = x`` and ``|s q - x| <= s`` (stochastic rounding, as in QSGD, 
 
 A row lies along the longer side of a tensor, flattened to two dimensions: the scale of A is per
 row, and that of B per column, which is one for each component of the product, so that scales are
-few also where the rank is 4 and every row of B has four values. A vector is a single row.
+few also where the rank is 4 and every row of B has four values.
 
-Tensors that would not become smaller are posted as they are, and so are integers (batch-norm
-counters). Nothing is remembered from one post to the next: the residual ``x - s q`` stays in the
-node's own model when it mixes, see ``flwr_decaf.clients.mixing``.
+Tensors that would not become smaller are posted as they are. So are integers (batch-norm counters)
+and, with "int8", vectors: they are short, and the variances of batch normalization, which must stay
+positive, may differ by more than the 127 steps of one scale. Nothing is remembered from one post to
+the next: the residual ``x - s q`` stays in the node's own model when it mixes, see
+``flwr_decaf.clients.mixing``.
 """
 
 from __future__ import annotations
@@ -136,7 +138,7 @@ def _shrinks_to_bf16(x: Tensor) -> bool:
 
 def _shrinking_to_int8(state: State) -> list[str]:
     def shrinks(x: Tensor) -> bool:
-        if not x.is_floating_point() or x.numel() == 0:
+        if not x.is_floating_point() or x.numel() == 0 or x.dim() < 2:
             return False
         size = x.numel() + len(_rows(x)) * torch.float32.itemsize
         return size < x.numel() * x.element_size()
@@ -147,13 +149,13 @@ def _shrinking_to_int8(state: State) -> list[str]:
 def _rows(x: Tensor) -> Tensor:
     """View a tensor as a matrix whose rows lie along its longer side, to compute with."""
     x = x.to(compute_dtype(x.dtype))
-    matrix = x.flatten(1) if x.dim() > 1 else x.reshape(1, -1)
+    matrix = x.flatten(1)
     return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
 
 
 def _of_rows(rows: Tensor, shape: torch.Size) -> Tensor:
     """Invert ``_rows``, up to the dtype."""
-    is_transposed = len(shape) > 1 and shape[0] > shape[1:].numel()
+    is_transposed = shape[0] > shape[1:].numel()
     return (rows.T if is_transposed else rows).reshape(shape)
 
 

@@ -1,8 +1,10 @@
 """Centralized: all data in one place, a reference."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, Message
 
 from flwr_decaf.config import Posts
 from flwr_decaf.strategies.fedavg import FedAvg
@@ -20,8 +22,14 @@ class Centralized(FedAvg):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(fraction_train=1e-9, fraction_evaluate=1e-9, **options)
+        super().__init__(**options)
         self.posts = Posts()  # nothing travels, so nothing is rounded
+        self.evaluation = replace(self.evaluation, evaluate_fraction=1.0)
+
+    def _note_asked(self, messages: Iterable[Message]) -> list[Message]:
+        """Call the first node alone, in every round, since it holds the optimizer's moments."""
+        by_place = sorted(messages, key=lambda message: self._node(message.metadata.dst_node_id))
+        return super()._note_asked(by_place[:1])
 
     def _bytes_carried(self, arrays: ArrayRecord) -> int:
         return 0

@@ -62,7 +62,7 @@ class DecentralizedStrategy(PreparedStrategy):
         along the next graph of the network. "period" is its period, 1 if it is constant.
     weighted_mixing : bool
         Whether a node counts in every mix by its ``weighted_by_key``, as in FedAvg, instead of
-        equally; by default False. See ``topology.weighted_mixing``.
+        equally; by default False. Not with a robust rule. See ``topology.weighted_mixing``.
     num_nodes : int, optional
         Number of nodes to wait for; by default their ``num-partitions``.
     local_head : bool
@@ -137,7 +137,7 @@ evaluate_metrics_aggr_fn
         self.robust = options["robust"]
         self.attack = options["attack"]
         self.resume = options["resume"]
-        self.weighted_mixing = weighted_mixing
+        self.weighted_mixing = checks.check_weighted(weighted_mixing, self.robust)
         self.mixing_steps = check_argument("mixing_steps", mixing_steps, "mixing-steps")
         weights = self.own_weights if weights is None else weights
         self.graph = GraphOptions(topology, weights, dynamic, topology_options, seed)

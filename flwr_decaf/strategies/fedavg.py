@@ -15,7 +15,7 @@ from flwr_decaf.messages.packing import pack, unpack
 from flwr_decaf.messages.quantization import dequantize, quantize
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies.relay.arguments import fields_of, read_options
-from flwr_decaf.strategies.relay.failures import FailureLog, OnFailure
+from flwr_decaf.strategies.relay.failures import FailureLog, OnFailure, check_any_replied
 from flwr_decaf.strategies.relay.replies import cause_of
 from flwr_decaf.strategies.relay.resumable import ResumableStrategy, Start
 from flwr_decaf.strategies.relay.resuming import Resume, counting_on
@@ -127,7 +127,7 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
                 key, arrays = next(iter(reply.content.array_records.items()))
                 metrics = next(iter(reply.content.metric_records.values()))
                 metrics["bytes-sent"] = self._bytes_carried(arrays)
-                reply.content[key] = self._rounded(arrays, server_round, _partition(reply))
+                reply.content[key] = self._rounded(arrays, server_round, self._node(_sender(reply)))
         return super().aggregate_train(server_round, received)
 
     @counting_on
@@ -171,8 +171,10 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         asked = {self._node(node_id) for node_id in self._asked}
         if not asked:
             asked, causes = {0}, {0: "no node was there to be called"}
-        tolerated = self.failures.tolerated(len(asked))
-        self._failures.note_missing(server_round, causes, asked, tolerated)
+        # Failures count for the whole round, of whose nodes an evaluation may call only some.
+        n = max(len(asked), len(self._place))
+        self._failures.note_missing(server_round, causes, n, self.failures.tolerated(n))
+        check_any_replied(server_round, causes, asked)
         return received
 
     def _node(self, node_id: int) -> int:

@@ -144,3 +144,19 @@ def test_rows_without_a_text_cause_one_warning_for_all_runs(small_base, tmp_path
 def test_a_local_head_requires_adapters_on_a_graph(strategy):
     with pytest.raises(ValueError, match=r"local-head must be false with .*; got true"):
         check(parse_config(NETWORK | {"strategy": strategy, "local-head": True}), 3)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"weighted-mixing": True}, "weighted-mixing must be false with a robust rule"),
+        (
+            {"strategy": "tad-lora", "train.optimizer-state": "kept"},
+            "train.optimizer-state must be fresh with strategy tad-lora and a robust rule",
+        ),
+    ],
+)
+def test_settings_that_a_robust_rule_excludes_are_refused(changed, message):
+    robust = NETWORK | {"robust.method": "clipping", "topology.name": "complete"}
+    with pytest.raises(ValueError, match=message):
+        check(parse_config(robust | changed), 5, trains=False)

@@ -192,3 +192,28 @@ def test_a_node_that_loses_its_state_starts_afresh():
         start = ArrayRecord({"x": torch.zeros(2)})
         trained = strategy.start(grid, start, num_rounds=4).train_metrics_clientapp
         assert [trained[t]["fresh"] for t in range(1, 5)] == [1.0, 0.0, 0.25, 0.0]
+
+
+def test_parameters_without_a_gradient_have_no_moments():
+    model = Layer()
+    model.unused = torch.nn.Parameter(torch.zeros(3))
+    optimizer = optimizer_of(model)
+    take_steps(model, optimizer, 0, 1)
+    kept = OptimizerState({}, rotates=True)
+    kept.store(optimizer, model)
+    assert not [name for name in kept.state if "unused" in name]
+    again = optimizer_of(model)
+    kept.restore(again, model)
+    assert model.unused not in again.state
+    take_steps(model, again, 1, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rotations_of_half_precision_factors_are_in_fp32(dtype):
+    torch.manual_seed(0)
+    a, b = "q.lora_A.weight", "q.lora_B.weight"
+    trained = {a: torch.randn(3, 7), b: torch.randn(5, 3)}
+    q = random_rotation(3)
+    mixed = {a: (q @ trained[a]).to(dtype), b: (trained[b] @ q.T).to(dtype)}
+    found = rotations({name: x.to(dtype) for name, x in trained.items()}, mixed)
+    torch.testing.assert_close(found[a], q, atol=0.02, rtol=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from flwr_decaf.messages.packing import pack
 from flwr_decaf.messages.quantization import quantize
 from flwr_decaf.strategies import STRATEGIES, DecentralizedStrategy
 from flwr_decaf.topology.mixing_matrix import build_network
+from flwr_decaf.topology.participation import draw_evaluated
 from tests.local_grid import LocalGrid
 from tests.states import dense_products, lora_state
 
@@ -357,6 +360,43 @@ def test_fedavg_evaluates_the_share_that_peers_evaluate():
     strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=4, train_config=both)
     of_peers = evaluated_nodes(run("dlora", rounds=4, fraction=0.5)[2])
     assert evaluated_nodes(grid) == of_peers
+
+
+@pytest.mark.parametrize("name", ["dlora", "fedavg"])
+def test_a_node_that_failed_in_training_may_be_the_only_one_evaluated(name):
+    app = ClientApp(mods=[peer_mixing])
+    app.train()(train_told)
+    app.evaluate()(evaluate)
+    grid = LocalGrid(app, 4)
+    (drawn,) = draw_evaluated(1, range(4), 0.25, 2, 0)
+    places = dict(zip(grid.ids, range(4), strict=True))
+    own = {"num_rounds": 2, "positions": places} if name == "fedavg" else {"topology": "ring"}
+    strategy = STRATEGIES[name](evaluate_every=1, evaluate_fraction=0.25, max_failures=1, **own)
+    configure = {kind: getattr(strategy, f"configure_{kind}") for kind in ("train", "evaluate")}
+
+    def configure_and_break(kind, server_round, *rest):
+        grid.broken = {drawn} if (kind, server_round) == ("train", 1) else set()
+        return configure[kind](server_round, *rest)
+
+    strategy.configure_train = partial(configure_and_break, "train")
+    strategy.configure_evaluate = partial(configure_and_break, "evaluate")
+    both = ConfigRecord({"trainable-factors": "AB"})
+    result = strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=2, train_config=both)
+    assert set(result.evaluate_metrics_clientapp) == {1, 2}
+
+
+def test_centralized_calls_the_same_node_in_every_round():
+    app = ClientApp(mods=[peer_mixing])
+    app.train()(train_told)
+    app.evaluate()(evaluate)
+    grid = LocalGrid(app, 5)
+    places = dict(zip(grid.ids, range(5), strict=True))
+    strategy = STRATEGIES["centralized"](
+        evaluate_every=1, evaluate_fraction=0.4, num_rounds=4, positions=places
+    )
+    both = ConfigRecord({"trainable-factors": "AB"})
+    strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=4, train_config=both)
+    assert [grid.place_of(message) for message in grid.sent] == [0] * 8
 
 
 def train_told(msg, context):

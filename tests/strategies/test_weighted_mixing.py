@@ -68,8 +68,49 @@ def test_by_default_nodes_count_equally():
 
 
 def test_quantized_posts_are_close():
-    held = held_after(DLoRA(**BASE, weighted_mixing=True, posts="int8"), 6)
-    np.testing.assert_allclose(held, np.tile(fedavg(6, range(1, 7)), (6, 1)), atol=0.5)
+    held = held_after(DLoRA(**BASE, weighted_mixing=True, posts="bf16"), 6)
+    exact = np.tile(fedavg(6, range(1, 7)), (6, 1))
+    np.testing.assert_allclose(held, exact, rtol=0.02)
+    assert not np.allclose(held, exact, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [float("nan"), float("inf"), -1.0])
+def test_a_node_with_a_count_that_is_no_weight_counts_as_missing(count):
+    failed = []
+
+    def train_with_a_bad_count(msg, context):
+        reply = train(msg, context)
+        if int(context.node_config["partition-id"]) == 2:
+            reply.content["metrics"] = MetricRecord({"num-examples": count})
+        return reply
+
+    bad = ClientApp(mods=[peer_mixing])
+    bad.train()(train_with_a_bad_count)
+    grid = LocalGrid(bad, 4)
+    strategy = DLoRA("complete", weighted_mixing=True, on_failure=lambda *what: failed.append(what))
+    strategy.start(grid, ArrayRecord(START), num_rounds=1)
+    held = {node: state["x"].numpy() for node, state in strategy.collect(grid).items()}
+    for node in (0, 1, 3):  # each takes over the weight of the missing neighbour, 1/4
+        masses = np.array([1.0, 2.0, 0.0, 4.0])
+        masses[node] *= 2
+        np.testing.assert_allclose(held[node], np.average(starts(4), axis=0, weights=masses))
+    assert [node for _, node, _ in failed] == [2]
+    assert "'num-examples' must be a finite number >= 0; got" in failed[0][2]
+
+
+def test_nodes_without_examples_send_nothing():
+    strategy = DLoRA("complete", weighted_mixing=True, weighted_by_key="rows", evaluate_every=0)
+    grid = LocalGrid(app, 3)
+    result = strategy.start(grid, ArrayRecord(START), num_rounds=1)
+    size = START["x"].nbytes
+    # Nodes 1 and 2, of 2 and 4 rows, send to two neighbours each; node 0 has no rows.
+    assert result.train_metrics_clientapp[1]["bytes-sent"] == pytest.approx(2 * size)
+    np.testing.assert_allclose(strategy.collect(grid)[0]["x"], fedavg(3, [0, 2, 4]), atol=1e-12)
+
+
+def test_robust_rules_refuse_it():
+    with pytest.raises(ValueError, match=r"weighted-mixing must be false with a robust rule"):
+        DLoRA("complete", weighted_mixing=True, robust="clipping")
 
 
 def test_a_missing_metric_is_named():

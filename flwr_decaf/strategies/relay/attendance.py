@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 
 from flwr_decaf.config import Failures
 from flwr_decaf.messages import records
-from flwr_decaf.strategies.relay.failures import FailureLog, OnFailure
+from flwr_decaf.strategies.relay.failures import FailureLog, OnFailure, check_any_replied
 from flwr_decaf.strategies.relay.mailbox import Mailbox
 from flwr_decaf.strategies.relay.replies import Replies, sort_replies
 
@@ -47,6 +47,7 @@ class Attendance:
     ) -> list[Message]:
         """Write a message to each node, and remember the function for further attempts."""
         self.grid, self._write, self._asked = grid, write, sorted(nodes)
+        self._missing: dict[int, str] = {}
         return [write(node) for node in self._asked]
 
     def gather(
@@ -69,7 +70,7 @@ class Attendance:
         Raises
         ------
         RuntimeError
-            See ``check_failures``.
+            See ``check_failures`` and ``check_any_replied``.
         """
         got = _noted(sort_replies(replies, nodes, self._asked), mailbox)
         contents, errors, silent = got.contents, got.errors, got.silent
@@ -94,7 +95,9 @@ class Attendance:
 
     def note_missing(self, server_round: int, causes: Mapping[int, str], n: int) -> None:
         """Report nodes missing in a round of n nodes, and stop if there are too many."""
-        self.log.note_missing(server_round, causes, self._asked, self.failures.tolerated(n))
+        self._missing |= causes
+        self.log.note_missing(server_round, causes, n, self.failures.tolerated(n))
+        check_any_replied(server_round, self._missing, self._asked)
 
     def _report_refused(self, server_round: int, node: int, content: RecordDict) -> None:
         refused = cast(ConfigRecord, content.pop(records.REFUSED, ConfigRecord()))

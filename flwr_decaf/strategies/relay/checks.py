@@ -65,6 +65,22 @@ def evaluates(grid: Grid, node_id: int, evaluation: Evaluation) -> bool:
     return registered
 
 
+def check_weighted(weighted_mixing: bool, robust: Robust) -> bool:
+    """Refuse weighted mixing under a robust rule, since nodes report their own weights; return it.
+
+    Raises
+    ------
+    ValueError
+        If both are set.
+    """
+    if weighted_mixing and robust.method != "none":
+        raise ValueError(
+            f"weighted-mixing must be false with a robust rule, as a Byzantine node could report "
+            f"any number of examples; got robust.method {robust.method!r}; leave one of them out"
+        )
+    return weighted_mixing
+
+
 def check_num_nodes(num_nodes: int | None) -> int | None:
     """Require a whole number of nodes, or None for the nodes' own ``num-partitions``; return it.
 

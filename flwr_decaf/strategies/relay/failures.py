@@ -41,7 +41,7 @@ class FailureLog:
         self._on_failure(server_round, node, cause)
 
     def note_missing(
-        self, server_round: int, causes: Mapping[int, str], asked: Collection[int], tolerated: int
+        self, server_round: int, causes: Mapping[int, str], n: int, tolerated: int
     ) -> None:
         """Report missing nodes, and stop if too many are, with those noted before in the round.
 
@@ -55,7 +55,7 @@ class FailureLog:
         if server_round != self._round:
             self._round, self._missing = server_round, {}
         self._missing |= causes
-        check_failures(server_round, self._missing, asked, tolerated)
+        check_failures(server_round, self._missing, n, tolerated)
 
     def summarize(self) -> None:
         """Log the counts of failures that occurred more than once."""
@@ -64,9 +64,7 @@ class FailureLog:
                 _log.warning("Node %d failed %d times: %s", node, times, kind)
 
 
-def check_failures(
-    server_round: int, causes: Mapping[int, str], asked: Collection[int], tolerated: int
-) -> None:
+def check_failures(server_round: int, causes: Mapping[int, str], n: int, tolerated: int) -> None:
     """Stop a run in which too many nodes failed in a round.
 
     Parameters
@@ -75,17 +73,17 @@ def check_failures(
         The round, for the error message.
     causes : mapping of int to str
         Failed node -> cause.
-    asked : collection of int
-        Nodes that were called.
+    n : int
+        Number of nodes.
     tolerated : int
         Number of nodes that may fail.
 
     Raises
     ------
     RuntimeError
-        If all nodes that were called failed, or more than ``tolerated``, with the first cause.
-        Also, whatever the number, if a Ray actor has died, since Flower returns it to its pool,
-        where it fails every further message; or if a node's model has other tensors than the run's.
+        If more nodes failed than ``tolerated``, with the first cause. Also, whatever the number, if
+        a Ray actor has died, since Flower returns it to its pool, where it fails every further
+        message; or if a node's model has other tensors than the run's.
     """
     if any(death in cause for cause in causes.values() for death in _DEATHS):
         raise RuntimeError(
@@ -98,10 +96,37 @@ def check_failures(
                 f"round {server_round}: node {node} has another model than the run and can never "
                 f"take part ({cause}); give all nodes the same model and LoRA settings"
             )
-    excess = f"more than the {tolerated} that may" if len(causes) > tolerated else "all"
-    if causes and (len(causes) > tolerated or causes.keys() >= set(asked)):
-        first = min(causes)
+    if len(causes) > tolerated:
         raise RuntimeError(
-            f"round {server_round}: {len(causes)} of {len(asked)} nodes failed, {excess}; fix the "
-            f"first cause, node {first}: {causes[first]}"
+            f"round {server_round}: {len(causes)} of {n} nodes failed, more than the {tolerated} "
+            f"that may; {_first(causes)}"
         )
+
+
+def check_any_replied(server_round: int, causes: Mapping[int, str], asked: Collection[int]) -> None:
+    """Stop a run in which all nodes failed that were called at once.
+
+    Parameters
+    ----------
+    server_round : int
+        The round, for the error message.
+    causes : mapping of int to str
+        Node that failed in this call -> cause.
+    asked : collection of int
+        Nodes that were called.
+
+    Raises
+    ------
+    RuntimeError
+        If there are some, and all of them failed, with the first cause.
+    """
+    if causes and causes.keys() >= set(asked):
+        raise RuntimeError(
+            f"round {server_round}: {len(causes)} of {len(asked)} nodes failed, all that were "
+            f"called; {_first(causes)}"
+        )
+
+
+def _first(causes: Mapping[int, str]) -> str:
+    first = min(causes)
+    return f"fix the first cause, node {first}: {causes[first]}"

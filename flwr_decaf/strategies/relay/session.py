@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from flwr_decaf.lora import State, select, size_in_bytes
 from flwr_decaf.messages import records
 from flwr_decaf.messages.inspection import read_posts
-from flwr_decaf.messages.metrics import counts_of
+from flwr_decaf.messages.metrics import bad_counts, counts_of
 from flwr_decaf.messages.packing import pack, unpack
 from flwr_decaf.messages.quantization import quantize
 from flwr_decaf.messages.shared_posts import data_of
@@ -24,7 +24,7 @@ from flwr_decaf.strategies.relay.replies import copy_of, messages_of, post_of
 from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import Schedule
 from flwr_decaf.topology.graphs import Matrix
-from flwr_decaf.topology.mixing_matrix import degrees_of, without_nodes
+from flwr_decaf.topology.mixing_matrix import without_nodes
 from flwr_decaf.topology.weighted_mixing import Masses, weighted_rows
 
 TIMEOUT = 3600.0  # seconds; Flower's own default
@@ -184,9 +184,10 @@ class Session:
         w = without_nodes(w, set(self.roster.positions) - posts.keys())
         sent = {i: messages_of(contents[i]) for i in posts}
         sent |= {i: self._forged(i, states[i]) for i in self.byzantine & posts.keys()}
-        degrees, w = degrees_of(w), self._weighted(w, contents)
+        w = self._weighted(w, {node: contents[node] for node in posts})
         self.mailbox.collect(posts, w, self.schedule(self.server_round).mixed, sent, copies)
-        size = {i: int(degrees[i]) * self._size(posts[i], states[i]) for i in states}
+        receivers = np.count_nonzero(w, axis=0) - (w.diagonal() != 0)
+        size = {i: int(receivers[i]) * self._size(posts[i], states[i]) for i in states}
         return {node: contents[node] for node in states}, states, size
 
     def mix(self, nodes: Iterable[int]) -> Iterable[Message]:
@@ -223,6 +224,8 @@ class Session:
         exchanged = select(self.initial, self.schedule(self.server_round).exchanged)
         states, causes = read_posts(posts, exchanged, self.dtype)
         causes |= read_posts(copies, exchanged)[1]
+        if self.weighted_by and self.step == 1:
+            causes |= bad_counts(contents, self.weighted_by)
         for node in causes:
             self.mailbox.lost(node)
         self.attendance.note_missing(self.server_round, causes, n=self.n)
