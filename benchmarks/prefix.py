@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.measure import busy_cores, report, time_alternately
 from flwr_decaf.clients.loading import forget_task, load_node_data, load_task
-from flwr_decaf.clients.models import frozen_prefix
+from flwr_decaf.clients.models import kept_states
 from flwr_decaf.clients.models.adapter import initialize_adapter
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.clients.training import evaluate_rows, take_steps, training_batches
@@ -66,7 +66,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         own = mock.Mock(return_value=Path(folder))
-        with mock.patch.object(frozen_prefix, "cached_assets_path", own):
+        with mock.patch.object(kept_states, "private_folder", own):
             report(
                 "prefix",
                 "MiniLM's upper half, one thread, milliseconds of CPU time",

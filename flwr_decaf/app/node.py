@@ -14,13 +14,14 @@ from flwr_decaf.clients.loading import load_node_data, load_own_data, load_task
 from flwr_decaf.clients.models.adapter import get_adapter, set_adapter
 from flwr_decaf.clients.models.hardware import LossScaling, choose_device
 from flwr_decaf.clients.node_matching import matching_on
-from flwr_decaf.clients.prefixes import count_rows
+from flwr_decaf.clients.prefixes import count_rows, why_not_kept
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.config import Config, parse_config
 from flwr_decaf.data.disclosure import check_common_test
 from flwr_decaf.data.own_files import DATA_PATH, own_files
 from flwr_decaf.data.partitions import NodeData
 from flwr_decaf.matching import Matching
+from flwr_decaf.messages.records import NOT_KEPT
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies.relay.presence import require_place
 
@@ -132,6 +133,8 @@ def reply(
             )
         }
     )
+    if cause := why_not_kept(node.task):
+        content[NOT_KEPT] = ConfigRecord({"cause": cause})
     if trained:
         content["arrays"] = ArrayRecord(get_adapter(node.task.model))
     return Message(content, reply_to=msg)

@@ -76,7 +76,7 @@ def print_runs(folders: list[RunFolder]) -> None:
     console.print(run_table(folders[0]) if len(folders) == 1 else comparison_table(folders))
     for describe in (describe_shares, describe_frozen_layers) if len(folders) == 1 else ():
         if line := describe(folders[0]):
-            console.print(line, soft_wrap=True)
+            console.print(line, soft_wrap=True, markup=False)
     path = folders[0].path if len(folders) == 1 else folders[0].path.parent
     unfinished = sorted({status_of(folder) for folder in folders} - {"finished"})
     status = f" ({', '.join(unfinished)})" if unfinished else ""

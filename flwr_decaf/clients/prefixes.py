@@ -11,8 +11,9 @@ from peft import PeftModel
 from torch import nn
 
 from flwr_decaf.clients.models.encoders import Encoder, find_encoders
-from flwr_decaf.clients.models.frozen_prefix import FrozenPrefix, Room
+from flwr_decaf.clients.models.frozen_prefix import FrozenPrefix
 from flwr_decaf.clients.models.hardware import PRECISIONS
+from flwr_decaf.clients.models.kept_states import Room
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.data.sources import load_rows
 
@@ -57,7 +58,7 @@ def train_mode(model: nn.Module, frozen: Sequence[nn.Module], dropout: str) -> N
     model : nn.Module
         The model.
     frozen : sequence of nn.Module
-        Its modules below the first layer that is trained.
+        Its modules below the first layer that is trained, and those that contain it.
     dropout : str
         Where the base's own dropout is active: "all", "none", or "adapted", not in layers below
         the first one that is trained. ``lora.dropout`` is a separate setting.
@@ -92,6 +93,11 @@ def count_rows(task: Task) -> dict[str, float]:
     for prefix in task.prefixes:
         prefix.read = prefix.computed = 0
     return counts
+
+
+def why_not_kept(task: Task) -> str:
+    """Explain in one line why hidden states are not kept on this machine; empty if they are."""
+    return "; ".join(prefix.not_kept for prefix in task.prefixes if prefix.not_kept)
 
 
 def describe(task: Task, model: Model, data: Data) -> str:

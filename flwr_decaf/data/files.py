@@ -13,8 +13,15 @@ from flwr_decaf.text import first_line
 _SPLIT = "split"
 
 
-def read_file(file: Path) -> DatasetDict:
+def read_file(file: Path, cache: Path | None = None) -> DatasetDict:
     """Read a file in the format of its suffix.
+
+    Parameters
+    ----------
+    file : Path
+        The file.
+    cache : Path, optional
+        Folder of the Arrow copy that ``datasets`` makes; by default its own cache.
 
     Raises
     ------
@@ -24,7 +31,7 @@ def read_file(file: Path) -> DatasetDict:
         If the file is not of that format; see ``reason``.
     """
     options = {"delimiter": "\t"} if file.suffix == ".tsv" else {}
-    return load_dataset(READERS[file.suffix], data_files=str(file), **options)
+    return load_dataset(READERS[file.suffix], data_files=str(file), cache_dir=cache, **options)
 
 
 def by_split_column(splits: DatasetDict) -> DatasetDict:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
+from flwr_decaf.caches import private_folder
 from flwr_decaf.data.columns import COLUMNS
 from flwr_decaf.data.disclosure import check_common_test, reported_classes
 from flwr_decaf.data.files import by_split_column, read_file
@@ -137,7 +138,10 @@ def _open(key: str, path: str) -> DatasetDict:
             f"machine; {quoted([file.name])} is none there; give its whole path in --node-config"
         )
     try:
-        return _read_folder(file) if file.is_dir() else by_split_column(read_file(file))
+        cache = private_folder("own-rows")
+        return (
+            _read_folder(file, cache) if file.is_dir() else by_split_column(read_file(file, cache))
+        )
     except (DatasetGenerationError, OSError) as error:
         # The cause may quote rows, which must not travel to the server.
         cause = error.__cause__ or error
@@ -149,11 +153,13 @@ def _open(key: str, path: str) -> DatasetDict:
         ) from error
 
 
-def _read_folder(folder: Path) -> DatasetDict:
-    found = load_dataset(str(folder))
+def _read_folder(folder: Path, cache: Path) -> DatasetDict:
+    found = load_dataset(str(folder), cache_dir=cache)
     columns = next(iter(found.values())).column_names
     if columns == ["image"]:  # datasets leaves out the label if all images have the same one
-        labelled = load_dataset("imagefolder", data_dir=str(folder), drop_labels=False)
+        labelled = load_dataset(
+            "imagefolder", data_dir=str(folder), drop_labels=False, cache_dir=cache
+        )
         names = {name for rows in labelled.values() for name in names_in(rows)}
         return found if names & {folder.name, *found} else labelled  # folders, but not of classes
     return found

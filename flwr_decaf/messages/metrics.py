@@ -6,8 +6,12 @@ import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from flwr.app import MetricRecord, RecordDict
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
+
+from flwr_decaf.messages.records import NOT_KEPT
+
+_LONGEST = 200  # characters of a cause
 
 
 def mean_metrics(records: list[RecordDict], weighted_by_key: str) -> MetricRecord:
@@ -73,3 +77,13 @@ def metrics_of(content: RecordDict) -> MetricRecord:
         for key, value in record.items():
             merged[key] = value
     return merged
+
+
+def why_not_kept(content: RecordDict) -> str:
+    """Read from a reply why the node keeps no hidden states; empty if it keeps them.
+
+    The text comes from a node and is shown on a terminal, so it is shortened, and what cannot be
+    printed is left out.
+    """
+    cause = content.config_records.get(NOT_KEPT, ConfigRecord()).get("cause", "")
+    return "".join(filter(str.isprintable, str(cause)))[:_LONGEST]

@@ -12,6 +12,7 @@ record                 meaning
 ``decaf.messages``     from a node: what it passes on to each neighbour, by position
 ``decaf.call``         to a node: roll call, mix or collection, answered without the user's code
 ``decaf.refused``      from a node: senders of posts that it could not use, and causes
+``decaf.not-kept``     from a node: why it keeps no hidden states of frozen layers
 ``decaf.own``          in ``Context.state``: the node's own state
 ``decaf.version``      in ``Context.state``: the version of that state
 ``decaf.optimizer``    in ``Context.state``: moments of the node's optimizer; and their round
@@ -29,6 +30,7 @@ COPY = "decaf.copy"
 MESSAGES = "decaf.messages"
 CALL = "decaf.call"
 REFUSED = "decaf.refused"
+NOT_KEPT = "decaf.not-kept"
 OWN = "decaf.own"
 VERSION = "decaf.version"
 OPTIMIZER = "decaf.optimizer"

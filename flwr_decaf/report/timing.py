@@ -57,8 +57,8 @@ def describe_frozen_layers(folder: RunFolder) -> str:
     Returns
     -------
     str
-        The layers whose results are kept, and the share of the rows for which they were read from
-        the file instead of computed.
+        The layers whose results are kept, the share of the rows for which they were read from the
+        file instead of computed, and why nodes did not keep them.
     """
     layers = folder.run.get("frozen-layers")
     if not layers:
@@ -68,8 +68,11 @@ def describe_frozen_layers(folder: RunFolder) -> str:
         for kind in ("read", "computed")
     ]
     used = f"; {100 * counts[0] / sum(counts):.0f} % of the rows read" if any(counts) else ""
+    causes = {x["hidden-states-not-kept"] for x in folder.metrics if "hidden-states-not-kept" in x}
+    if causes:
+        return f"frozen layers {layers}{used}; not kept: {'; '.join(sorted(causes))} (see log.txt)"
     unused = "computed once: " in layers and not used
-    return f"frozen layers {layers}{used}" + ("; not used, see log.txt" if unused else "")
+    return f"frozen layers {layers}{used}" + ("; not used" if unused else "")
 
 
 def _split(rows: pd.DataFrame) -> dict[str, float]:

@@ -27,7 +27,7 @@ from typing import Any, cast
 from flwr.app import MetricRecord, RecordDict
 
 from flwr_decaf.atomic import replacing, write_atomically
-from flwr_decaf.messages.metrics import mean_metrics, metrics_of
+from flwr_decaf.messages.metrics import mean_metrics, metrics_of, why_not_kept
 
 _PACKAGES = ("flwr-decaf", "flwr", "torch", "transformers", "peft", "datasets", "ray")
 
@@ -153,8 +153,10 @@ class RunFolder:
             elapsed = round(time.monotonic() - self._started, 3)
             lines = []
             for content in records:
-                values = dict(metrics_of(content))
+                values: dict[str, Any] = dict(metrics_of(content))
                 place = {"node": values.pop("partition-id"), "round": values.pop("server-round")}
+                cause = why_not_kept(content)
+                values |= {"hidden-states-not-kept": cause} if cause else {}
                 lines.append({**place, "phase": phase, "elapsed": elapsed, **values})
             self.append(sorted(lines, key=lambda line: cast(int, line["node"])))
             averaged = mean_metrics(records, weighted_by_key)

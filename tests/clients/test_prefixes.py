@@ -5,7 +5,7 @@ import torch
 
 from flwr_decaf.clients import prefixes
 from flwr_decaf.clients.loading import forget_task, load_node_data, load_task
-from flwr_decaf.clients.models import frozen_prefix
+from flwr_decaf.clients.models import kept_states
 from flwr_decaf.clients.models.adapter import get_adapter, initialize_adapter
 from flwr_decaf.clients.training import evaluate_rows, train_locally
 from flwr_decaf.config import parse_config
@@ -18,7 +18,7 @@ UPPER = {
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(frozen_prefix, "cached_assets_path", lambda *_, **__: tmp_path)
+    monkeypatch.setattr(kept_states, "private_folder", lambda *_, **__: tmp_path)
     yield
     forget_task()
 

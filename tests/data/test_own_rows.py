@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from PIL import Image
 
 from flwr_decaf.config import Data, Model
+from flwr_decaf.data import own_rows
 from flwr_decaf.data.disclosure import check_class_names, check_common_test
 from flwr_decaf.data.own_files import OwnFiles
 from flwr_decaf.data.own_rows import RowFacts, describe, own_data
@@ -30,6 +33,31 @@ def test_what_a_node_reports(tmp_path):
     assert describe(Model(), NO_COMMON, files) == RowFacts(20, 0, 2, ("art", "sport"))
     no_classes = Data(name="", label_column="")
     assert describe(Model(), no_classes, OwnFiles(path)) == RowFacts(21, 0, 1)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "images"])
+def test_copies_of_rows_are_in_a_folder_of_the_user_s_own(kind, tmp_path, monkeypatch):
+    private = tmp_path / "private"
+    private.mkdir()
+    monkeypatch.setattr(own_rows, "private_folder", lambda _: private)
+    data = Data(name="", classes="art, sport")
+    path = write(tmp_path, [*ROWS, {"text": None, "label": "art"}])
+    if kind == "folder":
+        (tmp_path / "rows").mkdir()
+        path = str(Path(path).rename(tmp_path / "rows" / "train.csv").parent)
+    if kind == "images":
+        for name in ("art", "sport"):
+            (tmp_path / "rows" / name).mkdir(parents=True)
+            for i in range(10):
+                Image.new("RGB", (4, 4), (i, 0, 0)).save(tmp_path / "rows" / name / f"{i}.png")
+        data, path = Data(name="", classes="art, sport", text_column=""), str(tmp_path / "rows")
+    rows = own_data(data, OwnFiles(path), node=0, seed=0)
+    encoded = rows.train.map(lambda row: {"length": 1})  # as tasks encode rows
+    copies = [
+        file["filename"] for x in (rows.train, rows.local_test, encoded) for file in x.cache_files
+    ]
+    assert copies
+    assert all(Path(copy).is_relative_to(private) for copy in copies)
 
 
 def test_classes_are_numbered_as_agreed_even_if_the_node_lacks_some(tmp_path):

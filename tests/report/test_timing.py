@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from flwr_decaf.report.timing import describe_frozen_layers, describe_shares, seconds_spent
 from flwr_decaf.runs.folder import RunFolder
@@ -54,7 +55,22 @@ def test_frozen_layers_are_described_with_the_share_of_rows_that_were_read(folde
     assert describe_frozen_layers(folder) == ""
     folder.update(**{"frozen-layers": "computed once: 3 of the 6 of BertModel"})
     line = "frozen layers computed once: 3 of the 6 of BertModel"
-    assert describe_frozen_layers(folder) == f"{line}; not used, see log.txt"
+    assert describe_frozen_layers(folder) == f"{line}; not used"
     counts = {"hidden-states-read": 30.0, "hidden-states-computed": 10.0}
     folder.append([{"node": 0, "round": 3, "phase": "train", **counts}])
     assert describe_frozen_layers(folder) == f"{line}; 75 % of the rows read"
+
+
+def test_the_line_says_why_a_node_keeps_nothing(folder):
+    folder.update(**{"frozen-layers": "computed once: 3 of the 6 of BertModel"})
+    content = RecordDict(
+        {
+            "metrics": MetricRecord({"partition-id": 0, "server-round": 1, "num-examples": 2}),
+            "decaf.not-kept": ConfigRecord({"cause": "IndexError in Bert\x1bModel"}),
+        }
+    )
+    folder.recorder("train")([content, content], "num-examples")
+    assert describe_frozen_layers(folder) == (
+        "frozen layers computed once: 3 of the 6 of BertModel; not kept: IndexError in BertModel "
+        "(see log.txt)"
+    )

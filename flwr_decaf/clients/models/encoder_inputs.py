@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -74,13 +74,20 @@ class EncoderInputs:
         """Number of tokens to which texts are padded; 0 for pixels."""
         return 0 if self.lengths is None else self.tensors["input_ids"].shape[1]
 
-    def row(self, place: int) -> dict[str, Any]:
-        """Return the arguments for one row, without padding."""
-        row = {name: x[place : place + 1] for name, x in self.tensors.items()}
+    def by_length(self, places: Iterable[int]) -> list[list[int]]:
+        """Group rows of the same number of tokens; all pictures are one group."""
+        groups: dict[int, list[int]] = {}
+        for place in places:
+            groups.setdefault(self.lengths[place] if self.lengths else 0, []).append(place)
+        return list(groups.values())
+
+    def rows(self, places: list[int]) -> dict[str, Any]:
+        """Return the arguments for some rows of the same length, without padding."""
+        rows = {name: x[places] for name, x in self.tensors.items()}
         if self.lengths is not None:
-            row = {name: x[:, : self.lengths[place]] for name, x in row.items()}
-            row["attention_mask"] = torch.ones_like(row["input_ids"])
-        return row | self.options
+            rows = {name: x[:, : self.lengths[places[0]]] for name, x in rows.items()}
+            rows["attention_mask"] = torch.ones_like(rows["input_ids"])
+        return rows | self.options
 
     def keys(self, context: object) -> list[bytes]:
         """Return a hash of each row's content, and of a context that all rows share."""
@@ -89,7 +96,7 @@ class EncoderInputs:
         on_cpu = EncoderInputs(
             {name: x.cpu() for name, x in self.tensors.items()}, {}, self.lengths
         )
-        return [_digest(start, on_cpu.row(place)) for place in range(len(self))]
+        return [_digest(start, on_cpu.rows([place])) for place in range(len(self))]
 
 
 @lru_cache

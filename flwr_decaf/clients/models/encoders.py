@@ -37,12 +37,14 @@ class Encoder(NamedTuple):
 
     @property
     def prefix(self) -> list[nn.Module]:
-        """The modules before the first layer that is not frozen, in the order of definition."""
-        named = dict(self.root.named_modules())
-        (end,) = (name for name, x in named.items() if x is self.layers[self.frozen])
-        before = list(named)[: list(named).index(end)]
-        # The modules that contain this layer also come before it.
-        return [named[name] for name in before if name and not end.startswith(f"{name}.")]
+        """The modules before the first layer that is not frozen, in the order of definition.
+
+        Those that contain this layer, such as the root, are among them, since they may have
+        parameters, and dropout, of their own.
+        """
+        modules = list(self.root.modules())
+        (end,) = (place for place, x in enumerate(modules) if x is self.layers[self.frozen])
+        return modules[:end]
 
 
 def find_encoders(model: nn.Module) -> list[Encoder]:

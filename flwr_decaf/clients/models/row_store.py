@@ -25,7 +25,7 @@ class RowStore:
     Parameters
     ----------
     file : Path
-        The file; it is created with its folder if there is none.
+        The file, in an existing folder; it is created, for its owner alone, if there is none.
     limit : int
         Its maximum size in bytes.
 
@@ -38,7 +38,8 @@ class RowStore:
     def __init__(self, file: Path, limit: int) -> None:
         self.file = file
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            # SQLite's own files beside it, -wal and -shm, get the same mode.
+            os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
             # Flower may call an actor from several threads, one after another.
             self._rows = sqlite3.connect(
                 file, timeout=_WAIT, isolation_level=None, check_same_thread=False
@@ -109,19 +110,20 @@ def make_room(folder: Path, file: Path, needed: int, limit: int) -> int:
         within the last hour, or the limit is lower.
     """
     others = sorted(set(folder.glob("*.sqlite")) - {file}, key=lambda x: x.stat().st_mtime)
-    left = limit - sum(_size(other) for other in others)
+    left = limit - sum(size_of(other) for other in others)
     for other in others:
         if left >= needed or time.time() - other.stat().st_mtime < _IN_USE:
             break
-        left += _size(other)
+        left += size_of(other)
         for part in _parts(other):
             part.unlink(missing_ok=True)
     return left
 
 
+def size_of(file: Path) -> int:
+    """Return the bytes that a file takes with those beside it; 0 if it does not exist."""
+    return sum(part.stat().st_size for part in _parts(file) if part.exists())
+
+
 def _parts(file: Path) -> list[Path]:
     return [file, *(file.with_name(file.name + end) for end in ("-wal", "-shm"))]
-
-
-def _size(file: Path) -> int:
-    return sum(part.stat().st_size for part in _parts(file) if part.exists())

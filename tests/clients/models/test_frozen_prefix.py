@@ -1,3 +1,6 @@
+import os
+import stat
+import time
 from copy import deepcopy
 from types import SimpleNamespace
 
@@ -8,6 +11,8 @@ from torch.nn.functional import cross_entropy
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    BioGptConfig,
+    BioGptForCausalLM,
     CLIPConfig,
     CLIPModel,
     DistilBertConfig,
@@ -16,13 +21,18 @@ from transformers import (
     LlamaForCausalLM,
     RobertaConfig,
     RobertaForSequenceClassification,
+    SqueezeBertConfig,
+    SqueezeBertForSequenceClassification,
     ViTConfig,
     ViTForImageClassification,
+    XGLMConfig,
+    XGLMForCausalLM,
 )
 
-from flwr_decaf.clients.models import frozen_prefix
+from flwr_decaf.clients.models import kept_states
 from flwr_decaf.clients.models.encoders import find_encoders
-from flwr_decaf.clients.models.frozen_prefix import FrozenPrefix, Room
+from flwr_decaf.clients.models.frozen_prefix import FrozenPrefix
+from flwr_decaf.clients.models.kept_states import NotKept, Room, open_store
 from flwr_decaf.clients.models.row_store import RowStore, make_room
 from flwr_decaf.clients.prefixes import train_mode
 
@@ -50,13 +60,18 @@ MODELS = {
     ),
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**TEXT, num_key_value_heads=1)),
     "clip": clip,
+    # Their roots draw dropout by a function, not by a module.
+    "biogpt": lambda: BioGptForCausalLM(BioGptConfig(**TEXT, max_position_embeddings=16)),
+    "xglm": lambda: XGLMForCausalLM(
+        XGLMConfig(d_model=24, num_layers=4, attention_heads=2, ffn_dim=40, vocab_size=60)
+    ),
 }
 TARGETS = {"bert": "query", "roberta": "query", "distilbert": "q_lin"}
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(frozen_prefix, "cached_assets_path", lambda *_, **__: tmp_path)
+    monkeypatch.setattr(kept_states, "private_folder", lambda *_, **__: tmp_path)
     return tmp_path
 
 
@@ -94,7 +109,9 @@ def logits(name, model, inputs):
     out = model(**inputs)
     if name == "clip":
         return out.logits_per_image
-    if name == "llama":  # what padded positions yield is never used
+    if (
+        "ForCausalLM" in type(model.get_base_model()).__name__
+    ):  # what padded positions yield is never used
         return out.logits[inputs["attention_mask"].bool()]
     return out.logits
 
@@ -166,7 +183,7 @@ def test_values_depend_neither_on_the_batch_nor_on_the_order(tmp_path, monkeypat
         a._states_of = lambda *x, place=place: seen.setdefault(place, held(*x))
         with torch.no_grad():
             one(**row)
-    monkeypatch.setattr(frozen_prefix, "cached_assets_path", lambda *_, **__: tmp_path / "other")
+    monkeypatch.setattr(kept_states, "private_folder", lambda *_, **__: tmp_path / "other")
     (tmp_path / "other").mkdir()
     whole, held_by_b = [], b._states_of
     b._states_of = lambda *x: whole.append(held_by_b(*x)) or whole[-1]
@@ -241,12 +258,39 @@ def test_without_room_the_encoder_computes_as_usual(caplog):
 
 
 def test_a_full_disk_is_found_out_first(caplog, monkeypatch):
-    monkeypatch.setattr(frozen_prefix.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    monkeypatch.setattr(kept_states.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     model = adapted("bert")
     attached(model)
     with torch.no_grad():
         model(**batch("bert"))
-    assert "are free in" in caplog.text
+    assert "are free on" in caplog.text
+
+
+def test_if_the_number_of_rows_is_not_known_all_that_is_allowed_is_made_free(
+    own_cache, monkeypatch
+):
+    old = own_cache / "old.sqlite"
+    old.write_bytes(bytes(50_000))
+    os.utime(old, (time.time() - 9000,) * 2)
+    encoder, room = find_encoders(adapted("bert"))[0], Room(limit=60_000, rows=0, length=7)
+    assert size_limit(open_store(encoder, room, row_bytes=700)) == 60_000
+    assert not old.exists()
+
+
+def test_a_file_may_not_grow_beyond_the_disk(monkeypatch, caplog):
+    encoder, room = find_encoders(adapted("bert"))[0], Room(limit=10**9, rows=0, length=7)
+    monkeypatch.setattr(kept_states.shutil, "disk_usage", lambda _: SimpleNamespace(free=50_000))
+    assert size_limit(open_store(encoder, room, row_bytes=700)) == 50_000
+    with pytest.raises(NotKept, match="even a few rows"):
+        open_store(encoder, room, row_bytes=10**6)
+
+
+def size_limit(store):
+    """Bytes, rounded down to pages, that SQLite may write; rounded to 10,000."""
+    (pages,), (page,) = (
+        store._rows.execute(f"PRAGMA {what}").fetchone() for what in ("max_page_count", "page_size")
+    )
+    return round(pages * page, -4)
 
 
 def test_a_model_that_needs_more_than_hidden_states_is_found_out(caplog):
@@ -267,6 +311,77 @@ def test_a_model_that_needs_more_than_hidden_states_is_found_out(caplog):
             inputs = batch("bert", seed)
             assert torch.equal(model(**inputs).logits, plain(**inputs).logits)
     assert "would differ" in caplog.text
+
+
+def test_a_model_whose_layers_are_not_called_as_modules_computes_as_usual():
+    torch.manual_seed(0)
+    groups = {f"{part}_groups": 2 for part in ("q", "k", "v", "intermediate", "output")}
+    base = SqueezeBertForSequenceClassification(
+        SqueezeBertConfig(**TEXT, **groups, embedding_size=24, num_labels=3)
+    )
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=["classifier"])).eval()
+    (prefix,) = attached(model)
+    with torch.no_grad():
+        assert model(**batch("bert")).logits.shape == (3, 3)
+    assert prefix.not_kept == "SqueezeBertModel calls no layer as a module"
+
+
+@pytest.mark.parametrize("error", [IndexError, AssertionError, ZeroDivisionError])
+def test_whatever_a_model_raises_on_the_first_rows_it_computes_as_usual(error, caplog):
+    model, plain = adapted("bert"), adapted("bert")
+    (prefix,) = attached(model)
+
+    def only_batches(module, args, kwargs):
+        if len(kwargs["input_ids"]) < 3:
+            raise error("a text of the user's")
+
+    prefix.encoder.root.embeddings.register_forward_pre_hook(only_batches, with_kwargs=True)
+    with torch.no_grad():
+        for seed in (0, 1):
+            inputs = batch("bert", seed)
+            assert torch.equal(model(**inputs).logits, plain(**inputs).logits)
+    assert prefix.not_kept == f"{error.__name__} in BertModel"
+    assert caplog.text.count("a text of the user's") == 1
+
+
+def test_rows_of_one_length_are_computed_together():
+    model = adapted("bert")
+    (prefix,) = attached(model)
+    with torch.no_grad():
+        model(**batch("bert"))  # two of three rows have 7 tokens
+    assert prefix._as_alone == {(torch.Size([2, 7, 24]), torch.float32, torch.device("cpu")): True}
+    sizes = rows_per_pass(prefix)
+    with torch.no_grad():
+        model(**batch("bert", seed=1))
+    assert sizes == [1, 2]
+
+
+def test_rows_are_computed_alone_where_their_values_would_depend_on_the_batch():
+    model, alone = adapted("bert"), adapted("bert")
+    for one in (model, alone):  # as kernels do that are chosen by the size of a batch
+        layer = one.get_base_model().bert.encoder.layer[0].output.dense
+        layer.register_forward_hook(lambda _, __, out: out * (1 + 1e-6 * len(out)))
+    (prefix,) = attached(model)
+    inputs = batch("bert")  # the last two rows have 7 tokens
+    held, seen = prefix._states_of, []
+    prefix._states_of = lambda *x: seen.append(held(*x)) or seen[-1]
+    with torch.no_grad():
+        model(**inputs)
+        assert not prefix._as_alone[(torch.Size([2, 7, 24]), torch.float32, torch.device("cpu"))]
+        for place in (1, 2):
+            expected = alone.get_base_model().bert(
+                **{k: x[place : place + 1] for k, x in inputs.items()}, output_hidden_states=True
+            )
+            assert torch.equal(seen[-1][place], expected.hidden_states[2][0])
+
+
+def rows_per_pass(prefix):
+    sizes = []
+    prefix.encoder.root.embeddings.register_forward_pre_hook(
+        lambda _, __, kwargs: sizes.append(len(kwargs["input_ids"])) if prefix._capturing else None,
+        with_kwargs=True,
+    )
+    return sizes
 
 
 def test_bf16_takes_half_the_bytes_and_rounds():
@@ -299,6 +414,18 @@ def test_nothing_is_skipped_if_the_first_layer_or_embeddings_are_trained():
     assert [x.frozen for x in find_encoders(model)] == [3]  # all but the last
 
 
+def test_only_its_owner_may_read_a_file(tmp_path):
+    held = os.umask(0)
+    try:
+        store = RowStore(tmp_path / "rows.sqlite", limit=100_000)
+        store.add({b"a": b"1"})
+    finally:
+        os.umask(held)
+    files = list(tmp_path.iterdir())
+    assert len(files) == 3  # with SQLite's -wal and -shm
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
 def test_a_full_file_keeps_what_it_has(tmp_path, caplog):
     store = RowStore(tmp_path / "few.sqlite", limit=100_000)
     store.add({b"a": bytes(50_000)})
@@ -309,9 +436,6 @@ def test_a_full_file_keeps_what_it_has(tmp_path, caplog):
 
 
 def test_files_used_least_recently_make_room(tmp_path):
-    import os
-    import time
-
     for age, name in ((9000, "old"), (8000, "older-than-an-hour"), (0, "new")):
         (tmp_path / f"{name}.sqlite").write_bytes(bytes(100))
         os.utime(tmp_path / f"{name}.sqlite", (time.time() - age,) * 2)
