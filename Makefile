@@ -12,8 +12,8 @@ NODES ?= 10
 BIN := .venv/bin
 READY := .venv/.ready
 DOCS := .venv/.docs
-# A worker per core, and one of them for all engines: see tests/conftest.py.
-PARALLEL := -n logical --maxprocesses 4 --dist loadgroup
+# Each file of tests runs in one of these processes, so that its tests share their fixtures.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup run test test-fast check test-all docs benchmark clean
 

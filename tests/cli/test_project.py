@@ -53,7 +53,7 @@ def test_its_apps_are_those_of_the_package_and_one_to_edit(project, monkeypatch)
         importlib.import_module(f"my_study.{name}").app for name in ("server_app", "client_app")
     )
     for name in ("my_study", "my_study.server_app", "my_study.client_app"):
-        monkeypatch.delitem(sys.modules, name)
+        del sys.modules[name]
     assert server is server_app
     config = Config()
     adapter = get_adapter(load_task(config.model, config.lora, config.data).model)
