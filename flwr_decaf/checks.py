@@ -34,6 +34,16 @@ def one_of(registry: Iterable[str]) -> Check:
     return Check(f"be one of {', '.join(names)}", names.__contains__, "choose one of these")
 
 
+def one_of_or_class(registry: Iterable[str], suffix: str, module: str) -> Check:
+    """Require a registered name, or what may be the name of a class of a module."""
+    names = list(registry)
+    return Check(
+        f"be one of {', '.join(names)}, or a class of {module}",
+        lambda value: value in names or (value.isidentifier() and value.endswith(suffix)),
+        "choose one of these",
+    )
+
+
 def each_of(registry: Iterable[str]) -> Check:
     """Require one or more registered names, separated by commas."""
     names = list(registry)

@@ -102,11 +102,13 @@ READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".pa
 
 # How rows are partitioned over n nodes: tests/data/test_partitions.py.
 PARTITIONERS = {
-    "iid": "flwr_decaf.data.partitions:iid",
-    "stratified": "flwr_decaf.data.partitions:stratified",
-    "dirichlet": "flwr_decaf.data.partitions:dirichlet",
-    "pathological": "flwr_decaf.data.partitions:pathological",
-    "label-skew": "flwr_decaf.data.partitions:label_skew",
+    "iid": "flwr_decaf.data.partitioners:iid",
+    "stratified": "flwr_decaf.data.partitioners:stratified",
+    "dirichlet": "flwr_decaf.data.partitioners:dirichlet",
+    "pathological": "flwr_decaf.data.partitioners:pathological",
+    "shards": "flwr_decaf.data.partitioners:shards",
+    "natural": "flwr_decaf.data.partitioners:natural",
+    "label-skew": "flwr_decaf.data.partitioners:label_skew",
 }
 
 # How a batch of images is augmented in training.

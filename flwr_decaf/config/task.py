@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from flwr_decaf.checks import above, at_least, one_of, share, whole_numbers
+from flwr_decaf.checks import above, at_least, one_of, one_of_or_class, share, whole_numbers
 from flwr_decaf.config.setting import setting
 from flwr_decaf.registries import (
     AUGMENTATIONS,
@@ -144,7 +144,20 @@ class Data:
         many=True,
     )
     partitioner: str = setting(
-        "dirichlet", "How the training rows are split over the nodes.", one_of(PARTITIONERS)
+        "dirichlet",
+        "How the training rows are split over the nodes.",
+        one_of_or_class(PARTITIONERS, "Partitioner", "flwr_datasets.partitioner"),
+    )
+    partitioner_arguments: str = setting(
+        "", "Arguments of a class of flwr_datasets.partitioner, as a JSON object."
+    )
+    partition_column: str = setting(
+        "", "Column whose values belong to one node each, e.g. a user (natural)."
+    )
+    shards_per_node: int = setting(
+        2,
+        "Number of shards of each node (shards).",
+        at_least(1, "2 gives most nodes two classes"),
     )
     alpha: float = setting(
         0.5,
@@ -192,7 +205,8 @@ class Data:
 
 
 _OF_THE_SPLIT = (
-    "partitioner", "alpha", "label_skew", "local_test_share", "max_local_test_samples",
+    "partitioner", "partitioner_arguments", "partition_column", "shards_per_node", "alpha",
+    "label_skew", "local_test_share", "max_local_test_samples",
 )  # fmt: skip
 
 

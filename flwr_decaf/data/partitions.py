@@ -1,101 +1,25 @@
-"""Partitioning of rows over the nodes, by partitioners of flwr-datasets, and a node's splits."""
+"""The rows of each node: its partition of the training rows, split into training and own test."""
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from datasets import Dataset
-from flwr_datasets.partitioner import (
-    DirichletPartitioner,
-    IidPartitioner,
-    NaturalIdPartitioner,
-    Partitioner,
-    PathologicalPartitioner,
-)
+from flwr_datasets.partitioner import Partitioner
 
-from flwr_decaf import registries
+from flwr_decaf.data.partitioners import partitioner_for
 from flwr_decaf.data.sources import load_rows, sample
-from flwr_decaf.registries import Registry
 from flwr_decaf.seeds import derive_seed
 
 if TYPE_CHECKING:
     from flwr_decaf import config
 
-Partition = Callable[[Dataset, int, "config.Data", int], Partitioner]
-PARTITIONERS: Registry[Partition] = Registry(registries.PARTITIONERS)
-_NODE = "node"  # the column with the node of each row
-
-
-def iid(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
-    """Distribute the shuffled rows evenly."""
-    return _over(IidPartitioner(num_partitions=n), rows.shuffle(seed=seed))
-
-
-def stratified(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
-    """Distribute the rows of every class evenly, as the IID setting of DeCAF (arXiv 2505.21382)."""
-    order = np.random.default_rng(seed).permutation(len(rows))
-    dealt = order[np.argsort(np.array(rows["label"][:])[order], kind="stable")]
-    node_of = np.empty(len(rows), dtype=int)
-    node_of[dealt] = np.arange(len(rows)) % n
-    return _by_node(rows, node_of.tolist())
-
-
-def dirichlet(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
-    """Draw the shares of each class from Dirichlet(alpha), with nodes of similar sizes."""
-    smallest = max(2, min(10, len(rows) // (2 * n)))
-    partitioner = DirichletPartitioner(
-        num_partitions=n,
-        partition_by="label",
-        alpha=data.alpha,
-        min_partition_size=smallest,
-        self_balancing=True,
-        seed=seed,
-    )
-    return _over(partitioner, rows)
-
-
-def pathological(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
-    """Assign whole classes to single nodes; with more nodes than classes, nodes share a class."""
-    classes = sorted(rows.unique("label"))
-    if n > len(classes):
-        partitioner = PathologicalPartitioner(
-            num_partitions=n,
-            partition_by="label",
-            num_classes_per_partition=1,
-            class_assignment_mode="deterministic",
-            seed=seed,
-        )
-        return _over(partitioner, rows)
-    order = np.random.default_rng(seed).permutation(len(classes))
-    node_of = {classes[index]: place % n for place, index in enumerate(order)}
-    return _by_node(rows, [node_of[label] for label in rows["label"][:]])
-
-
-def label_skew(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
-    """Distribute each class over the nodes by a table, as in TAD-LoRA (arXiv 2602.00451).
-
-    ``data.label-skew`` is the table as JSON, or the path of a JSON file: one row per node, one
-    column per class, e.g. ``[[0.9, 0.1], [0.1, 0.9]]``. The rows of a class are distributed in
-    proportion to its column.
-    """
-    table = _read_table(data.label_skew, n, classes=len(set(rows["label"][:])))
-    rng = np.random.default_rng(seed)
-    node_of = np.empty(len(rows), dtype=int)
-    labels = np.array(rows["label"][:])
-    for column, label in enumerate(sorted(set(labels.tolist()))):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        bounds = np.cumsum(table[:, column] / table[:, column].sum()) * len(members)
-        for node, part in enumerate(np.split(members, np.rint(bounds[:-1]).astype(int))):
-            node_of[part] = node
-    return _by_node(rows, node_of.tolist())
+NEED_CLASSES = ("stratified", "dirichlet", "pathological", "shards", "label-skew")
 
 
 @dataclass(frozen=True)
@@ -137,17 +61,17 @@ def partition_rows(data: config.Data, n: int, seed: int) -> Partitioner:
             f"num-supernodes must be <= the number of training rows; got {n} nodes and {len(rows)} "
             "rows in data.name; use fewer nodes or more data"
         )
-    if data.partitioner != "iid" and not data.label_column:
+    if data.partitioner in NEED_CLASSES and not data.label_column:
         raise ValueError(
-            f"data.partitioner must be iid if data.label-column is empty; got "
+            f"data.partitioner must be iid or natural if data.label-column is empty; got "
             f"{data.partitioner!r}; set data.label-column, or use iid"
         )
-    partitioner = PARTITIONERS[data.partitioner](rows, n, data, derive_seed(seed, "partition"))
+    partitioner = partitioner_for(rows, n, data, derive_seed(seed, "partition"))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # each retry of the Dirichlet draw would warn
             sizes = [len(partitioner.load_partition(node)) for node in range(n)]
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"data.partitioner must give rows to every node; {data.partitioner!r} over {n} nodes "
             f"does not ({error}); raise data.alpha, or use fewer nodes or another partitioner"
@@ -186,32 +110,3 @@ def hold_out(rows: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
     order = np.random.default_rng(seed).permutation(len(rows))
     held_out = min(math.ceil(share * len(rows)), len(rows) - 1)
     return rows.select(order[held_out:]), rows.select(order[:held_out])
-
-
-def _over(partitioner: Partitioner, rows: Dataset) -> Partitioner:
-    partitioner.dataset = rows
-    return partitioner
-
-
-def _by_node(rows: Dataset, node_of: list[int]) -> Partitioner:
-    # NaturalIdPartitioner numbers its partitions by sorted id, so node k is partition k.
-    return _over(NaturalIdPartitioner(partition_by=_NODE), rows.add_column(_NODE, node_of))
-
-
-def _read_table(text: str, n: int, classes: int) -> np.ndarray:
-    try:
-        source = text if text.lstrip().startswith("[") else Path(text).read_text(encoding="utf8")
-        table = np.array(json.loads(source), dtype=float)
-        usable = table.shape == (n, classes) and table.min() >= 0 and table.sum(axis=0).min() > 0
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            "data.label-skew must be a JSON table or the path of a file with one; got "
-            f"{text!r} ({error}); write e.g. [[0.9, 0.1], [0.1, 0.9]]"
-        ) from error
-    if not usable:
-        raise ValueError(
-            "data.label-skew must have one row per node and one column per class, >= 0, and no "
-            f"column of zeros; got shape {table.shape} for {n} nodes and {classes} classes; "
-            "correct the table"
-        )
-    return table

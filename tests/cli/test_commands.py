@@ -261,7 +261,7 @@ def test_the_posts_of_a_round_are_shown_for_several_mixes(tmp_path):
         (["ring", "--mixing-steps", "0"], "mixing-steps must be a number from 1 up, or .period"),
         (
             ["complete", "--dynamic", "random-matching", "--mixing-steps", "period"],
-            "mixing-steps must be a number where the graphs are drawn anew",
+            "mixing-steps must be a number if the graphs are drawn anew",
         ),
         (
             ["erdos-renyi", "--edge-probability", "2"],

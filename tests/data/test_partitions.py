@@ -9,7 +9,8 @@ import pytest
 from datasets import Dataset
 
 from flwr_decaf.config import Data
-from flwr_decaf.data.partitions import PARTITIONERS, node_data, partition_rows
+from flwr_decaf.data.partitioners import PARTITIONERS
+from flwr_decaf.data.partitions import node_data, partition_rows
 
 SKEW = [[0.9, 0.1, 0.5], [0.1, 0.9, 0.5], [0.5, 0.5, 1.0]]
 OPTIONS = {
@@ -17,6 +18,8 @@ OPTIONS = {
     "stratified": {},
     "dirichlet": {"alpha": 1.0},
     "pathological": {},
+    "shards": {},
+    "natural": {"partition_column": "writer"},
     "label-skew": {"label_skew": json.dumps(SKEW)},
 }
 N = 3
@@ -25,7 +28,7 @@ N = 3
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rows")
-    rows = [{"text": f"t{i}", "label": "abc"[i % 3]} for i in range(300)]
+    rows = [{"text": f"t{i}", "label": "abc"[i % 3], "writer": i % 10} for i in range(300)]
     Dataset.from_list(rows).to_csv(folder / "train.csv")
     Dataset.from_list(rows[:30]).to_csv(folder / "test.csv")
     return str(folder)
@@ -100,6 +103,60 @@ def test_pathological_assigns_whole_classes_to_single_nodes(folder):
 def test_pathological_with_more_nodes_than_classes_shares_a_class(folder):
     parts = [classes(node_data(data(folder, "pathological"), node, 5, 0)) for node in range(5)]
     assert all(len(part) == 1 for part in parts)
+
+
+def test_two_shards_are_two_classes_and_all_nodes_are_equally_large(folder):
+    # Six shards of 50 rows: each class is cut into two.
+    parts = [classes(node_data(data(folder, "shards"), node, N, 0)) for node in range(N)]
+    assert [part.total() for part in parts] == [100] * N
+    assert all(set(part.values()) <= {50, 100} for part in parts)
+    more = data(folder, "shards", shards_per_node=50)
+    assert all(len(classes(node_data(more, node, N, 0))) == 3 for node in range(N))
+
+
+def test_natural_gives_all_rows_of_a_value_to_one_node(folder):
+    parts = [node_data(data(folder, "natural"), node, N, 0) for node in range(N)]
+    writers = [set(part.train["writer"]) | set(part.local_test["writer"]) for part in parts]
+    assert sorted(len(one) for one in writers) == [3, 3, 4]
+    assert set.union(*writers) == set(range(10))
+    with pytest.raises(ValueError, match=r"'writer' has 10 for 11 nodes; use at most 10 nodes"):
+        node_data(data(folder, "natural"), 0, 11, 0)
+    with pytest.raises(ValueError, match=r"data.partition-column must name columns of .*'author'"):
+        node_data(data(folder, "natural", partition_column="author"), 0, N, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "sizes"),
+    [
+        ("LinearPartitioner", {}, [50, 100, 150]),  # in proportion to 1, 2, 3
+        ("SizePartitioner", {"partition_sizes": [200, 70, 30]}, [200, 70, 30]),
+        ("PathologicalPartitioner", {"num_classes_per_partition": 3}, [100, 100, 100]),
+    ],
+)
+def test_classes_of_flwr_datasets_take_their_arguments(folder, name, arguments, sizes):
+    given = Data(name=folder, partitioner=name, partitioner_arguments=json.dumps(arguments))
+    parts = [node_data(given, node, N, 0) for node in range(N)]
+    found = [len(part.train) + len(part.local_test) for part in parts]
+    assert found == pytest.approx(sizes, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        (
+            "NoPartitioner",
+            "",
+            r"a class of flwr_datasets.partitioner: .*IidPartitioner.*; got 'NoP",
+        ),
+        ("Partitioner", "", r"a class of flwr_datasets.partitioner: .*; got 'Partitioner'"),
+        ("LinearPartitioner", "[3]", r"must be arguments of LinearPartitioner; got '\[3\]' .*JSON"),
+        ("LinearPartitioner", '{"alpha": 1}', r"unexpected keyword.*; it accepts num_partitions"),
+    ],
+)
+def test_what_is_no_class_or_argument_is_refused(folder, name, arguments, message):
+    given = Data(name=folder, partitioner=name, partitioner_arguments=arguments)
+    with pytest.raises(ValueError, match=message):
+        node_data(given, 0, N, 0)
 
 
 def test_label_skew_follows_the_table(folder):
