@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from flwr_decaf.app.description import describe_run
 from flwr_decaf.clients.loading import load_task, load_test
 from flwr_decaf.clients.models.adapter import initialize_adapter, set_adapter
-from flwr_decaf.clients.prefixes import describe
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.clients.training import evaluate_rows
 from flwr_decaf.config import Config, Failures, Participation, Posts, Value, part
 from flwr_decaf.config.network import network_options
+from flwr_decaf.data.partitions import describe_split
 from flwr_decaf.lora import State
 from flwr_decaf.messages.checkpoint import Checkpoint, save_checkpoint
 from flwr_decaf.runs.folder import RunFolder
@@ -29,8 +31,6 @@ from flwr_decaf.strategies.relay.failures import check_failures
 from flwr_decaf.strategies.relay.replies import sort_replies
 from flwr_decaf.strategies.relay.resuming import Resume, forget
 from flwr_decaf.strategies.relay.schedules import is_due
-from flwr_decaf.topology.mixing_matrix import lambda2
-from flwr_decaf.topology.mixing_steps import posts_per_round, steps_on
 
 
 def run_once(
@@ -72,8 +72,9 @@ def run_once(
         folder.listeners.append(event_writer(folder.path / "tensorboard", done))
     train_settings = ConfigRecord({**settings})
     _send_back_scaling(folder, train_settings)
-    folder.update(**{"frozen-layers": describe(task, config.model, config.data)})
-    folder.update(labels=task.labels, network=_describe_network(config, strategy, len(nodes)))
+    folder.update(labels=task.labels, **describe_run(config, task, strategy, len(nodes)))
+    if config.data.name and "own-rows" not in folder.run:
+        folder.update(split=asdict(describe_split(config.data, len(nodes), config.seed)))
     if checkpoint is None:
         evaluated = nodes[:1] if config.strategy == "centralized" else nodes
         _evaluate_start(grid, evaluated, initial, settings, folder, config.round_timeout)
@@ -176,20 +177,6 @@ def build_strategy(
         common["phase_length"] = length if length == "auto" else int(length)
         common["mixes"] = config.tad.mixes
     return strategy(**common)
-
-
-def _describe_network(config: Config, strategy: Strategy, n: int) -> dict[str, Any]:
-    if not isinstance(strategy, DecentralizedStrategy):
-        return {"nodes": n}
-    network = strategy.network_on(n)
-    return {
-        "nodes": n,
-        "lambda2": lambda2(network.base),
-        "rho": network.rho.value,
-        "rho-standard-error": network.rho.standard_error,
-        "posts-per-round": posts_per_round(network, steps_on(network, strategy.mixing_steps)),
-        "mixing-matrix": network.base.tolist(),
-    }
 
 
 def _evaluate_start(

@@ -11,7 +11,7 @@ import typer
 
 from flwr_decaf import __version__
 from flwr_decaf.cli.console import console, errors_in_one_line
-from flwr_decaf.cli.drawing import topology
+from flwr_decaf.cli.drawing import data, topology
 from flwr_decaf.cli.viewing import list_names, print_runs, report, show
 from flwr_decaf.extras import require_app
 
@@ -107,6 +107,6 @@ def new(
     console.print(f"Next: cd {folder}, and read README.md", soft_wrap=True)
 
 
-for command in (show, report, topology):
+for command in (show, report, topology, data):
     app.command()(command)
 app.command("list")(list_names)

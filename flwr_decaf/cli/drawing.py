@@ -1,4 +1,4 @@
-"""The command ``flwr-decaf topology``: graphs as pictures, and what they cost and bring."""
+"""The commands that draw what a run would use: its graph, and the split of its data."""
 
 from __future__ import annotations
 
@@ -76,6 +76,31 @@ def topology(  # noqa: PLR0913 - one argument per option
     console.print(topology_table(bases, rates, adapter_mb * 1e6, time_varying=bool(lines)))
     for line in lines + exchanges:
         console.print(line, soft_wrap=True)
+    console.print(f"Picture: {output}", soft_wrap=True)
+
+
+def data(
+    conf: Annotated[
+        Path, typer.Argument(help="TOML file with settings, or the name of an experiment: ring.")
+    ],
+    nodes: Annotated[int, typer.Option(help="Number of nodes.", min=1)] = 10,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a setting, e.g. data.alpha=0.1.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="File for the drawing.")] = Path("data.png"),
+) -> None:
+    """Tabulate and draw how the training rows are split over the nodes."""
+    from flwr_decaf.cli.packaged import settings_file
+    from flwr_decaf.cli.splits import first_run, split_table
+    from flwr_decaf.data.partitions import describe_split
+    from flwr_decaf.report.split_plot import save_split
+
+    with errors_in_one_line():
+        config = first_run(settings_file(conf), settings or [], nodes)
+        with errors.status("Loading the data"):
+            split = describe_split(config.data, nodes, config.seed)
+        save_split(split.classes, split.counts, output)
+    console.print(split_table(split))
     console.print(f"Picture: {output}", soft_wrap=True)
 
 

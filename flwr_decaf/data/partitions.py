@@ -12,6 +12,7 @@ import numpy as np
 from datasets import Dataset
 from flwr_datasets.partitioner import Partitioner
 
+from flwr_decaf.data.labels import class_names
 from flwr_decaf.data.partitioners import partitioner_for
 from flwr_decaf.data.sources import load_rows, sample
 from flwr_decaf.seeds import derive_seed
@@ -84,6 +85,39 @@ def partition_rows(data: config.Data, n: int, seed: int) -> Partitioner:
             f"{min(sizes)}; use fewer nodes, another partitioner, or data.local-test-share=0"
         )
     return partitioner
+
+
+@dataclass(frozen=True)
+class Split:
+    """How many rows of each class each node has.
+
+    Attributes
+    ----------
+    classes : list of str
+        Names of the classes; a single "rows" if there are none.
+    counts : list of list of int
+        Number of rows, by node and class.
+    """
+
+    classes: list[str]
+    counts: list[list[int]]
+
+
+def describe_split(data: config.Data, n: int, seed: int) -> Split:
+    """Count the training rows of each class at each of n nodes, those of its own test included.
+
+    Raises
+    ------
+    ValueError
+        From ``partition_rows``.
+    """
+    partitioner = partition_rows(data, n, seed)
+    parts = [partitioner.load_partition(node) for node in range(n)]
+    if not data.label_column:
+        return Split(["rows"], [[len(part)] for part in parts])
+    classes = class_names(parts[0], data, needed_by="a split by classes")
+    counts = [np.bincount(part["label"][:], minlength=len(classes)).tolist() for part in parts]
+    return Split(classes, counts)
 
 
 @lru_cache(maxsize=256)

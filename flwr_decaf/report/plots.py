@@ -9,6 +9,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from flwr_decaf.report import curves, node_plots
+from flwr_decaf.report.split_plot import rows_by_node
 from flwr_decaf.report.style import RC
 from flwr_decaf.report.swept import score_over_setting
 from flwr_decaf.report.time_plot import time_split
@@ -64,6 +65,11 @@ PLOTS = {
         curves.consensus_and_interference,
     ),
     "deviation": Plot("Standard deviation over the nodes", _BANDS, curves.deviation_over_nodes),
+    "split": Plot(
+        "Training rows of each node",
+        "Divided into classes; the first run. The node's own test rows are included.",
+        rows_by_node,
+    ),
     "graph": Plot(
         "Score of each node in the graph",
         "The last evaluation of the first seed of each method.",

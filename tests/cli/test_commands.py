@@ -296,3 +296,17 @@ def test_a_target_that_cannot_be_written_is_one_line(tmp_path, command):
     line = result.stderr.replace("\n", " ")
     assert str(tmp_path / "file") in line
     assert "; check the path, its permissions and the disk" in line
+
+
+def test_the_split_of_the_data_is_tabulated_and_drawn(tmp_path):
+    picture = tmp_path / "new" / "data.png"
+    small = ("--set", "data.max-train-samples=60", "--set", "data.classes=sci.med, rec.autos")
+    result = call("data", CONF, "--nodes", 3, *small, "--output", picture)
+    assert result.exit_code == 0, result.output
+    rows = re.findall(r"^ +(\d) +(\d+) +[12] (?:sci.med|rec.autos), \d+ %", result.output, re.M)
+    assert [node for node, _ in rows] == ["0", "1", "2"]
+    assert sum(int(count) for _, count in rows) == 60
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    result = call("data", CONF, "--set", "data.name=")
+    assert result.exit_code == 2
+    assert "data.name must name a data set that is split" in result.stderr

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from flwr_decaf.config import Data
 from flwr_decaf.data.partitioners import PARTITIONERS
-from flwr_decaf.data.partitions import node_data, partition_rows
+from flwr_decaf.data.partitions import Split, describe_split, node_data, partition_rows
 
 SKEW = [[0.9, 0.1, 0.5], [0.1, 0.9, 0.5], [0.5, 0.5, 1.0]]
 OPTIONS = {
@@ -112,6 +112,17 @@ def test_two_shards_are_two_classes_and_all_nodes_are_equally_large(folder):
     assert all(set(part.values()) <= {50, 100} for part in parts)
     more = data(folder, "shards", shards_per_node=50)
     assert all(len(classes(node_data(more, node, N, 0))) == 3 for node in range(N))
+
+
+def test_a_split_is_described_by_its_rows_of_each_class(folder):
+    split = describe_split(data(folder, "label-skew"), N, 0)
+    assert split.classes == ["a", "b", "c"]
+    assert [list(column) for column in zip(*split.counts, strict=True)] == [
+        pytest.approx([100 * row[c] / sum(r[c] for r in SKEW) for row in SKEW], abs=1)
+        for c in range(3)
+    ]
+    unlabelled = Data(name=folder, partitioner="iid", label_column="")
+    assert describe_split(unlabelled, 4, 0) == Split(["rows"], [[75]] * 4)
 
 
 def test_natural_gives_all_rows_of_a_value_to_one_node(folder):

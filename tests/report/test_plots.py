@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from flwr_decaf.report.plots import PLOTS, draw
+from flwr_decaf.report.split_plot import draw_split
 from flwr_decaf.report.style import looks
 from flwr_decaf.report.topology import save_topologies, topology_table
 from flwr_decaf.topology.mixing_matrix import build_network, lambda2
@@ -101,3 +102,20 @@ def test_graphs_are_tabulated_and_drawn(tmp_path):
     assert columns["rounds to\nshrink 1000x"] == ["51", "66"]
     save_topologies(networks, rates, tmp_path / "t.png")
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_split_is_drawn_as_a_bar_of_classes_per_node(tmp_path):
+    counts = [[3, 0, 1], [2, 5, 0]]
+    figure = draw_split(["a", "b", "c"], counts)
+    (axes,) = figure.axes
+    heights = [[bar.get_height() for bar in container] for container in axes.containers]
+    assert heights == [[3, 2], [0, 5], [1, 0]]
+    bottoms = [[bar.get_y() for bar in container] for container in axes.containers]
+    assert bottoms == [[0, 0], [3, 2], [3, 7]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["c", "b", "a"]
+    folder = write_run(tmp_path / "run", "decaf")
+    assert draw("split", [folder]) is None
+    folder.update(split={"classes": ["rows"], "counts": [[4], [7]]})
+    (axes,) = draw("split", [folder]).axes
+    assert [bar.get_height() for bar in axes.patches] == [4, 7]
+    assert axes.get_legend() is None

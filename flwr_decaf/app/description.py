@@ -1,0 +1,42 @@
+"""What run.json says of a run beside its settings: its network, and its frozen layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flwr.serverapp.strategy import Strategy
+
+from flwr_decaf.clients.prefixes import describe
+from flwr_decaf.clients.tasks.contract import Task
+from flwr_decaf.config import Config
+from flwr_decaf.strategies import DecentralizedStrategy
+from flwr_decaf.topology.mixing_matrix import lambda2
+from flwr_decaf.topology.mixing_steps import posts_per_round, steps_on
+
+
+def describe_run(config: Config, task: Task, strategy: Strategy, n: int) -> dict[str, Any]:
+    """Describe a run on n nodes.
+
+    Returns
+    -------
+    dict
+        ``network``: the number of nodes and, without a server, the mixing matrix, its second
+        eigenvalue, rho, and the posts of a round; ``frozen-layers``, see
+        ``clients.prefixes.describe``.
+    """
+    frozen = describe(task, config.model, config.data)
+    return {"network": _network(strategy, n), "frozen-layers": frozen}
+
+
+def _network(strategy: Strategy, n: int) -> dict[str, Any]:
+    if not isinstance(strategy, DecentralizedStrategy):
+        return {"nodes": n}
+    network = strategy.network_on(n)
+    return {
+        "nodes": n,
+        "lambda2": lambda2(network.base),
+        "rho": network.rho.value,
+        "rho-standard-error": network.rho.standard_error,
+        "posts-per-round": posts_per_round(network, steps_on(network, strategy.mixing_steps)),
+        "mixing-matrix": network.base.tolist(),
+    }
