@@ -1,1 +1,1 @@
-"""The command line, and Flower's engines that it starts."""
+"""The command line, which starts Flower's engines."""

@@ -1,8 +1,8 @@
 """A copy of the part of an app's folder that Flower bundles.
 
 ``flwr run`` examines every file below the app's folder, including virtual environments, but bundles
-few of them. In this project's own folder this takes 3 of its 4 seconds, so it gets a copy without
-the other files.
+only a few of them. In this project's own folder, this takes 3 of its 4 seconds, so ``flwr run``
+gets a copy without the other files.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def bundled_part(app: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        The copy. Hidden folders, virtual environments and run folders are left out.
+        The copy, without hidden folders, virtual environments and run folders.
     """
     with tempfile.TemporaryDirectory(prefix="flwr-decaf-app-") as temporary:
         part = Path(temporary) / "app"

@@ -15,7 +15,7 @@ from flwr_decaf.cli.drawing import data, topology
 from flwr_decaf.cli.viewing import list_names, print_runs, report, show
 from flwr_decaf.extras import require_app
 
-os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # else two dozen bars come first
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # otherwise there are two dozen
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -48,34 +48,34 @@ class Kind(StrEnum):
 @app.command()
 def run(  # noqa: PLR0913 - one argument per option
     conf: Annotated[
-        Path, typer.Argument(help="TOML file with settings, or the name of one of conf/: ring.")
+        Path, typer.Argument(help="TOML file with settings, or the name of one in conf/: ring.")
     ],
     nodes: Annotated[int, typer.Option(help="Number of virtual clients.", min=1)] = 10,
     app_dir: Annotated[
         Path | None,
         typer.Option(
-            "--app", help="Folder of a Flower app; by default the current one, or flwr-decaf's own."
+            "--app", help="Folder of a Flower app; by default the current one or flwr-decaf's own."
         ),
     ] = None,
     cpus: Annotated[int, typer.Option(help="CPU cores per client.", min=1)] = 1,
     gpus: Annotated[float, typer.Option(help="GPUs per client: 1/k or a whole number.")] = 0.0,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a setting, e.g. lora.rank=4.")
+        list[str] | None, typer.Option("--set", help="Override a setting: lora.rank=4.")
     ] = None,
     engine: Annotated[
         Kind, typer.Option(help="Run clients as Ray actors, or as SuperNodes on this machine.")
     ] = Kind.simulation,
     node_data: Annotated[
-        str, typer.Option(help="Each node's own rows, with {} for its position: 'node-{}.csv'.")
+        str, typer.Option(help="Files of the nodes' own rows, {} is the position: 'node-{}.csv'.")
     ] = "",
     verbose: Annotated[
         bool, typer.Option(help="Show Flower's log instead of the progress.")
     ] = False,
 ) -> None:
-    """Run an experiment with 'flwr run', and exit with 1 if it fails.
+    """Run an experiment with 'flwr run', and exit with status 1 if it fails.
 
     Settings and hardware are checked before anything starts, model and data while the engine
-    does. Flower's log goes to log.txt in the run folder.
+    starts. Flower's log goes to log.txt in the run folder.
     """
     from flwr_decaf.cli.engine import deployment, simulation
     from flwr_decaf.cli.machine import node_data_pattern
@@ -97,7 +97,7 @@ def run(  # noqa: PLR0913 - one argument per option
 def new(
     folder: Annotated[Path, typer.Argument(help="Folder of the project, e.g. my-study.")],
 ) -> None:
-    """Write a Flower app to start from: settings, a client to edit, and a README."""
+    """Create a Flower app: settings, a client to edit, and a README."""
     from flwr_decaf.cli.project import write_project
 
     with errors_in_one_line():

@@ -1,4 +1,4 @@
-"""What commands print on: the console, and errors in one line with an exit status."""
+"""Output of commands: the console, and one-line errors with an exit status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ errors = Console(markup=False, highlight=False, stderr=True)
 
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Print what is raised in the block in one line, and exit.
+    """Print an exception that is raised in the block as one line, and exit.
 
     Raises
     ------

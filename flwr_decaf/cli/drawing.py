@@ -1,4 +1,4 @@
-"""The commands that draw what a run would use: its graph, and the split of its data."""
+"""The commands that draw what a run would use: its graph, and the partition of its data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def topology(  # noqa: PLR0913 - one argument per option
     context: typer.Context,
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Families, or JSON files with graphs; not for base graphs."),
+        typer.Argument(help="Families, or JSON files with graphs; omit for base graphs."),
     ] = None,
     nodes: Annotated[int, typer.Option(help="Number of nodes.", min=1)] = 10,
     weights: Annotated[str, typer.Option(help="Rule for the mixing weights.")] = "metropolis",
@@ -39,7 +39,7 @@ def topology(  # noqa: PLR0913 - one argument per option
     adapter_mb: Annotated[float, typer.Option(help="Size of one post in MB.", min=0)] = 1.0,
     output: Annotated[Path, typer.Option(help="File for the drawing.")] = Path("topology.png"),
 ) -> None:
-    """Draw graphs, and tabulate how fast they reach consensus and their traffic."""
+    """Draw graphs, and tabulate how fast they reach consensus and how much traffic they need."""
     from flwr_decaf.cli.machine import check_matrix_fits
     from flwr_decaf.cli.networks import (
         check_options_apply,
@@ -64,7 +64,7 @@ def topology(  # noqa: PLR0913 - one argument per option
     with errors_in_one_line():
         check_options_apply(names or [], dynamic, given)
         check_matrix_fits(nodes)
-        # Shown only on a terminal: eigenvalues of thousands of nodes take a while.
+        # Shown only in a terminal: the eigenvalues for thousands of nodes take a while.
         with errors.status(f"Computing the eigenvalues of {nodes} x {nodes} matrices"):
             networks = networks_by_name(names or [], settings, nodes)
             bases = {name: network.base for name, network in networks.items()}

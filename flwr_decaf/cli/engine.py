@@ -1,7 +1,7 @@
-"""Flower's two engines, each started for one run and ended with it.
+"""Flower's two engines, each of which starts and ends with a run.
 
 A SuperLink that ``flwr run`` starts outlives the run, and keeps the directory and environment of
-its first caller. Here, every run gets a SuperLink of its own on a free port.
+its first caller. Here, every run gets its own SuperLink on a free port.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Engine(NamedTuple):
     federation : mapping
         Flower's federation-config.
     node_data : str
-        Path of each node's own rows, with {} in place of its position; by default "", if they
-        share a common data set.
+        Path of each node's own rows, with {} in place of its position; by default "", for nodes
+        that share a common data set.
     """
 
     start: Callable[[Path], contextlib.AbstractContextManager[dict[str, str]]]
@@ -51,13 +51,13 @@ def simulation(nodes: int, cpus: int = 1, gpus: float = 0.0, node_data: str = ""
     gpus : float
         GPUs per client: 1/k for k clients on one GPU, or a whole number. By default 0.
     node_data : str
-        As ``Engine.node_data``.
+        See ``Engine.node_data``.
 
     Raises
     ------
     ValueError
-        If ``gpus`` is negative or another fraction, with which Ray would create more actors than it
-        can place, and hang; or if there is no file for a node.
+        If ``gpus`` is negative or another fraction, for which Ray would create more actors than it
+        can place, and hang.
     """
     whole = gpus.is_integer() or (math.isfinite(gpus) and (1 / gpus).is_integer())
     if gpus < 0 or not whole:
@@ -90,7 +90,7 @@ def deployment(nodes: int, node_data: str = "") -> Engine:
     nodes : int
         Number of clients.
     node_data : str
-        As ``Engine.node_data``.
+        See ``Engine.node_data``.
     """
 
     @contextlib.contextmanager
@@ -121,9 +121,10 @@ def supernode(
     env : mapping of str to str
         Environment that the engine yielded.
     place, nodes : int
-        Its partition, and the number of partitions.
+        The SuperNode's partition, and the number of partitions.
     more : str
-        Further keys and values of its node-config, e.g. "data-path='/data.csv'"; by default none.
+        Additional keys and values of its node-config, e.g. "data-path='/data.csv'"; by default
+        none.
     """
     command = [
         "flower-supernode", "--insecure", "--superlink", env[_ADDRESS], "--port", str(free_port()),
@@ -143,9 +144,9 @@ def superlink(home: Path, *options: str, **variables: str) -> Iterator[dict[str,
     Parameters
     ----------
     home : Path
-        Folder for its files.
+        Folder for the SuperLink's files.
     *options, **variables : str
-        Additions to its command line, and to its environment.
+        Additions to its command line and to its environment.
 
     Yields
     ------

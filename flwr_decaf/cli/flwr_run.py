@@ -1,4 +1,4 @@
-"""``flwr run`` on an engine of its own, watched to its end.
+"""``flwr run`` on an engine of its own, which is watched until it ends.
 
 On its own, ``flwr run`` exits with 0 even if the run failed, and reinstalls the app's dependencies.
 Here, the caller watches the run folder, which shows whether the run succeeded.
@@ -29,7 +29,7 @@ def flwr_run(
     watch: Callable[[], None] = lambda: None,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run a Flower app to its end.
+    """Run a Flower app until it ends.
 
     Parameters
     ----------
@@ -44,8 +44,8 @@ def flwr_run(
     watch : callable
         Called every half second during the run; by default nothing.
     meanwhile : callable
-        Called once, in a thread, while the engine starts; an exception in it ends the run.
-        ``watch`` is not called before it has returned. By default nothing.
+        Called once, in a thread, while the engine starts; by default nothing. If it raises an
+        exception, the run ends. ``watch`` is called only after it has returned.
 
     Raises
     ------

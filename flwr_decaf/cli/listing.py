@@ -1,4 +1,4 @@
-"""Lists of the settings, and of the names that they accept, generated from the code."""
+"""Lists of the settings and of the names that they accept, generated from the code."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ Keys of `[tool.flwr.app.config]`, as printed by `flwr-decaf list settings --mark
 file contains those that differ from the defaults, `--set KEY=VALUE` overrides one of them, and a
 list can be written as a TOML list or as text with commas.
 
-An error is reported in one line, with the key, the rule, the value and the remedy:
+An error is a single line with the key, the rule, the value and the remedy. Settings are checked
 
-- names, types, ranges, the graph on the given number of nodes, and whether this machine has the
-  required GPUs, packages and connection: before anything starts;
-- what depends on the model and the data, such as columns, layers to adapt, partitions, and a trial
-  step of training: while the engine starts, before the first round;
-- under plain `flwr run`, all of this in the ServerApp, after the engine has started.
+- before anything starts: names, types, ranges, the graph for the given number of nodes, and
+  whether this machine has the required GPUs, packages and connection;
+- while the engine starts, before the first round: what depends on the model and the data, such as
+  columns, layers to adapt and partitions, and a trial training step;
+- with plain `flwr run`: all of this in the ServerApp, after the engine has started.
 """
 
 
 def names() -> Table:
-    """Tabulate everything that can be listed, without importing what the names stand for."""
+    """Tabulate everything that can be listed, without importing what the names refer to."""
     rows = [(kind, ", ".join(named)) for kind, named in NAMED.items()]
     count = sum(1 for _ in declared_settings())
     return _table(("kind", "names"), [*rows, (SETTINGS, f"all {count} of them")])
@@ -73,7 +73,7 @@ def _paragraph(one: Declared, width: int) -> Text:
 
 
 def markdown(kind: str) -> str:
-    """Format the same table as Markdown; for the settings, the whole page docs/settings.md."""
+    """Format the same table as Markdown; for the settings, the whole of docs/settings.md."""
     headings, rows = _rows(kind)
     cells = ([_cell(*place) for place in zip(headings, row, strict=True)] for row in rows)
     lines = [headings, ["---"] * len(headings), *cells]

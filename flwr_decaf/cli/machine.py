@@ -1,4 +1,4 @@
-"""Checks that this machine has, or can reach, what a run needs, without importing torch."""
+"""Checks that this machine has or can reach what a run needs, without importing torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from flwr_decaf.registries import DEMO_SETS
 _log = logging.getLogger("flwr")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _BYTES_OF_AN_ENTRY = 32  # of a mixing matrix: four dense copies in double precision
-_MINUTES_FOR_500 = 5 / 60  # per barrier, measured
+_MINUTES_FOR_500 = 5 / 60  # measured, per training or evaluation round
 _HUB_LIMIT = 5.0  # seconds for the Hub to respond
 
 
@@ -46,8 +46,8 @@ def check_machine(runs: Collection[Config], engine: Engine) -> None:
             _check_device(run.train.device, engine)
     elif engine.node_data and "num-supernodes" in engine.federation:
         raise ValueError(
-            "--node-data must not be set for a simulation on a Ray cluster, whose machines have "
-            "other files; unset RAY_ADDRESS, or start SuperNodes: see docs/deploy.md"
+            "--node-data must not be set for a simulation on a Ray cluster, whose machines do not "
+            "share files; unset RAY_ADDRESS, or start SuperNodes: see docs/deploy.md"
         )
 
 
@@ -57,7 +57,7 @@ def check_files(runs: Collection[Config]) -> None:
     Raises
     ------
     ValueError
-        If there is one; the message names it in one line.
+        If there is such a path; the message names it in one line.
     """
     for run in runs:
         refuse_missing_path("data.name", run.data.name)
@@ -68,12 +68,13 @@ def check_files(runs: Collection[Config]) -> None:
 def check_matrix_fits(n: int) -> None:
     """Refuse numbers of nodes whose mixing matrix does not fit into the free memory.
 
-    The matrix is dense, of 8 n^2 bytes, and its construction and its eigenvalues need three more.
+    The matrix is dense, of 8 n^2 bytes; building it and computing its eigenvalues need three more
+    copies.
 
     Raises
     ------
     ValueError
-        If it does not fit, with the largest number that does.
+        If the matrix does not fit; the message gives the largest number of nodes that does.
     """
     free = psutil.virtual_memory().available
     if n * n * _BYTES_OF_AN_ENTRY > free:
@@ -87,24 +88,24 @@ def check_matrix_fits(n: int) -> None:
 def warn_of_slow_engine(n: int, engine: Engine) -> None:
     """Warn if Flower's own work per round takes minutes, whatever the nodes train.
 
-    Its simulation engine looks at all outstanding messages for every node, so that its time grows
-    with n^2; it takes about 5 s for 500 nodes (see docs/speed.md).
+    Its simulation engine examines all outstanding messages for every node, so its time grows with
+    n^2; it takes about 5 s for 500 nodes (see docs/speed.md).
     """
     minutes = _MINUTES_FOR_500 * (n / 500) ** 2
     if "num-supernodes" in engine.federation and minutes > 1:
         _log.warning(
             "--nodes %d: Flower's simulation engine needs about %.0f minutes for each training or "
-            "evaluation round, besides the training itself; its time grows with the square of the "
-            "number of nodes",
+            "evaluation round, in addition to the training; its time grows with the square of "
+            "the number of nodes",
             n,
             minutes,
         )
 
 
 def check_hub(runs: Collection[Config]) -> None:
-    """Use only cached files of the Hugging Face Hub if it does not respond.
+    """Use only cached files if the Hugging Face Hub does not respond.
 
-    Otherwise huggingface_hub would retry each file five times, which takes a minute. The function
+    Otherwise, huggingface_hub would retry each file five times, which takes a minute. The function
     sets ``HF_HUB_OFFLINE`` for this process and its children, so it must be called before
     huggingface_hub is imported.
 
@@ -125,7 +126,7 @@ def check_hub(runs: Collection[Config]) -> None:
     for key, name in wanted:
         if not _is_cached(key, name):
             raise ValueError(
-                f"{key} must be on this machine or on a hub that can be reached; got {name!r}, and "
+                f"{key} must be on this machine or on a hub that can be reached; got {name!r}, but "
                 f"{endpoint} cannot be reached ({problem}); check the spelling and the network"
             )
     _log.warning("%s cannot be reached (%s): only cached files are used", endpoint, problem)
@@ -157,7 +158,7 @@ def _is_cached(key: str, name: str) -> bool:
 
 
 def count_gpus() -> int:
-    """Count the GPUs that PyTorch would find as "cuda" devices of this process.
+    """Count the GPUs that PyTorch would find as "cuda" devices in this process.
 
     The driver is queried directly, because importing torch takes seconds.
     """
@@ -185,8 +186,8 @@ def _check_cores(engine: Engine) -> None:
     cores, wanted = os.cpu_count() or 1, engine.federation.get("client-resources-num-cpus", 1)
     if isinstance(wanted, int) and wanted > cores:
         raise ValueError(
-            f"--cpus must be at most the CPU cores of this machine; got {wanted} of {cores}; "
-            "give each client fewer"
+            f"--cpus must be at most the number of CPU cores of this machine, {cores}; got "
+            f"{wanted}; give each client fewer"
         )
 
 
@@ -194,7 +195,7 @@ def _check_gpus(engine: Engine) -> None:
     wanted = float(str(engine.federation.get("client-resources-num-gpus", 0)))
     if wanted and wanted > (there := count_gpus()):
         raise ValueError(
-            f"--gpus must be at most the GPUs of this machine; got {wanted:g} of {there}; "
+            f"--gpus must be at most the number of GPUs of this machine, {there}; got {wanted:g}; "
             "omit it to train on the CPU"
         )
 
@@ -203,7 +204,7 @@ def _check_device(device: str, engine: Engine) -> None:
     if device == "cuda" and not count_gpus():
         problem = "but there is none on this machine"
     elif device == "cuda" and "num-supernodes" in engine.federation and not _gives_gpus(engine):
-        problem = "which Ray hides from clients without a share of it; add e.g. --gpus 1"
+        problem = "which Ray hides from clients that request no GPU; add e.g. --gpus 1"
     elif device == "mps" and (platform.system(), platform.machine()) != ("Darwin", "arm64"):
         problem = "which only Macs with Apple silicon have"
     else:
@@ -219,12 +220,12 @@ def _gives_gpus(engine: Engine) -> bool:
 
 
 def node_data_pattern(pattern: str, nodes: int) -> str:
-    """Check that a pattern of paths leads to a file or folder for every node.
+    """Check that a pattern of paths yields a file or folder for every node.
 
     Returns
     -------
     str
-        The pattern, absolute; "" for "".
+        The absolute pattern; "" for "".
 
     Raises
     ------
@@ -242,7 +243,7 @@ def node_data_pattern(pattern: str, nodes: int) -> str:
     for place in range(nodes):
         if not Path(path_of(whole, place)).exists():
             raise ValueError(
-                f"--node-data must lead to a file or folder for each of {nodes} nodes; "
+                f"--node-data must yield a file or folder for each of {nodes} nodes; "
                 f"{path_of(whole, place)} does not exist; number them from 0"
             )
     return whole

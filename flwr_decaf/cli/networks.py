@@ -1,4 +1,4 @@
-"""The networks that ``flwr-decaf topology`` compares, and what it prints below their table."""
+"""The networks that ``flwr-decaf topology`` compares, and the lines that follow their table."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def networks_by_name(
     Parameters
     ----------
     names : sequence of str
-        Families of graphs, or JSON files. They are ignored if ``topology.dynamic`` has no base
-        graph.
+        Families of graphs, or JSON files. They are ignored if ``topology.dynamic`` does not use a
+        base graph.
     settings : mapping of str to str, int or float
         Common settings of the networks.
     n : int
@@ -47,7 +47,7 @@ def networks_by_name(
 
 
 def check_options_apply(names: Sequence[str], dynamic: str, given: Collection[str]) -> None:
-    """Refuse options of the command line that have no effect on the networks that it names.
+    """Refuse command-line options that have no effect on the given networks.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def check_options_apply(names: Sequence[str], dynamic: str, given: Collection[st
     Raises
     ------
     ValueError
-        For the first that has none, with what it applies to.
+        For the first such option; the message says what it applies to.
     """
     finite, drawn = dynamic in FINITE_TIME, dynamic not in {*FINITE_TIME, "static"}
     random = {"erdos-renyi", "random-regular", "small-world"}
@@ -81,13 +81,13 @@ def check_options_apply(names: Sequence[str], dynamic: str, given: Collection[st
         if parameter in given and not applies:
             option = "NAMES" if parameter == "names" else f"--{parameter.replace('_', '-')}"
             raise ValueError(
-                f"{option} must be left out here; it applies only to {where}; see flwr-decaf "
+                f"{option} must be omitted here; it applies only to {where}; see flwr-decaf "
                 "topology --help"
             )
 
 
 def time_varying_lines(networks: Mapping[str, Network], dynamic: str) -> list[str]:
-    """Describe time-varying networks, one line for each; empty if the networks are static."""
+    """Describe time-varying networks, one line each; empty if the networks are static."""
     lines = [
         f"{name if name == dynamic else f'{name}, {dynamic}'}: rho = {format_rho(network.rho)}, "
         f"T of TAD-LoRA = {phase_length(network)}"
@@ -98,7 +98,7 @@ def time_varying_lines(networks: Mapping[str, Network], dynamic: str) -> list[st
 
 
 def steps_lines(networks: Mapping[str, Network], mixing_steps: str) -> list[str]:
-    """Describe the exchanges of a round, one line for each network; empty if there is just one."""
+    """Describe the exchanges of a round, one line per network; empty if there is only one."""
     if mixing_steps == "1":
         return []
     return [f"{name}: {describe_steps(one, mixing_steps)}" for name, one in networks.items()]

@@ -1,6 +1,6 @@
-"""What comes with the package besides modules: settings of experiments, and the app for Flower.
+"""Files other than modules that the package includes: settings of experiments, and the Flower app.
 
-In a wheel these files are in ``flwr_decaf/shipped``, where pyproject.toml puts them; in a clone,
+In a wheel, these files are in ``flwr_decaf/shipped``, where pyproject.toml puts them; in a clone,
 they are in its root folder.
 """
 
@@ -27,7 +27,7 @@ def shipped_files() -> Path:
 
 
 def settings_file(conf: Path) -> Path:
-    """Find a settings file: a path, or the name of an experiment that comes with the package.
+    """Find a settings file: a path, or the name of an experiment that the package includes.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def settings_file(conf: Path) -> Path:
     Raises
     ------
     ValueError
-        If there is neither; the message names the nearest experiment.
+        If there is no such file or experiment; the message names the nearest experiment.
     """
     if conf.is_file():  # a folder may have the name of an experiment
         return conf
@@ -54,7 +54,7 @@ def settings_file(conf: Path) -> Path:
 
 
 def experiment_files() -> dict[str, Path]:
-    """Return the settings files that come with the package, by name."""
+    """Return the settings files that the package includes, by name."""
     folder = shipped_files() / "conf"
     files = sorted(folder.rglob("*.toml"))
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
@@ -67,8 +67,8 @@ def app_folder(given: Path | None) -> Iterator[Path]:
     Parameters
     ----------
     given : Path or None
-        Folder of an app. None takes the current folder if it is a Flower app, and otherwise the
-        app that comes with the package.
+        Folder of an app. With None, it is the current folder if that is a Flower app, and otherwise
+        the app that the package includes.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def app_folder(given: Path | None) -> Iterator[Path]:
     if given is not None and not _is_app(given):
         raise ValueError(
             f"--app must be the folder of a Flower app; {given} has no pyproject.toml with "
-            "[tool.flwr.app]; leave it out to use the app of flwr-decaf"
+            "[tool.flwr.app]; omit it to use the app of flwr-decaf"
         )
     folder = given or Path.cwd()
     if _is_app(folder):

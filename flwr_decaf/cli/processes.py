@@ -31,7 +31,7 @@ ENVIRONMENT = {
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
     # Workers that Ray starts in advance lack the environment that Flower requires, and stay idle.
     "RAY_prestart_worker_first_driver": "0",
-    # Actors that spin while they wait for each other can be six times slower on few cores.
+    # On few cores, actors that spin while they wait for each other can be six times slower.
     "OMP_WAIT_POLICY": "passive",
     "TOKENIZERS_PARALLELISM": "false",
     # One progress bar per actor and split would clutter the log.
@@ -63,7 +63,7 @@ def running(
     log : Path
         File for the output.
     """
-    # A process that receives SIGTERM must also end those that it started.
+    # A process that receives SIGTERM must also end the processes that it started.
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -81,10 +81,10 @@ def running(
 def watched(home: Path) -> Iterator[None]:
     """End all processes with Flower's files in ``home`` if this process is killed in the block.
 
-    A killed process cannot end its children itself; a watchdog process does.
+    A killed process cannot end its children itself, so a watchdog process does.
     """
     command = [sys.executable, "-P", watchdog.__file__, str(home)]
-    # In its own session: Ctrl-C must reach only this process, which then ends the others.
+    # In its own session, since Ctrl-C must reach only this process, which then ends the others.
     process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
         yield
@@ -114,7 +114,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
     """End a process and its descendants, including those that left its process group."""
     with contextlib.suppress(psutil.NoSuchProcess):
         leader = psutil.Process(process.pid)
-        # Listed before the leader ends, since Ray's agents outlive it and lose their parent.
+        # List them before the leader ends, since Ray's agents outlive it and lose their parent.
         family = [leader, *leader.children(recursive=True)]
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -127,7 +127,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
-    """Find a free TCP port of the loopback interface."""
+    """Find a free TCP port on the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Progress of runs, read from their folders: a live bar on a terminal, otherwise plain lines."""
+"""Progress of runs, read from their folders: a live bar in a terminal, otherwise plain lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.score import score_of
 
-_CHECKS = "Loading the model and the data to check them, while Flower starts"
+_CHECKS = "Loading and checking the model and the data while Flower starts"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class RunProgress:
     server_round, rounds : int
         Number of rounds trained in the current run, and the number of its rounds.
     stage : str
-        What happens before the first round; empty once it has been trained.
+        What is happening before the end of round 1; empty afterwards.
     score : str
         Name and mean over the nodes of the last score; empty before the first evaluation.
     evaluated : int
@@ -112,7 +112,7 @@ def shown_progress(
     Yields
     ------
     callable
-        Function to call regularly; it reads the folders and shows new progress.
+        Function that reads the folders and shows new progress, to be called regularly.
     """
     if not console.is_terminal:
         yield plain_lines(console, paths, rounds)
@@ -146,7 +146,7 @@ def plain_lines(
             return
         printed = str(now)
         minutes = (time.monotonic() - started) / 60
-        gained = now.share - done  # without what was done before the run was resumed
+        gained = now.share - done  # excludes what was done before the run was resumed
         left = f"; {minutes / gained * (1 - now.share):.0f} min left" if gained > 0 else ""
         left = "; finishing" if now.share == 1 else left
         line = f"[{minutes:5.1f} min] {printed}{left}"

@@ -1,4 +1,4 @@
-"""The command ``flwr-decaf new``: a project of one's own, from the templates next to this file."""
+"""The command ``flwr-decaf new``: create a project from the templates next to this file."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def write_project(folder: Path) -> list[Path]:
     Raises
     ------
     ValueError
-        If the folder holds files, or its name is not one for a Python package, or is that of an
-        installed package, which the project's would hide.
+        If the folder contains files, or its name is not valid for a Python package, or is that of
+        an installed package, which the project's package would hide.
     """
     name = _checked_name(folder.resolve().name)
     package = name.replace("-", "_")
@@ -57,14 +57,14 @@ def _checked_name(given: str) -> str:
     name = given.lower()
     if not _NAME.fullmatch(name):
         raise ValueError(
-            "the name of a project must be letters (a to z), digits and single hyphens, and begin "
-            f"with a letter; got {given!r}; choose e.g. my-study"
+            "the name of a project must consist of letters (a to z), digits and single hyphens, "
+            f"and begin with a letter; got {given!r}; choose e.g. my-study"
         )
     package = name.replace("-", "_")
     if keyword.iskeyword(package) or find_spec(package):
         raise ValueError(
-            f"the name of a project must not be that of an installed package or a word of Python, "
-            f"which it would hide; got {given!r}; choose e.g. my-{name}"
+            "the name of a project must not be that of an installed package, which it would hide, "
+            f"or a Python keyword; got {given!r}; choose e.g. my-{name}"
         )
     return name
 
@@ -76,7 +76,7 @@ def _default_settings() -> str:
 
 
 def _rendered(values: dict[str, str], package: str) -> dict[str, str]:
-    # The files are Python, TOML and Markdown, in which nothing is to be escaped.
+    # The files are Python, TOML and Markdown, in which nothing needs to be escaped.
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         undefined=StrictUndefined,

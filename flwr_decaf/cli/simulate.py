@@ -68,11 +68,11 @@ def simulate(
     Raises
     ------
     ValueError
-        If a setting is wrong, or a run cannot succeed; no files are left then.
+        If a setting is wrong, or a run cannot succeed; no files are left behind.
     RuntimeError
         If a run failed; the message contains the cause.
     KeyboardInterrupt
-        If the user interrupts it; the message says how to resume.
+        If the user interrupts the run; the message says how to resume it.
     """
     check_matrix_fits(nodes)
     values = checked_settings(conf, overrides, nodes)
@@ -115,7 +115,7 @@ def simulate(
 
 @contextmanager
 def _cleaned_up(root: Path, folders: Collection[RunFolder]) -> Iterator[None]:
-    """Delete the folder of runs that are refused, and record the status of interrupted ones."""
+    """Delete the folder of runs that are refused, and record the status of interrupted runs."""
     fresh = not root.exists()
     try:
         yield
@@ -149,7 +149,7 @@ def _progress(folders: Iterable[RunFolder]) -> int:
 
 
 def _root_of(values: dict[str, Value], conf: Path) -> Path:
-    """Choose the folder of the runs, and enter it in the settings."""
+    """Choose the folder of the runs, and record it in the settings."""
     if values["resume-from"]:
         root = Path(str(values["resume-from"])).resolve()
         values |= {"resume-from": str(root), "output-dir": str(root.parent), "run-name": root.name}
@@ -169,13 +169,11 @@ def _check_writable(folder: Path) -> None:
     there = next(path for path in folder.resolve().parents if path.exists())
     # os.access also detects a read-only file system, to which even root cannot write.
     if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ValueError(
-            f"output-dir must be a folder that can be written to; {there} cannot; choose another"
-        )
+        raise ValueError(f"output-dir must be a writable folder; {there} is not; choose another")
 
 
 def _check(runs: Iterable[Config], nodes: int, node_data: str) -> None:
-    # The ServerApp checks the same, but only after the engine has started.
+    # The ServerApp checks the same things, but only after the engine has started.
     with quick_imports():
         from flwr_decaf.app.agreement import agree
         from flwr_decaf.app.preflight import check
@@ -191,7 +189,7 @@ def _check(runs: Iterable[Config], nodes: int, node_data: str) -> None:
 def finished(folder: RunFolder, root: Path) -> RunFolder:
     """Return a run's folder if the run has finished.
 
-    Flower exits with status 0 whatever happened, so the run folder decides.
+    Flower exits with status 0 whatever happens, so the run folder decides.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The commands that show what there is: runs as tables and pages, settings and their values."""
+"""The commands that show runs as tables and pages, and settings with their values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def report(
 ) -> None:
     """Write an HTML page with tables and plots.
 
-    By default it goes to report/ in the given folder, or in the current one if several are given.
+    By default, it goes to report/ in the given folder, or in the current one if several are given.
     """
     from flwr_decaf.report.page import write_report
     from flwr_decaf.report.runs import find_runs
@@ -53,7 +53,7 @@ def list_names(
     ] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
-    """List the settings, and the names that they accept, with their meanings."""
+    """List the settings and the names that they accept, with their meanings."""
     from flwr_decaf.cli import listing
 
     kinds = [*listing.NAMED, listing.SETTINGS]
@@ -68,7 +68,7 @@ def list_names(
 
 
 def print_runs(folders: list[RunFolder]) -> None:
-    """Print the table of a run, or of a comparison of runs, and where its folder is."""
+    """Print the table of a run, or of a comparison of runs, and the path of its folder."""
     from flwr_decaf.report.table import comparison_table, run_table
     from flwr_decaf.report.timing import describe_frozen_layers, describe_shares
     from flwr_decaf.runs.lock import status_of

@@ -25,7 +25,7 @@ def processes_of(home: str) -> list[psutil.Process]:
 
 
 def end_all(home: str) -> None:
-    """End the processes of a home, including those that start meanwhile, and delete it."""
+    """End the processes of a home, including those that start in the meantime, and delete it."""
     while family := processes_of(home):
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -39,6 +39,6 @@ def end_all(home: str) -> None:
 
 
 if __name__ == "__main__":
-    # The pipe closes after "done", or when the process at its other end has ended.
+    # The pipe closes after "done", or when the process at its other end ends.
     if sys.stdin.buffer.read() != b"done":
         end_all(sys.argv[1])

@@ -1,1 +1,1 @@
-"""Reports on run folders: tables for the terminal, plots and an HTML page."""
+"""Reports on run folders: tables for the terminal, plots, and an HTML page."""

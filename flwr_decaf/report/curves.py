@@ -1,4 +1,4 @@
-"""Plots of a score, or of a diagnostic, over rounds, traffic or time: one line for each method."""
+"""Plots of a score or a diagnostic over rounds, traffic or time, with one line per method."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from flwr_decaf.report.style import SIZE, Look, looks
 from flwr_decaf.report.summary import consensus_distance, over_rounds, read_metrics, score_in
 from flwr_decaf.runs.folder import RunFolder
 
-_ROUNDING = 1e-5  # interference below this is rounding of fp32 factors
+_ROUNDING = 1e-5  # interference below this is the rounding error of fp32 factors
 
 
 def score_over_rounds(folders: Sequence[RunFolder]) -> Figure:
     """Draw the mean and the worst score over the rounds; the band is the range over the seeds.
 
-    If there is only one run, each of its nodes is drawn as a thin line.
+    If there is only one run, each of its nodes is also drawn, as a thin line.
     """
     figure = _mean_and_worst(folders, "round", "round")
     if len(folders) == 1:
@@ -121,7 +121,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
         return
     longest = max(map(len, labels), default=1)
     columns = max(min(len(labels), 4, 80 // longest), 1)
-    # A long legend must not take height from the lines.
+    # A long legend must not reduce the height of the plot.
     rows = -(-len(labels) // columns)
     figure.set_size_inches(SIZE[0], SIZE[1] + 0.25 * max(rows - 2, 0))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)

@@ -1,4 +1,4 @@
-"""Plots of single nodes: their scores in the graph, and over the rounds."""
+"""Plots of individual nodes: their scores in the graph and over the rounds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flwr_decaf.topology.mixing_matrix import graph_of
 
 
 def graph_by_score(folders: Sequence[RunFolder]) -> Figure | None:
-    """Draw each method's graph with its nodes coloured by their last score (of the first seed)."""
+    """Draw the graph of each method's first seed, with the nodes coloured by their last score."""
     drawn = {
         label: folder
         for label, folder in _first_of_each_method(folders).items()
@@ -52,7 +52,7 @@ def graph_by_score(folders: Sequence[RunFolder]) -> Figure | None:
 
 
 def score_by_node_and_round(folders: Sequence[RunFolder]) -> Figure | None:
-    """Draw every node's score in every evaluated round as a heat map (of the first seed)."""
+    """Draw a heat map of every node's score in every evaluated round, for the first seed."""
     firsts = _first_of_each_method(folders)
     tables = {label: _scores_by_node(folder) for label, folder in firsts.items()}
     tables = {label: table for label, table in tables.items() if table.shape[1] > 1}
@@ -97,7 +97,7 @@ def draw_graph(axes: Axes, graph: nx.Graph, colours: object = "#0072B2") -> None
 
 
 def _last_scores(folder: RunFolder) -> tuple[str, dict[int, float]]:
-    """Get the name of the score, and every node's score in the last evaluation."""
+    """Return the name of the score, and every node's score in the last evaluation."""
     score = score_of(folder.metrics)
     name = score.name if score else ""
     scored = [line for line in folder.metrics if name in line]
@@ -119,7 +119,7 @@ def _scores_by_node(folder: RunFolder) -> pd.DataFrame:
 
 
 def _grid(panels: int, height: float) -> tuple[Figure, list[Axes]]:
-    """Create a figure with three panels a row, all switched off."""
+    """Create a figure with up to three panels per row, all of them hidden."""
     columns = min(panels, 3)
     rows = -(-panels // columns)
     figure = Figure(figsize=(SIZE[0] * columns / 3 + 0.8, height * rows), layout="constrained")

@@ -1,4 +1,4 @@
-"""A self-contained HTML page; its plots and tables are also written as separate files."""
+"""A self-contained HTML page, whose plots and tables are also written as separate files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_report(folders: Sequence[RunFolder], target: Path) -> Path:
     folders : sequence of RunFolder
         Finished or unfinished runs; those without an evaluation are left out.
     target : Path
-        Folder to write to. It is created if it does not exist; files of an earlier report are
+        Folder to write to. It is created if it does not exist, and files of an earlier report are
         overwritten.
 
     Returns
@@ -104,7 +104,7 @@ def _html(folders: Sequence[RunFolder], summary: pd.DataFrame, drawn: Mapping[st
 
 
 def _paired_cells(folders: Sequence[RunFolder]) -> list[list[str]]:
-    """Format ``paired_differences`` as rows: method, reference, seeds, and two columns a score."""
+    """Format ``paired_differences`` as rows: method, reference, seeds, two columns per score."""
     rows = []
     for label, row in paired_differences(folders).iterrows():
         cells = [str(label), str(row["reference"]), str(row["seeds"])]

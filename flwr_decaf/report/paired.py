@@ -18,23 +18,24 @@ _CONFIDENCE = 0.95
 def paired_differences(folders: Sequence[RunFolder]) -> pd.DataFrame:
     """Compare each method with a reference on the seeds that both have.
 
-    Methods are compared where they saw the same partitions and test rows: among the runs with the
-    same ``data.*`` settings and number of nodes. The reference there is the first method of FedAvg,
-    or the first method without one. A difference is the method's score minus the reference's in
-    the last evaluation of one seed.
+    Methods are compared only if they used the same partitions and test rows: among the runs with
+    the same ``data.*`` settings and number of nodes. The reference of such a group is its first
+    FedAvg method or, if there is none, its first method. A difference is the method's score minus
+    the reference's in the last evaluation with the same seed.
 
     Parameters
     ----------
     folders : sequence of RunFolder
-        Runs, of which those without an evaluation are left out.
+        The runs; those without an evaluation are left out.
 
     Returns
     -------
     DataFrame
-        Indexed by label, without the references: ``reference``, ``seeds``, and for the mean over
-        the nodes and the ``worst`` node the mean ``difference``, the ends ``low`` and ``high`` of
-        its 95 % interval by Student's t, and the ``p`` of a paired t-test; NaN where all seeds
-        differ by the same amount. Methods with fewer than two common seeds are left out.
+        Indexed by label, without the references: ``reference``, ``seeds``, and, for the mean over
+        the nodes and for the ``worst`` node, the mean ``difference``, the ends ``low`` and ``high``
+        of its 95 % confidence interval (Student's t), and the p-value ``p`` of a paired t-test,
+        which is NaN if the difference is the same for all seeds. Methods with fewer than two common
+        seeds are left out.
     """
     folders = scored(folders)
     metrics = read_metrics(folders)
@@ -47,7 +48,7 @@ def paired_differences(folders: Sequence[RunFolder]) -> pd.DataFrame:
 
 
 def _data_of(folder: RunFolder) -> str:
-    """Describe what decides which rows each node has, but for the seed."""
+    """Describe everything but the seed that determines the rows of each node."""
     settings = {k: v for k, v in folder.run["settings"].items() if k.startswith("data.")}
     nodes = folder.run.get("network", {}).get("nodes")
     return json.dumps([nodes, settings], sort_keys=True)

@@ -15,7 +15,7 @@ from flwr_decaf.report.swept import score_over_setting
 from flwr_decaf.report.time_plot import time_split
 from flwr_decaf.runs.folder import RunFolder
 
-_BANDS = "Lines are means over the seeds, bands reach from the lowest seed to the highest."
+_BANDS = "Lines are means over the seeds; bands extend from the lowest seed to the highest."
 
 
 class Plot(NamedTuple):
@@ -26,7 +26,7 @@ class Plot(NamedTuple):
     title : str
         Heading.
     caption : str
-        What it shows, and how to read it.
+        What the plot shows, and how to read it.
     draw : callable
         Function from run folders to a figure, or to None if the runs have no data for it.
     """
@@ -38,7 +38,7 @@ class Plot(NamedTuple):
 
 PLOTS = {
     "over-setting": Plot(
-        "Score by setting", "Bars reach from the lowest seed to the highest.", score_over_setting
+        "Score by setting", "Bars extend from the lowest seed to the highest.", score_over_setting
     ),
     "over-rounds": Plot("Score over rounds", _BANDS, curves.score_over_rounds),
     "over-bytes": Plot(
@@ -49,7 +49,7 @@ PLOTS = {
     ),
     "over-seconds": Plot(
         "Score over time",
-        f"Wall time since the first evaluation, and thus without loading the model. {_BANDS}",
+        f"Wall time since the first evaluation, which excludes loading the model. {_BANDS}",
         curves.score_over_seconds,
     ),
     "by-node": Plot(
@@ -60,8 +60,8 @@ PLOTS = {
         "Consensus distance and interference",
         "The consensus distance is the root mean square of the nodes' distances to their mean "
         "model, before the last mixing step. Interference is the Frobenius norm of the difference "
-        "between the mean of the products B A and the product that a node holds after mixing; 0 "
-        f"is exact. {_BANDS}",
+        "between the mean of the products B A and a node's product after mixing; 0 is exact. "
+        f"{_BANDS}",
         curves.consensus_and_interference,
     ),
     "deviation": Plot("Standard deviation over the nodes", _BANDS, curves.deviation_over_nodes),
@@ -77,8 +77,8 @@ PLOTS = {
     ),
     "time": Plot(
         "Time per node and round",
-        "\"relay, waiting\" is the wall time of a round times the processes that worked in it, "
-        "minus the other parts.",
+        "\"relay, waiting\" is the wall time of a round times the number of processes that worked "
+        "in it, minus the other parts.",
         time_split,
     ),
 }  # fmt: skip

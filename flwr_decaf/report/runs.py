@@ -1,4 +1,4 @@
-"""Finding the run folders of a report, and naming each by what distinguishes it."""
+"""Finding the run folders of a report, and labelling each by what distinguishes it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NOT_IN_LABELS = {
 def find_runs(paths: Iterable[Path]) -> list[RunFolder]:
     """Find run folders among the given folders and directly below them.
 
-    The runs of each given folder come in the order in which they started.
+    The runs in each given folder are in the order in which they started.
 
     Raises
     ------
@@ -63,8 +63,7 @@ def varied(folders: Sequence[RunFolder]) -> dict[str, list[Any]]:
 def own_settings(folders: Sequence[RunFolder]) -> dict[str, str]:
     """Map each setting in which only one strategy's runs differ to that strategy.
 
-    An example is TAD-LoRA's phase length. Such settings appear in the labels of that strategy
-    only.
+    An example is TAD-LoRA's phase length. Such settings appear only in the labels of that strategy.
     """
     strategies = strategies_of(folders)
     owners: dict[str, str] = {}
@@ -118,13 +117,13 @@ def scored(folders: Sequence[RunFolder]) -> list[RunFolder]:
     if len(first_of) > 1:
         ways = ", ".join(f"{path} by {score.name}" for score, path in first_of.items() if score)
         raise ValueError(
-            f"FOLDERS must hold runs with the same score; got {ways}; report them separately"
+            f"FOLDERS must contain runs with the same score; got {ways}; report them separately"
         )
     if not kept:
         status = status_of(folders[0])
         raise ValueError(
-            f"FOLDERS must hold an evaluated run; {folders[0].path} has none (status "
-            f"{status}); wait for the first one, or see its log.txt"
+            f"FOLDERS must contain an evaluated run; {folders[0].path} has none (status "
+            f"{status}); wait for the first evaluation, or see log.txt"
         )
     return kept
 

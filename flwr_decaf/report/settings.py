@@ -1,4 +1,4 @@
-"""What was run: the settings of the runs, defaults included, and how to request them again."""
+"""The settings of runs, including defaults, and how to reproduce the runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flwr_decaf.config.comparison import runs_of
 from flwr_decaf.config.files import flat, to_toml
 from flwr_decaf.runs.folder import RunFolder
 
-_LISTED = ("strategy", "seed")  # settings that become lists where runs differ in them
+_LISTED = ("strategy", "seed")  # settings that become lists if runs differ in them
 _OWN = ("run-name", "output-dir", "seeds", "sweep", "resume-from")
 _MAIN = (
     "strategy", "seed", "num-server-rounds", "model.name", "model.task", "data.name",
@@ -23,7 +23,7 @@ _MAIN = (
 
 
 def settings_of(folders: Sequence[RunFolder]) -> dict[str, str]:
-    """List every setting of the runs, with all of its values.
+    """Return every setting of the runs with all of its values.
 
     Examples
     --------
@@ -46,8 +46,8 @@ def main_settings(folders: Sequence[RunFolder]) -> dict[str, str]:
 def commands(folders: Sequence[RunFolder]) -> list[tuple[int, str]]:
     """List what reproduces these runs: numbers of nodes, and settings files as TOML text.
 
-    There is one entry if the runs are all combinations of some values, as
-    ``comparison.runs_of`` makes them, and otherwise one for each run.
+    There is one entry if the runs are all combinations of some values, as in
+    ``comparison.runs_of``, and otherwise one for each run.
     """
     nodes = [folder.run.get("network", {}).get("nodes", 0) for folder in folders]
     combined = settings_to_reproduce(folders)
@@ -63,7 +63,7 @@ def commands(folders: Sequence[RunFolder]) -> list[tuple[int, str]]:
 def settings_to_reproduce(folders: Sequence[RunFolder]) -> str:
     """Write a settings file that requests all combinations of these runs' settings.
 
-    It is TOML text without the settings that have their default.
+    It is TOML text that omits settings with default values.
     """
     runs = [folder.run["settings"] for folder in folders]
     values: dict[str, list[Any]] = {

@@ -1,6 +1,6 @@
 """Run folders as data frames, from which the tables, the plots and the page are made.
 
-Unfinished runs count with the rounds they have completed.
+Of unfinished runs, only the completed rounds count.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def over_rounds(metrics: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``run``, ``label``, ``strategy``, ``seed``, ``round``; over the nodes the mean ``accuracy``
-        (or ``perplexity``), the ``worst`` one, its standard deviation ``node-std`` and the mean
-        ``local-accuracy``; ``megabytes``, sent per node since the start; and ``seconds`` since
-        the start (NaN if they were not recorded).
+        ``run``, ``label``, ``strategy``, ``seed``, ``round``; the mean ``accuracy`` (or
+        ``perplexity``) over the nodes, the ``worst`` value, the standard deviation ``node-std``,
+        and the mean ``local-accuracy``; ``megabytes`` sent per node since the start; and
+        ``seconds`` since the start (NaN if they were not recorded).
 
     Raises
     ------
@@ -79,12 +79,12 @@ def summarize(folders: Sequence[RunFolder]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Indexed by label, in the order of the runs: ``seeds`` (number of runs), mean over the seeds
-        of ``accuracy`` (or ``perplexity``), ``worst``, ``f1``, ``node-std``, ``local-accuracy``,
-        ``megabytes`` per node, ``average-accuracy`` (of the average model, where it was scored),
-        ``consensus-distance``, ``minutes``; and ``accuracy-std``, the standard deviation of
-        ``accuracy`` over the seeds. Without a common test, ``local-accuracy`` takes the place of
-        ``accuracy``.
+        Indexed by label, in the order of the runs: ``seeds`` (number of runs); the means over the
+        seeds of ``accuracy`` (or ``perplexity``), ``worst``, ``f1``, ``node-std``,
+        ``local-accuracy``, ``megabytes`` per node, ``average-accuracy`` (of the average model, if
+        it was scored), ``consensus-distance`` and ``minutes``; and ``accuracy-std``, the standard
+        deviation of ``accuracy`` over the seeds. Without a common test set, ``local-accuracy``
+        takes the place of ``accuracy``.
 
     Raises
     ------
@@ -130,12 +130,12 @@ def score_in(metrics: pd.DataFrame) -> Score:
     """
     score = score_of([dict.fromkeys(metrics.columns)])
     if score is None:
-        raise ValueError("metrics must hold an evaluation; got none; see evaluate-every")
+        raise ValueError("metrics must contain an evaluation; got none; see evaluate-every")
     return score
 
 
 def _average_model(metrics: pd.DataFrame, name: str) -> pd.Series[float]:
-    """Last score of the average of the nodes' models, by run; empty if it was never scored."""
+    """Return the last score of the average of the nodes' models, by run; empty if never scored."""
     if name not in metrics:
         return pd.Series(dtype=float)
     known = metrics.dropna(subset=[name])
@@ -143,7 +143,7 @@ def _average_model(metrics: pd.DataFrame, name: str) -> pd.Series[float]:
 
 
 def _last_f1(metrics: pd.DataFrame) -> pd.Series[float]:
-    """Mean F1 of the nodes in the last evaluation, by run; empty if the task has none."""
+    """Return the nodes' mean F1 in the last evaluation, by run; empty if the task has none."""
     if "f1" not in metrics:
         return pd.Series(dtype=float)
     known = metrics[metrics["phase"] == "evaluate"].dropna(subset=["f1"])
@@ -152,7 +152,7 @@ def _last_f1(metrics: pd.DataFrame) -> pd.Series[float]:
 
 
 def _megabytes_until(metrics: pd.DataFrame) -> dict[tuple[int, int], float]:
-    """Accumulate the megabytes that a node sent on average, by run and round."""
+    """Accumulate the average megabytes sent per node, by run and round."""
     if "bytes-sent" not in metrics:
         return {}
     by_round = metrics.dropna(subset=["bytes-sent"]).groupby(["run", "round"])["bytes-sent"].mean()
@@ -171,7 +171,7 @@ def _minutes(folder: RunFolder) -> float:
     run = folder.run
     if "ended" not in run:
         return float("nan")
-    if "resumed" in run:  # without the pause before it was resumed
+    if "resumed" in run:  # excludes the pause before the run was resumed
         return max((line.get("elapsed", 0.0) for line in folder.metrics), default=0.0) / 60
     started, ended = (datetime.fromisoformat(run[key]) for key in ("started", "ended"))
     return (ended - started).total_seconds() / 60

@@ -46,12 +46,12 @@ def score_over_setting(folders: Sequence[RunFolder]) -> Figure | None:
 
 def draw_panel(axes: Axes, rows: pd.DataFrame, y: str, order: list[object]) -> None:
     """Draw one score of every method over the swept values, evenly spaced in ``order``."""
-    # Evenly spaced, because both 1, 2, 4, 8, 16 and path, ring, complete are read best this way.
+    # Even spacing suits both 1, 2, 4, 8, 16 and path, ring, complete.
     for method, look in looks(rows["method"]).items():
         bands = rows[rows["method"] == method].groupby("value")[y].agg(["mean", "min", "max"])
         bands = bands.reindex([value for value in order if value in bands.index])
         at = [order.index(value) for value in bands.index]
-        # Rounding may put the mean of equal values outside their range.
+        # Rounding may move the mean of equal values outside their range.
         around = [
             (bands["mean"] - bands["min"]).clip(lower=0),
             (bands["max"] - bands["mean"]).clip(lower=0),

@@ -31,7 +31,7 @@ HEADINGS = {
 
 
 def run_table(folder: RunFolder) -> Table:
-    """Tabulate the first and the last evaluation of every node, and the bytes it sent.
+    """Tabulate the first and the last evaluation of every node, and its traffic.
 
     Parameters
     ----------
@@ -63,14 +63,14 @@ def run_table(folder: RunFolder) -> Table:
 
 
 class NodeTable(NamedTuple):
-    """A table with one row per node as text, before it is formatted for a terminal or a page.
+    """A table with one row per node as text, to be formatted for a terminal or a page.
 
     Attributes
     ----------
     title : str
         Strategy, topology and score.
     headings : list of str
-        Headings after that of the node, with line breaks.
+        Headings of the columns after "node", with line breaks.
     rows : dict of str to list of str
         Cells of each node.
     summary : dict of str to list of str
@@ -84,7 +84,7 @@ class NodeTable(NamedTuple):
 
 
 def node_table(folder: RunFolder) -> NodeTable:
-    """Collect the first and the last evaluation of every node, and the bytes it sent.
+    """Collect the first and the last evaluation of every node, and its traffic.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def node_table(folder: RunFolder) -> NodeTable:
     scores = [line for line in folder.metrics if line["phase"] == "evaluate"]
     rounds = {line["round"] for line in scores}
     last = max(rounds)
-    # With evaluate-every = 0, or if it stopped early, a run has no evaluation after training.
+    # A run has no evaluation after training if evaluate-every = 0 or if it stopped early.
     when = {"before": min(rounds), **({"after": last} if last else {})}
     sent = _mean_bytes(folder.metrics)
     tests = {"common test": score.name, "local test": score.local}
@@ -127,7 +127,7 @@ def _title(folder: RunFolder, score: str, last: int) -> str:
     when = f"after round {last}" if last else "before training (not evaluated since)"
     what = [settings["strategy"], settings["topology.name"]]
     if settings.get("mixing-steps", "1") != "1" and "posts-per-round" in folder.run["network"]:
-        what.append(f"{folder.run['network']['posts-per-round']:.1f} posts a round")
+        what.append(f"{folder.run['network']['posts-per-round']:.1f} posts per round")
     return " · ".join([*what, f"{score} {when}"])
 
 
@@ -177,7 +177,7 @@ def comparison_table(folders: Sequence[RunFolder]) -> Table:
     score = next(score.name for score in SCORES if score.name in summary)
     title = f"{score} in the last evaluation, mean over nodes and seeds"
     table = Table(title=title, box=None, padding=(0, 1, 0, 0))
-    table.add_column("method", overflow="fold")  # wraps, so that numbers are never cut off
+    table.add_column("method", overflow="fold")  # wraps, so that numbers are never truncated
     for heading in headings(summary).values():
         table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
     for label, row in summary.iterrows():
@@ -186,7 +186,7 @@ def comparison_table(folders: Sequence[RunFolder]) -> Table:
 
 
 def headings(summary: pd.DataFrame) -> dict[str, str]:
-    """Map the columns of a summary that hold values to their headings."""
+    """Map the columns of a summary that contain values to their headings."""
     return {
         key: name for key, name in HEADINGS.items() if key in summary and summary[key].notna().any()
     }

@@ -1,4 +1,4 @@
-"""Plot of how the time of a run splits into its parts."""
+"""Plot of the parts of a run's time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flwr_decaf.runs.folder import RunFolder
 
 
 def time_split(folders: Sequence[RunFolder]) -> Figure | None:
-    """Draw how a node's time in a round splits into training, mixing, evaluation, and the rest.
+    """Draw how a node's time in a round divides into training, mixing, evaluation and the rest.
 
     The rest, "relay, waiting", is the wall time of a round times the number of processes that
     worked in it, minus the other parts.

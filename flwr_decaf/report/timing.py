@@ -1,4 +1,4 @@
-"""How the time of a run's rounds splits into its parts."""
+"""The parts of the time that a run's rounds take."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def seconds_spent(folders: Sequence[RunFolder]) -> pd.DataFrame | None:
     Returns
     -------
     DataFrame or None
-        One row per method, with means over its runs, and one column for each part that took
-        time. The last, "relay, waiting", is the wall time of a round times the number of processes
+        One row per method, with means over its runs, and one column for each part that took time.
+        The last column, "relay, waiting", is the wall time of a round times the number of processes
         that worked in it, minus the other parts. None if the runs did not record times.
     """
     metrics = read_metrics(folders)
@@ -39,8 +39,8 @@ def seconds_spent(folders: Sequence[RunFolder]) -> pd.DataFrame | None:
 def describe_shares(folder: RunFolder) -> str:
     """Describe in one line what share of a run's time each part took; empty if it is unknown.
 
-    If the run recorded it, the line begins with the start-up time in seconds: engine, imports,
-    model and data, until all nodes have answered.
+    If the run recorded its start-up time in seconds (engine, imports, model and data, until all
+    nodes have answered), the line begins with it.
     """
     parts = seconds_spent([folder])
     if parts is None or not len(parts) or not parts.iloc[0].sum() > 0:
@@ -57,8 +57,8 @@ def describe_frozen_layers(folder: RunFolder) -> str:
     Returns
     -------
     str
-        The layers whose results are kept, the share of the rows for which they were read from the
-        file instead of computed, and why nodes did not keep them.
+        The layers whose results are kept, the share of the rows for which these results were read
+        from the file instead of computed, and why nodes did not keep them.
     """
     layers = folder.run.get("frozen-layers")
     if not layers:
@@ -84,6 +84,6 @@ def _split(rows: pd.DataFrame) -> dict[str, float]:
     }
     before = rows.loc[rows["round"] == 0, "elapsed"].max()
     wall = (rows["elapsed"].max() - (0.0 if pd.isna(before) else before)) / share
-    at_once = rounds.groupby("round")["process"].nunique().max()  # a resumed run has new ones
+    at_once = rounds.groupby("round")["process"].nunique().max()  # a resumed run has new processes
     left = wall * at_once - sum(spent.values())
     return {**spent, _REST: max(left, 0.0)}

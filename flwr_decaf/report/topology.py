@@ -25,8 +25,8 @@ def topology_table(
 ) -> Table:
     """Tabulate networks by their mixing matrices.
 
-    "Rounds to shrink 1000x" is the number of rounds of pure mixing until the consensus distance is
-    a thousandth of what it was.
+    "Rounds to shrink 1000x" is the number of rounds of pure mixing that reduce the consensus
+    distance to a thousandth.
 
     Parameters
     ----------
@@ -35,10 +35,10 @@ def topology_table(
     rates : mapping of str to float
         Name -> ``lambda2(W)``, passed in because it is slow to compute for thousands of nodes.
     adapter_bytes : float
-        Size of what a node posts in a round, in bytes.
+        Size of a node's post in a round, in bytes.
     time_varying : bool
-        Whether the graphs are bases of time-varying graphs, of which each round uses only some
-        edges; by default False.
+        Whether the graphs are the base graphs of time-varying ones, which use only some of the
+        edges in each round; by default False.
     """
     title = f"for posts of {adapter_bytes / 1e6:g} MB"
     title += ", if every round used all edges" if time_varying else ""
@@ -55,9 +55,9 @@ def topology_table(
 
 
 def period_lines(network: Network) -> list[str]:
-    """Describe one period of a network that repeats: its rounds, its posts, and how it agrees.
+    """Describe one period of a periodic network: its rounds, posts and consensus distances.
 
-    The consensus distance after t rounds of pure mixing is relative to the distance before, for
+    The consensus distance after t rounds of pure mixing is relative to the initial distance, for
     models that are drawn independently: ``||W_t .. W_1 - 1 1^T / n|| / ||I - 1 1^T / n||``
     (Frobenius norms).
     """
@@ -70,7 +70,7 @@ def period_lines(network: Network) -> list[str]:
         distances.append(np.linalg.norm(product - 1 / n) / math.sqrt(max(n - 1, 1)))
     return [
         f"Period: {period} rounds, {posts / n:.1f} posts per node, "
-        f"{posts / n / period:.2f} in a round",
+        f"{posts / n / period:.2f} per round",
         "Consensus distance after each round: " + ", ".join(f"{abs(d):.3f}" for d in distances),
     ]
 
@@ -79,7 +79,7 @@ def topology_figure(networks: Mapping[str, Matrix], rates: Mapping[str, float]) 
     """Draw networks side by side, each with its name and lambda2."""
     columns = min(len(networks), 4)
     rows = -(-len(networks) // columns)
-    # Padding for the titles, which constrained layout ignores above axes that are off.
+    # Padding for the titles, which constrained layout ignores above hidden axes.
     layout = ConstrainedLayoutEngine(h_pad=0.15)
     figure = Figure(figsize=(2.8 * columns, 3.0 * rows), layout=layout)
     grid = np.ravel(figure.subplots(rows, columns, squeeze=False))

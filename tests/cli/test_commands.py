@@ -88,7 +88,7 @@ def test_several_folders_get_one_table_each_and_folders_without_one_are_named(tm
     result = call("show", *(tmp_path / name for name in "abc"))
     assert result.exit_code == 0
     assert result.stdout.count("decaf · ring") == 2
-    assert "Left out: FOLDERS must hold an evaluated run" in result.stderr
+    assert "Left out: FOLDERS must contain an evaluated run" in result.stderr
     assert "status failed" in result.stderr
 
 
@@ -165,13 +165,13 @@ def test_topologies_are_drawn_and_tabulated(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["ring", "--peers", "3"], "--peers must be left out here; it applies only to --dynamic"),
+        (["ring", "--peers", "3"], "--peers must be omitted here; it applies only to --dynamic"),
         (["ring", "--degree", "3"], "--degree must be .* only to random-regular and small-world"),
         (["ring", "--edge-probability", "0.3"], "--edge-probability .* only to erdos-renyi"),
         (["ring", "--activation-probability", "0.3"], "only to --dynamic edge-activation"),
         (["ring", "--seed", "3"], "--seed must be .* only to graphs drawn at random"),
         (["ring", "--dynamic", "base"], "NAMES must be .* only to graphs that are not base graphs"),
-        (["--dynamic", "base", "--weights", "metropolis"], "--weights must be left out"),
+        (["--dynamic", "base", "--weights", "metropolis"], "--weights must be omitted"),
         (["ring", "--nodes", "10000000"], "--nodes must be .* 3200000 GB of the .* choose at most"),
     ],
 )
@@ -239,7 +239,7 @@ def test_base_graphs_show_their_period_posts_and_consensus(tmp_path):
     options = ("--dynamic", "base", "--peers", 2, "--output", tmp_path / "t.png")
     stdout = call("topology", "--nodes", 9, *options).stdout  # triples, twice
     assert "\nbase: rho = " in stdout
-    assert "Period: 2 rounds, 4.0 posts per node, 2.00 in a round" in stdout
+    assert "Period: 2 rounds, 4.0 posts per node, 2.00 per round" in stdout
     # ||W_1 - 11^T/9|| / ||I - 11^T/9||: three blocks of 1/3 have rank 3, so sqrt(2 / 8)
     assert "Consensus distance after each round: 0.500, 0.000" in stdout
     assert (tmp_path / "t.png").exists()

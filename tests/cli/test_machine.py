@@ -60,10 +60,10 @@ def test_gpus_are_counted_as_torch_counts_them():
             "train.device must be .*'cuda', but there is none on this machine",
         ),
         (1, simulation(2), "cuda", "train.device must be .*which Ray hides .*--gpus 1"),
-        (0, simulation(2, gpus=1.0), "auto", "--gpus must be at most the GPUs.*got 1 of 0"),
-        (0, simulation(2, gpus=0.5), "auto", "--gpus must be at most the GPUs.*got 0.5 of 0"),
-        (1, simulation(2, gpus=2.0), "cuda", "--gpus must be at most the GPUs.*got 2 of 1"),
-        (0, simulation(2, cpus=10_000), "auto", "--cpus must be at most.*got 10000 of"),
+        (0, simulation(2, gpus=1.0), "auto", "--gpus must be at most .* 0; got 1;"),
+        (0, simulation(2, gpus=0.5), "auto", "--gpus must be at most .* 0; got 0.5;"),
+        (1, simulation(2, gpus=2.0), "cuda", "--gpus must be at most .* 1; got 2;"),
+        (0, simulation(2, cpus=10_000), "auto", "--cpus must be at most.*got 10000;"),
     ],
 )
 def test_missing_hardware_is_named(monkeypatch, gpus, engine, device, complaint):

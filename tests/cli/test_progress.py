@@ -68,9 +68,7 @@ def test_a_log_file_gets_plain_lines_without_repetition(paths):
         look()
     lines = file.getvalue().splitlines()
     assert len(lines) == 3
-    assert (
-        lines[0] == "[  0.0 min] Loading the model and the data to check them, while Flower starts"
-    )
+    assert lines[0] == "[  0.0 min] Loading and checking the model and the data while Flower starts"
     assert lines[1].endswith("decaf: starting Flower, its actors and the ServerApp")
     assert "run 1 of 2, decaf: round 1 of 2; 0 min left" in lines[2]
     assert "\x1b" not in file.getvalue()

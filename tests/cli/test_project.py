@@ -67,7 +67,7 @@ def test_its_apps_are_those_of_the_package_and_one_to_edit(project, monkeypatch)
 
 @pytest.mark.parametrize("name", ["2nd", "a b", "a.b", "\u00e9tude", "study-", "a--b"])
 def test_a_name_that_is_none_of_a_package_is_refused(tmp_path, name):
-    with pytest.raises(ValueError, match=r"name of a project must be letters"):
+    with pytest.raises(ValueError, match=r"name of a project must consist of letters"):
         write_project(tmp_path / name)
     assert not (tmp_path / name).exists()
 

@@ -44,7 +44,7 @@ def test_a_read_only_disk_is_refused_before_anything_starts(mounted, tmp_path):
     mount("remount,ro")
     log = tmp_path / "out"
     assert start(place / "runs", "run", log).wait(120) == 2
-    assert "output-dir must be a folder that can be written to" in log.read_text()
+    assert "output-dir must be a writable folder" in log.read_text()
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def test_tables_and_plots_are_written_as_files(comparison, tmp_path):
 def test_an_unfinished_run_is_marked(tmp_path):
     half = write_run(tmp_path / "half", "decaf", rounds=1)
     html = write_report([half], tmp_path / "report").read_text("utf8")
-    assert "half: interrupted; the figures below cover the rounds it completed" in html
+    assert "half: interrupted; the figures below cover only the rounds that it completed" in html
 
 
 def test_values_are_escaped_in_the_page(tmp_path):

@@ -73,5 +73,5 @@ def test_unfinished_runs_count_with_their_completed_rounds(comparison, tmp_path)
     empty = RunFolder.create(tmp_path / "empty", {**half.run["settings"], "lora.rank": 3})
     summary = summarize([half, empty])
     assert summary["accuracy"].item() == pytest.approx(0.4)
-    with pytest.raises(ValueError, match="FOLDERS must hold an evaluated run"):
+    with pytest.raises(ValueError, match="FOLDERS must contain an evaluated run"):
         summarize([empty])

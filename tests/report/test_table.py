@@ -46,12 +46,12 @@ def test_nodes_before_and_after_training_then_mean_worst_and_std(folder):
 
 
 def test_posts_of_a_round_are_named_for_several_mixes(folder):
-    assert "posts a round" not in text_of(folder)
+    assert "posts per round" not in text_of(folder)
     settings = {**folder.run["settings"], "mixing-steps": "period"}
     folder.update(settings=settings, network={"nodes": 2, "posts-per-round": 4.96})
-    assert "decaf · ring · 5.0 posts a round · accuracy after round 4" in text_of(folder)
+    assert "decaf · ring · 5.0 posts per round · accuracy after round 4" in text_of(folder)
     folder.update(network={"nodes": 2})  # FedAvg ignores the setting
-    assert "posts a round" not in text_of(folder)
+    assert "posts per round" not in text_of(folder)
 
 
 def test_without_local_test_sets_there_are_no_columns_for_them(tmp_path):
@@ -75,5 +75,5 @@ def test_a_run_that_was_only_evaluated_before_training(tmp_path):
 
 def test_a_run_that_has_not_been_evaluated(tmp_path):
     folder = RunFolder.create(tmp_path / "new", {"strategy": "decaf"})
-    with pytest.raises(ValueError, match="FOLDERS must hold an evaluated run"):
+    with pytest.raises(ValueError, match="FOLDERS must contain an evaluated run"):
         run_table(folder)
