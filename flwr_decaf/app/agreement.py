@@ -1,6 +1,6 @@
 """What nodes with their own rows agree on before round 1: one set of classes, in one order.
 
-It goes to them as the setting ``data.classes``, with the settings of every message.
+The nodes receive it as the setting ``data.classes``, with the settings of every message.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from flwr_decaf.data.own_rows import RowFacts
 from flwr_decaf.data.sources import common_test, load_rows
 from flwr_decaf.text import quoted, split_list
 
-_NAME_A_TEST = "leave it out, or name a common test set in data.name"
+_NAME_A_TEST = "omit it, or name a common test set in data.name"
 
 
 def agree(config: Config, facts: Sequence[RowFacts]) -> Config:
-    """Settle the classes of a run whose nodes have their own rows.
+    """Determine the classes of a run whose nodes have their own rows.
 
     Parameters
     ----------
@@ -31,14 +31,14 @@ def agree(config: Config, facts: Sequence[RowFacts]) -> Config:
     Returns
     -------
     Config
-        The settings with ``data.classes``: as they were, or else the union of the nodes' classes,
-        sorted. If ``data.name`` has no test split, all its rows are the common test.
+        The settings with ``data.classes``: as given or, by default, the sorted union of the nodes'
+        classes. If ``data.name`` has no test split, all its rows are the common test set.
 
     Raises
     ------
     ValueError
-        If the classes cannot be reconciled, or a setting does not apply to such nodes; the message
-        names the node and the remedy.
+        If the classes do not match, or a setting does not apply to such nodes; the message names
+        the node and the remedy.
     """
     _refuse_settings(config)
     _check_scored(config.data, facts)
@@ -85,7 +85,7 @@ def _refuse_settings(config: Config) -> None:
 
 
 def _check_scored(data: Data, facts: Sequence[RowFacts]) -> None:
-    """Require rows on which each node can be scored."""
+    """Require that each node has rows on which it can be scored."""
     untested = [node for node, one in enumerate(facts) if not one.test]
     if untested and not (data.name or data.local_test_share):
         raise ValueError(
@@ -96,7 +96,7 @@ def _check_scored(data: Data, facts: Sequence[RowFacts]) -> None:
 
 
 def _check_common(data: Data, classes: Sequence[str]) -> None:
-    """Require that the common test has all classes, since its rows are numbered by them."""
+    """Require that the common test set has all classes, which number the labels of its rows."""
     if not data.label_column:
         return
     every = load_rows(replace(data, classes=""), seed=0)["train"]

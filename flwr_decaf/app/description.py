@@ -1,4 +1,4 @@
-"""What run.json says of a run beside its settings: its network, and its frozen layers."""
+"""What run.json contains in addition to the settings of a run: its network and frozen layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def describe_run(config: Config, task: Task, strategy: Strategy, n: int) -> dict
     -------
     dict
         ``network``: the number of nodes and, without a server, the mixing matrix, its second
-        eigenvalue, rho, and the posts of a round; ``frozen-layers``, see
+        eigenvalue, rho, and the number of posts per round; ``frozen-layers``: see
         ``clients.prefixes.describe``.
     """
     frozen = describe(task, config.model, config.data)

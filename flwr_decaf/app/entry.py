@@ -1,6 +1,6 @@
 """The apps as Flower's engines load them; their implementations are imported on first use.
 
-The imports take seconds (torch, transformers, PEFT). Flower's simulation loads both apps in one
+The imports (torch, transformers, PEFT) take seconds. Flower's simulation loads both apps in one
 process before it starts Ray; with lazy imports, it starts Ray immediately.
 """
 

@@ -1,4 +1,4 @@
-"""What a train or evaluate function of the ClientApp needs, from its message and its context."""
+"""What a train or evaluate function of the ClientApp gets from its message and its context."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Node(NamedTuple):
 
 
 def settings_of(msg: Message, context: Context) -> Config:
-    """Read the settings of a run: the message holds those that vary, the run-config all others."""
+    """Read the settings of a run: the message has those that vary, the run-config all others."""
     return parse_config({**context.run_config, **json.loads(settings_sent(msg) or "{}")})
 
 
@@ -67,7 +67,7 @@ def settings_sent(msg: Message) -> str:
 
 
 def load_node(msg: Message, context: Context) -> Node:
-    """Load the settings, the model and the rows of a node; the model holds no adapter of it yet."""
+    """Load the settings, the model and the rows of a node, but not yet its adapter."""
     sent, config = cast(ConfigRecord, msg.content["config"]), settings_of(msg, context)
     require_place(context.node_config, "this node")
     position, n = (
@@ -115,7 +115,7 @@ def reply(
     node : Node
         The node.
     num_examples : int
-        Number of rows that the metrics are about.
+        Number of rows on which the metrics were computed.
     metrics : dict of str to float
         Metrics.
     trained : bool
@@ -149,7 +149,7 @@ def matching(msg: Message, context: Context) -> Matching:
 
 
 def describe_rows(msg: Message, context: Context) -> Message:
-    """Answer a query for the node's own rows: their numbers and classes, or what is wrong."""
+    """Answer a query about the node's own rows: their numbers and classes, or what is wrong."""
     files = own_files(context.node_config)
     report: Report = f"its node-config has no {DATA_PATH}"
     if files:

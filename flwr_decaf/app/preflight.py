@@ -1,4 +1,4 @@
-"""Checks before a run starts: everything that can be found wrong without training."""
+"""Checks before a run starts: all problems that can be found without training."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check(config: Config, n: int, trains: bool = True, own_rows: bool = False) -
     trains : bool
         Whether to try a training step on one batch; by default True. Once per run is enough.
     own_rows : bool
-        Whether each node has its own rows, on which they have agreed; by default False.
+        Whether nodes have their own rows and have agreed on the classes; by default False.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def check(config: Config, n: int, trains: bool = True, own_rows: bool = False) -
         _refuse_peer_settings(config)
     else:
         check_schedule(read_schedule(config.participation), n)
-        if strategy is RelaySum:  # it refuses the settings that do not apply to it
+        if strategy is RelaySum:  # its constructor refuses settings that do not apply to it
             options = {"robust": config.robust, "attack": config.attack, "posts": config.posts}
             RelaySum(**options, **network_options(config))
         check_weighted(config.weighted_mixing, config.robust)
@@ -91,7 +91,7 @@ def check(config: Config, n: int, trains: bool = True, own_rows: bool = False) -
 
 @lru_cache(maxsize=64)  # the runs of a comparison often differ only in their strategy
 def _try_step(model: Model, lora: Lora, data: Data, train: Train, seed: int) -> None:
-    """Train one step on one batch from the common start, and restore the model."""
+    """Train one step on one batch from the common initialization, and restore the model."""
     task, device = load_task(model, lora, data), choose_device(train.device)
     tried = (
         f"a trial step with train.precision = {train.precision}, model.dtype = {model.dtype} and "
@@ -124,7 +124,7 @@ _FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeErr
 
 @contextmanager
 def _restored(task: Task) -> Iterator[None]:
-    """Restore the adapter, mode and device of a model afterwards: the process shares the task."""
+    """Restore the adapter, mode and device of a model after the block, since tasks are shared."""
     model, training = task.model, task.model.training
     home = next(model.parameters()).device
     held = {name: tensor.clone() for name, tensor in get_adapter(model).items()}
@@ -146,16 +146,16 @@ def _check_what_trains(task: Task, config: Config) -> None:
         if len(rows):  # else only the nodes have rows
             matching_on(task, rows.select(range(min(2, len(rows)))), Dimat(), seed=0)
     if config.train.pretrain_epochs and adapts:
-        # With different starts, adapters would not even share the A that DLoRA-FA freezes.
+        # After pretraining, adapters would not even share the A that DLoRA-FA freezes.
         raise ValueError(
             "train.pretrain-epochs must be 0 for adapters, which train on a common base from a "
-            f"common start; got {config.train.pretrain_epochs} with model.task = "
-            f"{config.model.task}; leave it out, or set model.task to cnn"
+            f"common initialization; got {config.train.pretrain_epochs} with model.task = "
+            f"{config.model.task}; omit it, or set model.task to cnn"
         )
     if config.local_head and not adapts:
         raise ValueError(
             f"local-head must be false with model.task = {config.model.task}, which trains "
-            "the whole model, so that nothing would be mixed; got true; leave it out"
+            "the whole model, so that nothing would be mixed; got true; omit it"
         )
     if getattr(strategy, "adapters_only", False) and not adapts:
         raise ValueError(
@@ -167,19 +167,19 @@ def _check_what_trains(task: Task, config: Config) -> None:
 
 @lru_cache
 def _warn_of_skipped_rows(data: Data) -> None:
-    """Warn once about each data set, however many runs use it."""
+    """Warn only once about each data set, however many runs use it."""
     if skipped := skipped_rows(data):
         _log.warning("data.name: %d rows without a text or a label are left out", skipped)
 
 
 def _try_rows(task: Task, config: Config) -> None:
-    """Encode the test rows and the first training rows, so that errors in them show here."""
+    """Encode the test rows and the first training rows, to find errors in them."""
     try:
         load_test(config.model, config.lora, config.data, config.seed)
         _first_rows(task, config.data, config.seed, _CHECKED_ROWS)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"data.name must hold rows that model.task = {config.model.task} can encode; got "
+            f"data.name must have rows that model.task = {config.model.task} can encode; got "
             f"{type(error).__name__}: {first_line(error)}; see data.text-column, data.prompt, "
             "data.response and data.messages-column"
         ) from error

@@ -1,4 +1,4 @@
-"""Heavy imports without garbage collection, which takes a quarter of their time."""
+"""Heavy imports without garbage collection, which would take a quarter of their time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What nodes report of their own rows before round 1: numbers and names of classes, never rows."""
+"""What nodes report about their own rows before round 1: counts and class names, never rows."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from flwr_decaf.text import first_line
 
 _log = logging.getLogger("flwr")
 _RECORD = "own-rows"
-_NO_QUERY = "No query function registered"  # as ClientApp says it
+_NO_QUERY = "No query function registered"  # in the error of ClientApp
 _NO_QUERY_REMEDY = (
     "add app.query()(describe_rows) to the ClientApp, with 'from flwr_decaf.app.node import "
     "describe_rows'"
 )
 _LENGTH = 400  # characters of a node's problem that are shown
 
-Report = RowFacts | str  # what a node says of its rows, or why it cannot use them
+Report = RowFacts | str  # what a node reports about its rows, or why it cannot use them
 
 
 def report_on(config: Config, files: OwnFiles) -> Report:
-    """Describe a node's own rows, at the node, or say why it cannot use them."""
+    """Describe a node's own rows, on the node itself, or say why it cannot use them."""
     try:
         return describe(config.model, config.data, files)
     except ValueError as error:
@@ -38,7 +38,7 @@ def report_on(config: Config, files: OwnFiles) -> Report:
 
 
 def look_into(config: Config, node_data: str, n: int) -> list[RowFacts]:
-    """Describe the rows of all nodes where their files are on this machine.
+    """Describe the rows of all nodes if their files are on this machine.
 
     Parameters
     ----------
@@ -82,12 +82,12 @@ def _printable(text: str) -> str:
 
 
 def have_own_rows(answers: Collection[ConfigRecord]) -> bool:
-    """Return whether the nodes have their own rows, by their answers to the roll call, in order.
+    """Return whether the nodes have their own rows, from their ordered answers to the roll call.
 
     Raises
     ------
     ValueError
-        If some have, and some have not.
+        If only some of them do.
     """
     without = [place for place, answer in enumerate(answers) if not answer.get(records.OWN_ROWS)]
     if 0 < len(without) < len(answers):
@@ -103,14 +103,14 @@ def have_own_rows(answers: Collection[ConfigRecord]) -> bool:
 def ask_for_rows(
     grid: Grid, nodes: Sequence[int], settings: Mapping[str, Value], timeout: float
 ) -> list[RowFacts]:
-    """Ask every node for its rows.
+    """Ask every node about its rows.
 
     Parameters
     ----------
     grid : Grid
         Flower's connection to the nodes.
     nodes : sequence of int
-        Their ids, in the order of their positions.
+        Ids of the nodes, in the order of their positions.
     settings : mapping
         Settings that differ from the run-config of the nodes.
     timeout : float
@@ -136,7 +136,7 @@ def usable(reports: Sequence[Report]) -> list[RowFacts]:
     Raises
     ------
     ValueError
-        If there is such a node; the message holds its position and its problem.
+        If there is such a node; the message contains its position and its problem.
     """
     problems = {node: report for node, report in enumerate(reports) if isinstance(report, str)}
     for node, problem in problems.items():
@@ -144,5 +144,5 @@ def usable(reports: Sequence[Report]) -> list[RowFacts]:
         raise ValueError(f"node {node} cannot use its own rows{others}: {problem}")
     for node, report in enumerate(facts := [x for x in reports if isinstance(x, RowFacts)]):
         if report.skipped:
-            _log.warning("Node %d leaves out %d rows without text or label", node, report.skipped)
+            _log.warning("Node %d omits %d rows without text or label", node, report.skipped)
     return facts

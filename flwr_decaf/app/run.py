@@ -54,7 +54,7 @@ def run_once(
     chosen : mapping
         Settings that differ from the run-config of the nodes; they are sent with each message.
     folder : RunFolder
-        Folder that exists, with status "running".
+        An existing folder with status "running".
     checkpoint : Checkpoint, optional
         Checkpoint to resume from; by default the run starts at round 1.
 
@@ -105,8 +105,9 @@ def run_once(
 def _send_back_scaling(folder: RunFolder, train_settings: ConfigRecord) -> None:
     """Add the state of fp16 loss scaling that the nodes last reported to every train message.
 
-    It decides which steps are skipped, so it is kept with the run rather than in a node's memory.
-    It is then available to resumed runs, restarted nodes, and any node that "centralized" selects.
+    This state decides which steps are skipped, so it is kept with the run rather than in a node's
+    memory. It is then available to resumed runs, restarted nodes, and whichever node "centralized"
+    selects.
     """
     known: dict[str, list[float]] = {}
 
@@ -138,7 +139,7 @@ def build_strategy(
     checkpoint : Checkpoint, optional
         Checkpoint to resume from; by default none.
     nodes : sequence of int
-        Ids of the nodes, in the order of their positions; by default not known.
+        Ids of the nodes, in the order of their positions; by default unknown.
     """
 
     def keep(reached: Checkpoint) -> None:
@@ -148,7 +149,7 @@ def build_strategy(
     common: dict[str, Any] = {
         "evaluation": config.evaluation,
         "failures": part(config, Failures),
-        # Without checkpoints, no node sends the exact copy of what it posts quantized.
+        # Without checkpoints, no node sends an exact copy of its quantized post.
         "resume": Resume(checkpoint, keep if config.checkpoint_every else forget),
         "posts": config.posts,
         "seed": config.topology.seed,
@@ -201,7 +202,7 @@ def _evaluate_start(
 def _average_scorer(
     task: Task, config: Config, folder: RunFolder
 ) -> Callable[[int, ArrayRecord], MetricRecord | None]:
-    """Make the function that evaluates the average of the nodes' models, Dec-LoRA's own metric."""
+    """Make a function that evaluates the average of the nodes' models, the metric of Dec-LoRA."""
 
     def score(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         if not is_due(server_round, config.evaluation.evaluate_every, config.num_server_rounds):
@@ -233,7 +234,7 @@ def _write_model(task: Task, config: Config, card: str, path: Path) -> None:
 
 
 def _check_complete(config: Config, folder: RunFolder) -> None:
-    # Flower's own strategies continue without replies and end "successfully"; a run must fail.
+    # Flower's own strategies continue without replies and end "successfully"; here, the run fails.
     trained = {line["round"] for line in folder.metrics if line["phase"] == "train"}
     missing = set(range(1, config.num_server_rounds + 1)) - trained
     if missing:

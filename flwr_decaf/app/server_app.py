@@ -45,7 +45,7 @@ def main(grid: Grid, context: Context) -> None:
     root = _root_of(config, list(runs))
     if config.resume_from:
         check_resumable(root, runs)
-    ready: dict[str, Config] = {}  # the runs with what the nodes have agreed on
+    ready: dict[str, Config] = {}  # the runs, with the classes that the nodes have agreed on
     for number, (name, run) in enumerate(runs.items(), start=1):
         _log.info("Run %d of %d: %s", number, len(runs), name)
         folder = RunFolder(folder_of(root, name, len(runs)))
@@ -79,7 +79,7 @@ def _ready_nodes(
     if have_own_rows(answers.values()):
         reports = ask_for_rows(grid, nodes, difference(first, config), config.round_timeout)
     ready = {name: agree(run, reports) if reports else run for name, run in runs.items()}
-    trains = STARTED_AT not in os.environ  # else flwr-decaf has tried a step
+    trains = STARTED_AT not in os.environ  # otherwise flwr-decaf has tried a step
     for run in ready.values():
         check(run, len(nodes), trains, own_rows=bool(reports))
     return nodes, ready, reports
@@ -99,7 +99,7 @@ def _is_out_of_space(error: BaseException) -> bool:
 
 @contextmanager
 def _held(folder: RunFolder, settings: Mapping[str, Value]) -> Iterator[None]:
-    """Lock a run folder, created first if there are settings, and record how its run ends."""
+    """Lock a run folder, create it if there are settings, and record how its run ends."""
     with locked(folder):
         if settings:
             RunFolder.create(folder.path, settings)
@@ -110,7 +110,7 @@ def _held(folder: RunFolder, settings: Mapping[str, Value]) -> Iterator[None]:
 
 @contextmanager
 def _recorded_status(folder: RunFolder) -> Iterator[None]:
-    """Record in the run folder how the run ended, however it ends."""
+    """Record in the run folder how the run ended, whether or not it succeeded."""
     try:
         yield
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""How the ClientApp trains a node: pretraining if it is due, otherwise steps of the optimizer."""
+"""How the ClientApp trains a node: pretraining if it is due, otherwise optimizer steps."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from flwr_decaf.strategies import STRATEGIES, FedAvg
 
 
 def train_node(msg: Message, context: Context, node: Node) -> dict[str, float]:
-    """Train the model of a node on the node's own rows, as the settings of the run say.
+    """Train the model of a node on the node's own rows, according to the settings of the run.
 
     Parameters
     ----------
     msg : Message
         The train message.
     context : Context
-        The node's context, which holds the moments of ``train.optimizer-state = "kept"``.
+        The node's context, which stores the moments if ``train.optimizer-state = "kept"``.
     node : Node
         The node, from ``receive``; its model changes in place.
 
@@ -32,7 +32,7 @@ def train_node(msg: Message, context: Context, node: Node) -> dict[str, float]:
     """
     config, task, rows = node.config, node.task, node.data.train
     if pretraining.needs_pretraining(task, config.train, config.seed):
-        # FedAvg needs a common start, since there is one global model; others start on their own.
+        # FedAvg has one global model, so it needs a common initialization; others draw their own.
         if not issubclass(STRATEGIES[config.strategy], FedAvg):
             pretraining.draw_own_start(task, config.seed, node.position)
         own_seed = derive_seed(config.seed, "pretraining", node.position)
@@ -55,7 +55,7 @@ def train_node(msg: Message, context: Context, node: Node) -> dict[str, float]:
 
 
 def _kept_moments(msg: Message, context: Context, node: Node) -> OptimizerState | None:
-    """Return the moments of the node's optimizer, or None if they start afresh in each round."""
+    """Return the node's optimizer moments, or None if they start afresh in each round."""
     config = node.config
     if config.train.optimizer_state == "fresh":
         return None

@@ -5,7 +5,7 @@
     checkpoint/round-00007/
         posts.safetensors   every post that is still needed, once, named by its digest
         mail.json           the last post and the last mail of each node, by digest
-        digest              of the two files above
+        digest              digest of the two files above
 
 A checkpoint is written under a temporary name and renamed, so it is complete or absent. The digest
 reveals damage, in which case the previous checkpoint is used.
@@ -53,7 +53,7 @@ class Checkpoint:
     posts : mapping of int to Array
         Each node's last post, packed.
     mail : mapping of int to Letter
-        Mail that each node was last sent, or will be sent next; by default none.
+        Mail that was last sent to each node, or will be sent to it next; by default none.
     pending : frozenset of int
         Nodes that have not received their mail yet; by default none.
     copies : mapping of int to Array
@@ -68,7 +68,7 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint to a folder of them, and keep the previous one as a fallback."""
+    """Write a checkpoint to a folder of checkpoints, and keep the previous one as a fallback."""
     content, blobs = _described(checkpoint)
     tensors = {key: np.frombuffer(data, dtype=np.uint8) for key, data in blobs.items()}
     target = folder / f"round-{checkpoint.server_round:05d}"
@@ -77,9 +77,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         safetensors.numpy.save_file(tensors, filled / "posts.safetensors")
         (filled / "mail.json").write_text(json.dumps(content), encoding="utf8")
         (filled / "digest").write_text(_digest_of(filled), encoding="utf8")
-        shutil.rmtree(target, ignore_errors=True)  # a damaged one, of a run that was resumed
+        shutil.rmtree(target, ignore_errors=True)  # a damaged one, from before a run was resumed
     before = sorted(place for place in folder.glob("round-*") if place < target)[-1:]
-    for other in folder.glob("round-*"):  # older ones, and damaged ones of rounds to come
+    for other in folder.glob("round-*"):  # older ones, and damaged ones of later rounds
         if other not in (target, *before):
             shutil.rmtree(other)
 
@@ -87,7 +87,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 def _described(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return the content of mail.json, and each post once, by its digest."""
     blobs: dict[str, bytes] = {}
-    known: dict[int, str] = {}  # a post is in the mail of each neighbour, but read once
+    known: dict[int, str] = {}  # a post is in the mail of each neighbour, but is read only once
 
     def name(post: Array) -> str:
         if id(post) not in known:

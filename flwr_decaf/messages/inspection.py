@@ -1,10 +1,10 @@
-"""Inspection of posts: unusable ones are refused at both ends of an edge.
+"""Inspection of posts: unusable posts are refused at both ends of an edge.
 
-So W stays doubly stochastic. The relay inspects every post, and drops all edges of a node whose
-post has another form or is not finite; the node receives its last good post again. The two nodes of
-an edge decide whether a norm is an outlier, from the same two posts, since a node compares with its
-own as its neighbours see it. A post that was damaged on its way from the relay is refused by its
-receiver alone.
+W thus stays doubly stochastic. The relay inspects every post, and drops all edges of a node whose
+post is malformed or not finite; the node receives its last good post again. Whether a norm is an
+outlier is decided by the two nodes of an edge, from the same two posts, since each node uses its
+own post as its neighbours see it. A post that was damaged on its way from the relay is refused only
+by its receiver.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def read_posts(
     like : State
         State whose names, shapes and dtypes a post must match.
     dtype : str
-        How posts are quantized; by default "fp32", not at all.
+        How posts are quantized; by default "fp32": not at all.
 
     Returns
     -------
     states : dict of int to State
         Posts that match and are finite, dequantized.
     causes : dict of int to str
-        Sender of each other post -> what is wrong with it.
+        Sender of each unusable post -> what is wrong with it.
     """
     states: dict[int, State] = {}
     causes: dict[int, str] = {}
@@ -61,9 +61,9 @@ def read_posts(
 def outliers(own: State, states: Mapping[int, State]) -> dict[int, str]:
     """Find states whose norm differs from the node's own by more than a factor of 100.
 
-    The norm is that of all products ``B @ A`` and dense tensors together. Two nodes
-    that compare each other's states come to the same decision. If a norm is zero, as before the
-    first step, nothing is an outlier.
+    The norm is that of all products ``B @ A`` and dense tensors together. Two nodes that compare
+    their states reach the same decision. If a norm is zero, as before the first step, nothing is an
+    outlier.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def outliers(own: State, states: Mapping[int, State]) -> dict[int, str]:
     mine, *others = norms([own, *states.values()])
     return {
         sender: f"its norm is {size:.3g} and the receiver's {mine:.3g}; beyond a factor of "
-        f"{_RATIO:.0f} neither node mixes the other's model"
+        f"{_RATIO:.0f}, neither node mixes the other's model"
         for sender, size in zip(states, others, strict=True)
         if min(mine, size) > 0 and max(mine, size) > _RATIO * min(mine, size)
     }
@@ -90,4 +90,4 @@ def _check_finite(state: State) -> None:
     for name, tensor in state.items():
         # A sum is four times as fast and preserves NaN and infinity, but may also overflow.
         if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
-            raise ValueError(f"a post must be finite; {name} holds NaN or infinity")
+            raise ValueError(f"a post must be finite; {name} contains NaN or infinity")

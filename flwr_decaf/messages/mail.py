@@ -13,14 +13,14 @@ from flwr_decaf.messages.records import MAIL, POSTS
 
 @dataclass(frozen=True)
 class Mail:
-    """Posts of a node's neighbours, its row of W, and what the next training changes and posts.
+    """Posts of a node's neighbours, its row of W, and what to train and to post next.
 
     Attributes
     ----------
     rule : str
         Key of ``registries.RULES``.
     trained, exchanged : str
-        Factors ("AB", "A" or "B") that the next training changes, and that nodes post.
+        Factors ("AB", "A" or "B") that are trained next, and that nodes post.
     arrays_key : str
         Name of the record in which the user's functions expect and return the arrays; by default
         "arrays".
@@ -30,7 +30,7 @@ class Mail:
     posts : mapping of int to Array
         Packed states of the neighbours, by position in the graph; by default empty.
     repeated : bool
-        Whether the node has mixed and reported this mail before, and lost the result; by default
+        Whether the node has already mixed and reported this mail, but lost the result; by default
         False.
     mixed : str
         Factors of the posts that are mixed; by default "AB".
@@ -44,25 +44,25 @@ class Mail:
         Whether the node measures the interference of mixing, which takes longer than mixing
         itself; by default True.
     dtype : str
-        How posts are quantized, one of ``registries.POST_DTYPES``; by default "fp32", not at all.
+        How posts are quantized, one of ``registries.POST_DTYPES``; by default "fp32": not at all.
     rounding : int
-        Seed of the rounding of the post that the node sends next; by default 0.
+        Seed for rounding the post that the node sends next; by default 0.
     rounded : int
-        Seed with which the last post of the node was rounded, into which the others are mixed; by
-        default -1: the node's own state is what it posted.
+        Seed with which the node's last post was rounded, so that the node can mix the others with
+        it; by default -1: the node posted its own state unrounded.
     copied : bool
-        Whether the node sends its exact state beside a quantized post, for the relay to keep; by
-        default False.
+        Whether the node also sends its exact state along with a quantized post, for the relay to
+        keep; by default False.
     recipients : tuple of int
-        Neighbours to which the node passes on what it has received, each in a message of its own;
-        by default none: all neighbours receive its post.
+        Neighbours to which the node forwards what it has received, each in a separate message; by
+        default none: all neighbours receive its post.
     nodes : int
-        Number of nodes of the run, if models are passed on; by default 0.
+        Number of nodes of the run, if models are forwarded; by default 0.
     base : str
-        Version of the node's own state that the posts are to be mixed into; by default "". A node
-        that holds another version must not use it. Arrays sent with the mail replace any version.
+        Version of the node's own state with which the posts are to be mixed; by default "". A node
+        that has another version must not use it. Arrays sent with the mail replace any version.
     version : str
-        Version of the state that the node holds once it has replied; by default "".
+        Version of the node's state after it has replied; by default "".
     """
 
     rule: str
@@ -87,8 +87,8 @@ class Mail:
     version: str = ""
 
 
-_LISTS = ("weights", "recipients")  # tuples, as which Flower has no values
-# The posts, which are arrays, are in a record of their own.
+_LISTS = ("weights", "recipients")  # tuples, which Flower's records do not support
+# The posts, which are arrays, are in a separate record.
 _KEYS = {one.name: one.name.replace("_", "-") for one in fields(Mail) if one.name != "posts"}
 
 
@@ -103,7 +103,7 @@ def put_mail(content: RecordDict, mail: Mail) -> None:
 
 
 def take_mail(content: RecordDict) -> Mail | None:
-    """Remove the mail from a message, which leaves what the user's code expects.
+    """Remove the mail from a message, so that only what the user's code expects remains.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def discard_mail(content: RecordDict) -> None:
 
 
 def read_mail(content: RecordDict) -> Mail | None:
-    """Read the mail of a message, or that which a node has kept in its ``Context.state``."""
+    """Read the mail in a message, or the mail that a node has kept in its ``Context.state``."""
     if MAIL not in content:
         return None
     head = cast(ConfigRecord, content[MAIL])

@@ -82,8 +82,8 @@ def metrics_of(content: RecordDict) -> MetricRecord:
 def why_not_kept(content: RecordDict) -> str:
     """Read from a reply why the node keeps no hidden states; empty if it keeps them.
 
-    The text comes from a node and is shown on a terminal, so it is shortened, and what cannot be
-    printed is left out.
+    The text comes from a node and is shown in a terminal, so it is shortened, and unprintable
+    characters are removed.
     """
     cause = content.config_records.get(NOT_KEPT, ConfigRecord()).get("cause", "")
     return "".join(filter(str.isprintable, str(cause)))[:_LONGEST]

@@ -1,6 +1,7 @@
 """States packed into one Flower ``Array`` in the safetensors format.
 
-No pickle, with bfloat16, and one array instead of hundreds, since Flower's overhead is per array.
+The format needs no pickle and supports bfloat16. There is one array instead of hundreds, since
+Flower's overhead is per array.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def pack(state: State) -> Array:
 
 
 def pack_shared(state: State) -> Array:
-    """Serialize a state into a shared file if processes share posts, or else into one array."""
+    """Serialize a state into a shared file if processes share posts, otherwise into one array."""
 
     def write(file: Path) -> None:
         safetensors.torch.save_file(_laid_out(state), file, metadata=_order_of(state))
@@ -56,12 +57,12 @@ def unpack(array: Array) -> State:
     Raises
     ------
     ValueError
-        If the array does not hold a well-formed state.
+        If the array does not contain a well-formed state.
     """
     if array.stype not in (_FORMAT, TICKET):
         raise ValueError(f"a packed state must be of stype {_FORMAT!r}; got {array.stype!r}")
     try:
-        # Not safetensors' memory mapping: its PyTorch version leaks 64 bytes per tensor.
+        # Do not use safetensors' memory mapping, which leaks 64 bytes per tensor in PyTorch.
         return _load(data_of(array))
     except (OSError, safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"a packed state cannot be read: {error}") from error
@@ -89,5 +90,5 @@ def unpack_record(record: ArrayRecord) -> State:
 
 
 def packed_array(record: ArrayRecord) -> Array:
-    """Return the one array of a packed record, still packed: the relay forwards it unread."""
+    """Return the array of a packed record, still packed: the relay forwards it unread."""
     return record[_FORMAT]

@@ -1,4 +1,4 @@
-"""Posts of fewer bits: pure functions from a state to what is posted, and back.
+"""Quantized posts: pure functions from a state to what is posted, and back.
 
 "int8" stores a row x as integers q and one scale s in fp32:
 
@@ -7,15 +7,15 @@
 so that ``E[s q] = x`` and ``|s q - x| <= s`` (stochastic rounding, as in QSGD, arXiv 1610.02132).
 "bf16" rounds every value to the nearest bfloat16. "fp32" posts tensors in the dtypes they have.
 
-A row lies along the longer side of a tensor, flattened to two dimensions: the scale of A is per
-row, and that of B per column, which is one for each component of the product, so that scales are
-few also where the rank is 4 and every row of B has four values.
+A row runs along the longer side of a tensor, flattened to two dimensions. Scales are thus per row
+of A and per column of B, that is, one for each component of the product. This keeps their number
+small even if the rank is 4, so that every row of B has only four values.
 
 Tensors that would not become smaller are posted as they are. So are integers (batch-norm counters)
 and, with "int8", vectors: they are short, and the variances of batch normalization, which must stay
-positive, may differ by more than the 127 steps of one scale. Nothing is remembered from one post to
-the next: the residual ``x - s q`` stays in the node's own model when it mixes, see
-``flwr_decaf.clients.mixing``.
+positive, may differ by more than the 127 steps of one scale. No state is kept from one post to the
+next: the residual ``x - s q`` stays in the node's own model when it mixes (see
+``flwr_decaf.clients.mixing``).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def quantize(state: State, dtype: str, seed: int) -> State:
     dtype : str
         "fp32", "bf16" or "int8", see above.
     seed : int
-        Seed of the stochastic rounding; each tensor has a seed of its own, derived from its name.
+        Seed of the stochastic rounding, from which each tensor's own seed is derived by its name.
 
     Returns
     -------
@@ -67,8 +67,8 @@ def dequantize(posted: State, dtype: str, like: State) -> State:
     Returns
     -------
     State
-        The state, in the order of ``posted``. Tensors that do not match ``like`` are returned
-        as they are: ``rules.contract.check_alike`` names them.
+        The state, in the order of ``posted``. Tensors that do not match ``like`` are returned as
+        they are; ``rules.contract.check_alike`` detects them.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def _shrinking_to_int8(state: State) -> list[str]:
 
 
 def _rows(x: Tensor) -> Tensor:
-    """View a tensor as a matrix whose rows lie along its longer side, to compute with."""
+    """View a tensor as a matrix whose rows run along its longer side, in a dtype to compute in."""
     x = x.to(compute_dtype(x.dtype))
     matrix = x.flatten(1)
     return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T

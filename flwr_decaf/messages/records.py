@@ -8,17 +8,15 @@ record                 meaning
 ``decaf.mail``         to a node: how to mix, and which factors are trained and posted
 ``decaf.posts``        to a node: its neighbours' posts, by position
 ``decaf.post``         from a node: its own post
-``decaf.copy``         from a node: its exact state, for the relay alone, if posts are quantized
-``decaf.messages``     from a node: what it passes on to each neighbour, by position
-``decaf.call``         to a node: roll call, mix or collection, answered without the user's code
-``decaf.refused``      from a node: senders of posts that it could not use, and causes
-``decaf.not-kept``     from a node: why it keeps no hidden states of frozen layers
-``decaf.own``          in ``Context.state``: the node's own state
-``decaf.version``      in ``Context.state``: the version of that state
-``decaf.optimizer``    in ``Context.state``: moments of the node's optimizer; and their round
-``decaf.mail``,        in ``Context.state``: the last mail, if the node passes on what it receives
-``decaf.posts``
-====================  ==================================================================
+``decaf.copy``         from a node: its exact state, only for the relay, if posts are quantized
+``decaf.messages``     from a node: what it forwards to each neighbour, by position ``decaf.call``
+to a node: roll call, mix or collection, answered without the user's code ``decaf.refused`` from a
+node: senders of posts that it could not use, and causes ``decaf.not-kept``     from a node: why it
+keeps no hidden states of frozen layers ``decaf.own``          in ``Context.state``: the node's own
+state ``decaf.version``      in ``Context.state``: the version of that state ``decaf.optimizer``
+in ``Context.state``: moments of the node's optimizer, and their round ``decaf.mail``,        in
+``Context.state``: the last mail, if the node forwards what it receives ``decaf.posts``
+==================== ==================================================================
 """
 
 from __future__ import annotations
@@ -41,5 +39,5 @@ COLLECT = "collect"
 MIX = "mix"
 OWN_ROWS = "own-rows"  # key of a node's presence: whether it has rows of its own
 
-# Start of a node's error if its model has other tensors than the run's, which cannot be retried.
+# Start of a node's error if the tensors of its model differ from the run's; a retry cannot help.
 TRAINED = "what the train function returned"

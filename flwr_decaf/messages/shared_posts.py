@@ -1,9 +1,10 @@
 """Posts shared by processes of one machine: a file, and a ticket for it in the messages.
 
-A post is sent to every neighbour, so in a simulation Flower and Ray would pickle it for each. If
-the environment variable ``POSTS`` names a folder (``flwr-decaf run`` creates one for the Ray actors
-of its machine), a node writes its post to it once, messages contain its ticket, and receivers read
-the file. Otherwise, and always between machines, messages contain the posts themselves.
+A post is sent to every neighbour, so in a simulation Flower and Ray would pickle it for each of
+them. If the environment variable ``POSTS`` names a folder (``flwr-decaf run`` creates one for the
+Ray actors of its machine), a node writes its post to this folder once, messages contain a ticket
+for it, and receivers read the file. Otherwise, and always between machines, messages contain the
+posts themselves.
 
 A ticket is random and never a path. The relay deletes posts that are no longer needed.
 """
@@ -21,7 +22,7 @@ from flwr.app import Array
 from safetensors import SafetensorError
 
 POSTS = "FLWR_DECAF_POSTS"  # environment variable with the folder
-TICKET = "safetensors-ticket"  # stype of an Array that holds one
+TICKET = "safetensors-ticket"  # stype of an Array that contains one
 _FORM = re.compile(rb"[0-9a-f]{32}")
 
 _log = logging.getLogger("flwr")
@@ -38,7 +39,7 @@ def share(write: Callable[[Path], None]) -> Array | None:
     Returns
     -------
     Array or None
-        None if there is no such folder or no space in it; the post is then sent itself.
+        None if there is no such folder or no space in it; the post itself is then sent.
     """
     folder = os.environ.get(POSTS)
     if not folder:
@@ -55,7 +56,7 @@ def share(write: Callable[[Path], None]) -> Array | None:
 
 
 def file_of(post: Array) -> Path | None:
-    """Return the file of a shared post, or None for a post that was sent itself.
+    """Return the file of a shared post, or None if the message contains the post itself.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def data_of(post: Array) -> bytes:
 
 
 def sweep(needed: Iterable[Array]) -> None:
-    """Delete all shared posts except these."""
+    """Delete all shared posts except those that are needed."""
     folder = os.environ.get(POSTS)
     if folder:
         kept = {post.data.decode() for post in needed if post.stype == TICKET}

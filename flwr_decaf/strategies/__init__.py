@@ -1,6 +1,6 @@
 """Strategies: one small class per method, on a common base.
 
-To add one: a file in this folder, a line in ``registries.STRATEGIES``, a row in
+To add one, write a file in this folder, a line in ``registries.STRATEGIES``, and a row in
 tests/strategies/test_conformance.py.
 """
 

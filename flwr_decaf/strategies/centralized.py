@@ -1,4 +1,4 @@
-"""Centralized: all data in one place, a reference."""
+"""Centralized: training with all data in one place, as a baseline."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,21 +13,22 @@ from flwr_decaf.strategies.fedavg import FedAvg
 class Centralized(FedAvg):
     """One node trains alone on the rows of all nodes.
 
-    With ``train.local-steps`` it takes as many steps as one node takes in the other runs; with
-    ``train.local-epochs`` as many passes, over n times the rows, and so about n times the steps.
+    With ``train.local-steps``, it takes as many steps as a single node in other runs. With
+    ``train.local-epochs``, it makes as many passes, but over n times as many rows, which is about n
+    times as many steps.
 
-    The ClientApp hands the node it runs on the whole data set (its local test is then held out of
-    the whole as well). Nothing is exchanged but the raw data, once, which is not counted.
+    The ClientApp gives this node the whole data set (its local test set is then also held out from
+    the whole). Nothing is exchanged except the raw data, once, which is not counted.
     Parameters: see ``FedAvg``.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.posts = Posts()  # nothing travels, so nothing is rounded
+        self.posts = Posts()  # nothing is sent, so nothing is rounded
         self.evaluation = replace(self.evaluation, evaluate_fraction=1.0)
 
     def _note_asked(self, messages: Iterable[Message]) -> list[Message]:
-        """Call the first node alone, in every round, since it holds the optimizer's moments."""
+        """Call only the first node, in every round, since it keeps the optimizer's moments."""
         by_place = sorted(messages, key=lambda message: self._node(message.metadata.dst_node_id))
         return super()._note_asked(by_place[:1])
 

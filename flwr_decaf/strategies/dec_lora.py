@@ -10,8 +10,8 @@ class DecLoRA(DecentralizedStrategy):
 
         A~_i = sum_j q_ij A_j,   B~_i = sum_j q_ij B_j,   Q = I - 2 L / (3 lambda_max(L))
 
-    The eigenvalues of Q lie in [1/3, 1]. Both factors are trained (K local steps) and exchanged.
-    The paper scores the average over the nodes' models: ``evaluate-average`` reports it.
+    The eigenvalues of Q are in [1/3, 1]. Both factors are trained (K local steps) and exchanged.
+    The paper evaluates the average of the nodes' models, which ``evaluate-average`` reports.
     Parameters: see ``DecentralizedStrategy``.
     """
 

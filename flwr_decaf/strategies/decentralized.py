@@ -1,4 +1,4 @@
-"""The base of all decentralized strategies: it relays posts between neighbours, and never averages.
+"""The base of all decentralized strategies, which relays posts between neighbours.
 
 Flower has no peer-to-peer messages, so the ServerApp is a mailbox. In each round it sends every
 node the posts of its neighbours and the node's row of W, and the nodes mix. The rule and the
@@ -50,7 +50,7 @@ class DecentralizedStrategy(PreparedStrategy):
     weights : str, optional
         Weight rule of ``flwr_decaf.topology.weights.WEIGHTS``; by default the method's own.
     dynamic : str
-        How the graph of each round is made, one of ``topology.time_varying.DYNAMIC``; by default
+        How the graph of each round is drawn, one of ``topology.time_varying.DYNAMIC``; by default
         "static".
     topology_options : mapping, optional
         ``edge_probability``, ``degree``, ``activation_probability`` and ``peers``; by default
@@ -58,29 +58,32 @@ class DecentralizedStrategy(PreparedStrategy):
     seed : int
         Seed of random graphs; by default 0.
     mixing_steps : int or "period"
-        Number of exchanges of posts, each followed by a mix, in a round; by default 1. Each is
-        along the next graph of the network. "period" is its period, 1 if it is constant.
+        Number of times that posts are exchanged and mixed in a round, each time along the next
+        graph of the network; by default 1. "period" is the period of the network, which is 1 if it
+        is constant.
     weighted_mixing : bool
-        Whether a node counts in every mix by its ``weighted_by_key``, as in FedAvg, instead of
-        equally; by default False. Not with a robust rule. See ``topology.weighted_mixing``.
+        Whether every mix weights the nodes by ``weighted_by_key``, as in FedAvg, instead of
+        equally; by default False. It cannot be combined with a robust rule. See
+        ``topology.weighted_mixing``.
     num_nodes : int, optional
-        Number of nodes to wait for; by default their ``num-partitions``.
+        Number of nodes to wait for; by default the nodes' ``num-partitions``.
     local_head : bool
         Whether tensors outside LoRA pairs, such as a classification head, stay local to each node:
         they are trained, but not mixed. They are still posted, for nodes that lose their state. By
-        default False: they are averaged, under every method.
+        default False: every method averages them.
     evaluation, failures, participation, posts, robust, attack : optional
         ``Evaluation``, ``Failures``, ``Participation``, ``Posts``, ``Robust`` and ``Attack`` of
         ``flwr_decaf.config``; by default, each with its defaults. ``participation`` also accepts
         lists of nodes, ``posts`` a dtype, and ``robust`` the name of a method.
     resume : Resume, optional
-        Checkpoint to resume from, and a function called after each round; by default neither.
+        Checkpoint to resume from, and a function that is called after each round; by default
+        neither.
     on_failure : callable
-        Function called with round, node and cause for each node that failed; by default it does
+        Function that is called with the round, node and cause of each failure; by default it does
         nothing.
     weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, \
 evaluate_metrics_aggr_fn
-        As in Flower's FedAvg; the weight is used for metrics and ``weighted_mixing`` only.
+        As in Flower's FedAvg; the weight is used only for metrics and ``weighted_mixing``.
     **shorthand
         Fields of the option objects, e.g. ``evaluate_every=5``, and FedAvg's ``fraction_train``,
         ``fraction_evaluate``, ``min_train_nodes``, ``min_evaluate_nodes`` and
@@ -89,9 +92,9 @@ evaluate_metrics_aggr_fn
     Raises
     ------
     TypeError
-        For an unknown argument, with the nearest match.
+        If an argument is unknown; the message names the nearest match.
     ValueError
-        For an argument that violates its rule.
+        If an argument violates its rule.
     """
 
     own_weights: ClassVar[str] = "metropolis"
@@ -169,7 +172,7 @@ evaluate_metrics_aggr_fn
         session = self._session
         if session and server_round > self.resume.done + 1:
             self.resume.on_round(session.mailbox.checkpoint(server_round - 1))
-        elif session is None or session.started:  # another run of this object
+        elif session is None or session.started:  # this object starts another run
             session = self.prepare(grid, arrays)
         session.started = True
         session.server_round, session.step, session.train_config = server_round, 1, config
@@ -183,7 +186,7 @@ evaluate_metrics_aggr_fn
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Collect the posts, drop the links of nodes without one, and address them as mail."""
+        """Collect the posts, drop the links of nodes without one, and address the posts as mail."""
         session = self._running()
         contents, states, sent = exchange_all(session, replies, self.network)
         measured = session.initial if self.evaluation.evaluate_every else None
@@ -197,7 +200,7 @@ evaluate_metrics_aggr_fn
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Address an evaluate message with the round's mail to all or some nodes, if it is due."""
+        """Address an evaluate message with mail to all or some nodes, if the round is evaluated."""
         session = self._running()
         if not self._is_due(server_round):
             return []
@@ -209,7 +212,7 @@ evaluate_metrics_aggr_fn
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Average the metrics that the nodes report on their models after mixing."""
+        """Average the metrics that the nodes report for their models after mixing."""
         if not self._is_due(server_round):
             return None
         contents = list(self._running().gather(replies).values())

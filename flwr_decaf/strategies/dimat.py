@@ -1,4 +1,4 @@
-"""DIMAT: decentralized training of whole models that are matched before they are averaged."""
+"""DIMAT: decentralized training of whole models that are matched before averaging."""
 
 from flwr_decaf.strategies.decentralized import DecentralizedStrategy
 
@@ -12,9 +12,9 @@ class DIMAT(DecentralizedStrategy):
 
     P_ij permutes the units of neighbour j, group by group, so that their activations correlate most
     with those of node i; batch-norm statistics are then recomputed. Nodes may start from different
-    initialisations. The alignment needs a model and data: the node's own, where the authors take
-    the training data of all nodes. It is the client's part: see
-    ``flwr_decaf.clients.peer_mixing_with``. Parameters: see ``DecentralizedStrategy``.
+    initializations. The client does the alignment, which needs a model and data: see
+    ``flwr_decaf.clients.peer_mixing_with``. The data is the node's own; the authors use the
+    training data of all nodes. Parameters: see ``DecentralizedStrategy``.
     """
 
     rule = "matched"

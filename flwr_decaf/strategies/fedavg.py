@@ -1,4 +1,4 @@
-"""FedAvg: Flower's own class, as the baseline."""
+"""FedAvg: Flower's own class, as a baseline."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -29,31 +29,32 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
     """``flwr.serverapp.strategy.FedAvg``, evaluated in the same rounds as decentralized strategies.
 
     Sampling, aggregation and messages are Flower's own. ``configure_evaluate`` is skipped in rounds
-    without an evaluation, and the nodes' metrics also report ``bytes-sent``, the upload and
-    the download of the model.
+    without an evaluation, and the nodes' metrics also include ``bytes-sent``, the size of the
+    model's upload and download.
 
     Parameters
     ----------
     num_rounds : int
         The last round.
     seed : int
-        Seed of the draw of evaluated nodes; by default 0.
+        Seed for drawing the nodes that are evaluated; by default 0.
     posts : Posts or str, optional
         How the model is quantized on the way to the nodes and back, as in
-        ``DecentralizedStrategy``; by default not at all. Flower's messages carry arrays that any
-        ClientApp can read, so the rounded values travel in their own dtype, and the server does
-        the rounding of both sides: nodes train on, and the average is of, what a quantized
-        message would bring, and ``bytes-sent`` is the size that it would have.
+        ``DecentralizedStrategy``; by default not at all. Since any ClientApp must be able to read
+        the arrays in Flower's messages, the server rounds the values in both directions and sends
+        them in their original dtype: nodes train on, and the server averages, what quantized
+        messages would contain, and ``bytes-sent`` is the size that these would have.
     evaluation, failures, resume : optional
         ``Evaluation``, ``Failures`` (without retries) and ``Resume``, as in
-        ``DecentralizedStrategy``: the same nodes are evaluated, and the only post of a checkpoint
+        ``DecentralizedStrategy``: the same nodes are evaluated, and the only post in a checkpoint
         is the global model.
     positions : mapping of int to int, optional
-        Flower's node id -> position of the node; by default empty. A node also has the
-        ``partition-id`` that its metrics report.
+        Flower's node id -> position of the node; by default empty. Positions are also learned from
+        the ``partition-id`` in the nodes' metrics.
     on_failure : callable
-        Function called with round, node and cause for each node that failed; by default it does
-        nothing. The node is its position, or Flower's node id as long as that is not known.
+        Function that is called with the round, node and cause of each failure; by default it does
+        nothing. The node is given by its position or, as long as that is unknown, by Flower's node
+        id.
     **options
         Fields of the option objects, e.g. ``evaluate_every=5``, and arguments of Flower's own
         class, whose minimum numbers of nodes are 1 by default.
@@ -110,7 +111,7 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Train as Flower does."""
+        """Configure training as Flower does."""
         if server_round > self.resume.done + 1:
             self._keep(server_round - 1, arrays)
         sent = self._rounded(arrays, server_round - 1)
@@ -120,7 +121,7 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Aggregate as Flower does, in the order of the partitions, for reproducible bits."""
+        """Aggregate as Flower does, in the order of the partitions, for reproducible results."""
         received = self._checked(server_round, replies)
         for reply in received:
             if not reply.has_error():
@@ -134,7 +135,7 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Evaluate as Flower does, in the rounds that are due, on all nodes or some."""
+        """Configure evaluation as Flower does, in the rounds that are due, on all nodes or some."""
         if not is_due(server_round, self.evaluation.evaluate_every, self.num_rounds):
             return []
         sent = self._rounded(arrays, server_round)  # as the next training receives it
@@ -171,7 +172,8 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         asked = {self._node(node_id) for node_id in self._asked}
         if not asked:
             asked, causes = {0}, {0: "no node was there to be called"}
-        # Failures count for the whole round, of whose nodes an evaluation may call only some.
+        # Failures are counted over the whole round, although an evaluation may call only some
+        # nodes.
         n = max(len(asked), len(self._place))
         self._failures.note_missing(server_round, causes, n, self.failures.tolerated(n))
         check_any_replied(server_round, causes, asked)
@@ -191,7 +193,7 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         )
 
     def _rounded(self, arrays: ArrayRecord, *sender: int) -> ArrayRecord:
-        """Return what a quantized message would bring; ``sender`` is a round, and a node if any."""
+        """Return what a quantized message would contain; ``sender`` is a round, then any node."""
         if self.posts.dtype == "fp32":
             return arrays
         state: State = dict(arrays.to_torch_state_dict())

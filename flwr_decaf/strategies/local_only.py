@@ -1,4 +1,4 @@
-"""Local-only: no exchange, as a lower reference."""
+"""Local-only: training without any exchange, as a baseline."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""RelaySum: models are passed on along a tree, so that every node averages those of all nodes."""
+"""RelaySum: forward models along a tree, so that every node averages the models of all nodes."""
 
 from __future__ import annotations
 
@@ -32,21 +32,23 @@ class RelaySum(DecentralizedStrategy):
         x~_i = (x_i^t + sum_j m_(j->i)^t + (n - count) x_i^t) / n
 
     x_i is the trained adapter of node i, m_(i->j) its message to its neighbour j, and ``count`` the
-    number of models in the sum: a model that is d edges away arrives d - 1 rounds after it was
-    trained, and the node's own takes its place until the first one arrives. Where the paper sends
-    sums and counts, messages are means here; see ``flwr_decaf.clients.relaying``. A node sends one
-    message along each of its edges, which is as many bytes as DLoRA sends on the same tree.
+    number of models in the sum. The model of a node that is d edges away arrives d - 1 rounds after
+    it was trained; until the first one arrives, the node's own model takes its place. The paper
+    sends sums and counts; here, messages contain means: see ``flwr_decaf.clients.relaying``. A node
+    sends one message along each of its edges, which is as many bytes as DLoRA sends on the same
+    tree.
 
-    If a node is missing in a round, the last message of its side of the tree counts on.
+    If a node is missing in a round, the last message from its side of the tree is used again.
 
-    The graph is reduced to a spanning tree, which is logged. As models are added up on their way,
-    they are averaged tensor by tensor, as in DLoRA. Mixing weights, time-varying graphs, robust
-    rules, attacks and quantized posts are refused. Parameters: see ``DecentralizedStrategy``.
+    The graph is reduced to a spanning tree, which is logged. Since models are added up on their
+    way, they are averaged tensor by tensor, as in DLoRA. Mixing weights, time-varying graphs,
+    robust rules, attacks and quantized posts are refused. Parameters: see
+    ``DecentralizedStrategy``.
 
     Raises
     ------
     ValueError
-        If an option is given that does not apply; from ``tree_network`` if there is no tree.
+        If an option does not apply, or if there is no spanning tree.
     """
 
     rule = "average"
@@ -66,7 +68,7 @@ class RelaySum(DecentralizedStrategy):
             if given != only:
                 raise ValueError(
                     f"{key} must be {only} with relay-sum, which averages all models with equal "
-                    f"weights along a tree; got {given}; leave it out, or use dlora"
+                    f"weights along a tree; got {given}; omit it, or use dlora"
                 )
 
     def network_on(self, n: int) -> Network:
@@ -75,7 +77,7 @@ class RelaySum(DecentralizedStrategy):
         return self.network
 
     def prepare(self, grid: Grid, initial_arrays: ArrayRecord) -> Session:
-        """Prepare a run as every strategy does, and log the largest delay."""
+        """Prepare a run, and log the largest delay."""
         session = super().prepare(grid, initial_arrays)
         rounds = nx.diameter(graph_of(self.network.base), usebounds=True)
         _log.info("RelaySum: every model reaches all nodes within %d rounds", rounds)

@@ -22,21 +22,21 @@ class TADLoRA(DecentralizedStrategy):
 
         A~_i = sum_j w_ij A_j,   B~_i = sum_j w_ij B_j
 
-    While one factor is trained, the other changes by mixing alone, so that the nodes agree on it
-    and the interference of averaged factors stays small. T fixed is ADF-LoRA; T = 1 with the active
-    factor mixed alone is RoLoRA. As LoRA starts from B = 0, where A has no gradient, the first
-    phase moves a model's head alone: the order is the paper's.
+    While one factor is trained, the other changes only by mixing, so that the nodes agree on it and
+    the interference of averaged factors stays small. A fixed T is ADF-LoRA; T = 1 with only the
+    active factor mixed is RoLoRA. Since LoRA starts from B = 0, where A has no gradient, the first
+    phase trains only a model's head; the order is the paper's.
 
     Parameters
     ----------
     phase_length : int or "auto"
-        T, in rounds; by default "auto", which derives the paper's Theta(1 / sqrt(1 - rho)), see
+        T, in rounds; by default "auto", which is the paper's Theta(1 / sqrt(1 - rho)): see
         ``network.phase_length``.
     mixes : "both" or "active"
-        Factors to mix: both, by default, or the one trained in the round. The other one is still
-        exchanged, for nodes that lose their state.
+        Factors to mix: both (the default), or only the one that is trained in the round. The other
+        one is still exchanged, for nodes that lose their state.
     *args, **options
-        See ``DecentralizedStrategy``; the paper draws an Erdos-Renyi graph each round:
+        See ``DecentralizedStrategy``. The paper draws an Erdos-Renyi graph in each round:
         ``topology="complete", dynamic="edge-activation"``.
     """
 
@@ -57,7 +57,7 @@ class TADLoRA(DecentralizedStrategy):
                 '"auto" derives it from the network'
             )
         if mixes not in ("both", "active"):
-            raise ValueError(f"mixes must be both or active; got {mixes!r}; take one of these")
+            raise ValueError(f"mixes must be both or active; got {mixes!r}; choose one of these")
         super().__init__(*args, **options)
         self.phase_length = phase_length
         self.mixes = mixes
@@ -67,7 +67,7 @@ class TADLoRA(DecentralizedStrategy):
         return alternating(server_round, self._length(), self.mixes)
 
     def prepare(self, grid: Grid, initial_arrays: ArrayRecord) -> Session:
-        """Prepare a run as every strategy does, and log T."""
+        """Prepare a run, and log T."""
         session = super().prepare(grid, initial_arrays)
         _log.info("TAD-LoRA: T = %d rounds per phase", self._length())
         return session

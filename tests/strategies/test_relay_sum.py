@@ -197,7 +197,7 @@ def test_the_kept_mail_does_not_outlast_the_run():
     ],
 )
 def test_options_that_do_not_apply_are_refused(options, key):
-    with pytest.raises(ValueError, match=rf"{key} with relay-sum.* leave it out, or use dlora"):
+    with pytest.raises(ValueError, match=rf"{key} with relay-sum.* omit it, or use dlora"):
         RelaySum(**options)
 
 
