@@ -63,6 +63,7 @@ def test_local_differential_privacy_clips_and_adds_noise_to_the_update():
 
 def test_mods_in_the_wrong_order_are_rejected():
     with pytest.raises(
-        RuntimeError, match=r"has another before it; write ClientApp\(mods=\[peer_mixing, ...\]\)"
+        RuntimeError,
+        match=r"has another mod before it; write ClientApp\(mods=\[peer_mixing, ...\]\)",
     ):
         run(fixedclipping_mod, peer_mixing)

@@ -1,7 +1,7 @@
 """Addressing: who receives what from whom, and with which weights.
 
-Gossip sends a node's post to all its neighbours. Over a tree (RelaySum, arXiv 2110.04175), a node
-also passes on what it has received, in a message of its own for each neighbour.
+In gossip, all neighbours receive a node's post. Over a tree (RelaySum, arXiv 2110.04175), a node
+also forwards what it has received, in a separate message for each neighbour.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Addressing(Protocol):
     """How the posts of a round become mail."""
 
     def recipients(self, node: int) -> tuple[int, ...]:
-        """Return the neighbours for which a node writes messages of their own."""
+        """Return the neighbours for which a node writes separate messages."""
 
     def letters(
         self, posts: Mapping[int, Array], sent: Sent, w: Matrix, mail: Mapping[int, Mail]
@@ -48,7 +48,7 @@ class Neighbours:
     """All neighbours of a node under W receive its post, with the weights of W."""
 
     def recipients(self, node: int) -> tuple[int, ...]:
-        """Return none: one post serves all neighbours."""
+        """Return an empty tuple: one post serves all neighbours."""
         return ()
 
     def letters(
@@ -67,10 +67,10 @@ class Neighbours:
 class Relayed:
     """A node receives from each neighbour in a tree the mean of all models beyond that edge.
 
-    With c models in the mean of each neighbour, its weight is c / n. The node's own weight is the
-    rest: it takes the place of models that have not arrived yet. If a neighbour is missing in a
-    round, its last message counts on. How many models a message contains follows from the last mail
-    of its sender, so nothing needs to be stored beside the mail.
+    A mean of c models has the weight c / n. The node's own model has the rest, since it takes the
+    place of models that have not arrived yet. If a neighbour is missing in a round, its last
+    message is used again. The number of models in a message follows from the last mail of its
+    sender, so nothing but the mail needs to be stored.
 
     Parameters
     ----------

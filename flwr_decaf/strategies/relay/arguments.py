@@ -30,7 +30,7 @@ MINIMA = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
 
 
 def read_options(given: Mapping[str, object], shorthand: Mapping[str, Any]) -> dict[str, Any]:
-    """Complete option objects by fields that are given as arguments of their own.
+    """Complete option objects with fields that are given as separate arguments.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def read_options(given: Mapping[str, object], shorthand: Mapping[str, Any]) -> d
     Raises
     ------
     TypeError
-        If an argument is no option object of its kind.
+        If an argument is not an option object of the right kind.
     ValueError
         From the checks of the fields.
     """
@@ -65,12 +65,12 @@ def read_options(given: Mapping[str, object], shorthand: Mapping[str, Any]) -> d
 
 
 def fields_of(names: Iterable[str]) -> list[str]:
-    """List the fields of option objects, which may be given as arguments of their own."""
+    """List the fields of option objects, which may be given as separate arguments."""
     return [one.name for name in names for one in fields(OPTIONS[name])]
 
 
 def take_over(given: Mapping[str, object], known: Iterable[str]) -> dict[str, Any]:
-    """Replace arguments of FedAvg by those with the same meaning on a graph.
+    """Replace arguments of FedAvg by those that have the same meaning on a graph.
 
     ``fraction_train`` must be 1. ``fraction_evaluate`` becomes ``evaluate_fraction``, or
     ``evaluate_every=0`` if it is 0; the minimum numbers of nodes are checked once the nodes have
@@ -91,9 +91,9 @@ def take_over(given: Mapping[str, object], known: Iterable[str]) -> dict[str, An
     Raises
     ------
     TypeError
-        For an unknown name, with the known ones and the nearest match.
+        If a name is unknown; the message lists the known ones and the nearest match.
     ValueError
-        For a value that has no meaning on a graph, with the argument to use instead.
+        If a value has no meaning on a graph; the message names the argument to use instead.
     """
     own = fields_of(OPTIONS)
     meant: dict[str, Any] = {name: given[name] for name in given if name in own}
@@ -130,8 +130,8 @@ def _main_field(name: str, value: object) -> dict[str, Any]:
 def _check_trains_all(fraction: object) -> None:
     if fraction != 1:
         raise ValueError(
-            f"fraction_train must be 1.0; got {fraction!r}; on a graph every node trains in every "
-            "round: leave it out, or use participation or drop_probability"
+            f"fraction_train must be 1.0; got {fraction!r}; on a graph, every node trains in every "
+            "round: omit it, or use participation or drop_probability"
         )
 
 
@@ -148,5 +148,5 @@ def _evaluation(fraction: object) -> dict[str, Any]:
 
 def _count(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} must be a whole number; got {value!r}; leave it out")
+        raise ValueError(f"{name} must be a whole number; got {value!r}; omit it")
     return value

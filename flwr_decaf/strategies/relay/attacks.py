@@ -1,7 +1,7 @@
 """Byzantine nodes, for studies of robust mixing.
 
-The relay simulates the attack: it changes the posts that neighbours receive, not the model that the
-node holds. Any ClientApp can therefore be attacked, and a resumed run repeats the same attack.
+The relay simulates the attack: it changes the posts that neighbours receive, not the node's own
+model. The attack therefore works with any ClientApp, and a resumed run repeats it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def byzantine_among(n: int, count: int, seed: int) -> frozenset[int]:
     >>> len(byzantine_among(10, 2, seed=0))
     2
     """
-    # The label is part of the seed: another one would draw other nodes than in published results.
+    # The label is part of the seed: changing it would draw other nodes than in published results.
     return frozenset(random.Random(derive_seed(seed, "liars")).sample(range(n), min(count, n)))
 
 

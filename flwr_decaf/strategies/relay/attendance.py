@@ -1,4 +1,4 @@
-"""Attendance: nodes called in a round, those called again, and those that are missing."""
+"""Attendance: the nodes that are called in a round, called again, or missing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from flwr_decaf.strategies.relay.replies import Replies, sort_replies
 
 
 class Attendance:
-    """Call nodes, call those that fail again, and stop a run in which too many fail.
+    """Call nodes, retry those that fail, and stop a run in which too many fail.
 
     Parameters
     ----------
     failures : Failures
         How often failed nodes are called again, and how many may fail in a round.
     on_failure : callable
-        Function called with round, node and cause for each node that failed.
+        Function that is called with the round, node and cause of each failure.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Attendance:
     grid : Grid
         Flower's connection to the nodes that were called last.
     timeout : float or None
-        Seconds to wait for nodes that are called again; by default None, without limit.
+        Seconds to wait for nodes that are called again; by default None: no limit.
     """
 
     grid: Grid
@@ -57,10 +57,10 @@ class Attendance:
         nodes: Sequence[int],
         mailbox: Mailbox,
     ) -> dict[int, RecordDict]:
-        """Sort replies, update the mailbox, and call nodes that failed again.
+        """Sort replies, update the mailbox, and retry nodes that failed.
 
-        A node that has lost its state is called once more, whatever ``retries`` is. A node that
-        has not replied at all is not: it may still be working.
+        A node that has lost its state is called once more, whatever ``retries`` is. A node that has
+        not replied at all is not called again, since it may still be working.
 
         Returns
         -------
@@ -85,7 +85,7 @@ class Attendance:
             contents |= got.contents
             silent |= got.silent
             errors = {node: errors[node] for node in errors.keys() - again} | got.errors
-        for node in silent:  # whatever it still computes, it resumes from its last post
+        for node in silent:  # whatever such a node still computes, it resumes from its last post
             mailbox.lost(node)
         missing = dict(sorted((errors | silent).items()))
         self.note_missing(server_round, missing, n=len(nodes))

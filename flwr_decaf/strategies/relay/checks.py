@@ -37,23 +37,24 @@ def check_nodes(
 
 
 def check_initial(initial: State, rule: str, local_head: bool) -> None:
-    """Refuse initial arrays that the rule cannot mix, as every node would.
+    """Refuse initial arrays that the rule cannot mix.
 
     Raises
     ------
     ValueError
-        From the rule, or if ``local_head`` leaves nothing to mix.
+        If the rule refuses them, as it would at every node, or if ``local_head`` leaves nothing to
+        mix.
     """
     RULES[rule]([initial], [1.0])
     if local_head and not any(map(factor_of, initial)):
         raise ValueError(
             "local_head must be False for arrays without LoRA factors, of which nothing would "
-            "be mixed; got True; leave it out, or train adapters"
+            "be mixed; got True; omit it, or train adapters"
         )
 
 
 def evaluates(grid: Grid, node_id: int, evaluation: Evaluation) -> bool:
-    """Return whether nodes are ever evaluated; warn if their ClientApp has no function for it."""
+    """Return whether nodes are ever evaluated; warn if the ClientApp has no evaluate function."""
     if evaluation.evaluate_every == 0:
         return False
     registered = has_evaluate(grid, node_id)
@@ -66,7 +67,7 @@ def evaluates(grid: Grid, node_id: int, evaluation: Evaluation) -> bool:
 
 
 def check_weighted(weighted_mixing: bool, robust: Robust) -> bool:
-    """Refuse weighted mixing under a robust rule, since nodes report their own weights; return it.
+    """Return ``weighted_mixing``; refuse it under a robust rule, since nodes report their weights.
 
     Raises
     ------
@@ -76,30 +77,30 @@ def check_weighted(weighted_mixing: bool, robust: Robust) -> bool:
     if weighted_mixing and robust.method != "none":
         raise ValueError(
             f"weighted-mixing must be false with a robust rule, as a Byzantine node could report "
-            f"any number of examples; got robust.method {robust.method!r}; leave one of them out"
+            f"any number of examples; got robust.method {robust.method!r}; omit one of them"
         )
     return weighted_mixing
 
 
 def check_num_nodes(num_nodes: int | None) -> int | None:
-    """Require a whole number of nodes, or None for the nodes' own ``num-partitions``; return it.
+    """Return a whole number of nodes, or None for the nodes' own ``num-partitions``.
 
     Raises
     ------
     ValueError
-        For any other value.
+        If it is any other value.
     """
     is_count = isinstance(num_nodes, int) and not isinstance(num_nodes, bool) and num_nodes >= 1
     if num_nodes is not None and not is_count:
         raise ValueError(
-            f"num_nodes must be a whole number >= 1; got {num_nodes!r}; leave it out to wait for "
-            "the num-partitions of the nodes"
+            f"num_nodes must be a whole number >= 1; got {num_nodes!r}; omit it to wait for the "
+            "num-partitions of the nodes"
         )
     return num_nodes
 
 
 def check_minimum(n: int, minimum: int) -> None:
-    """Require the minimum number of nodes of FedAvg's arguments.
+    """Require the minimum number of nodes that FedAvg's arguments set.
 
     Raises
     ------
@@ -108,8 +109,8 @@ def check_minimum(n: int, minimum: int) -> None:
     """
     if n < minimum:
         raise ValueError(
-            f"{', '.join(MINIMA)} must be at most the number of nodes; got {minimum}, and there "
-            f"are {n}; lower the minimum, or start more nodes"
+            f"{', '.join(MINIMA)} must be at most the number of nodes, {n}; got {minimum}; "
+            "lower the minimum, or start more nodes"
         )
 
 
@@ -125,7 +126,7 @@ def check_byzantine(
     Parameters
     ----------
     network : Network
-        Network, of which the first rounds are checked.
+        Network, whose first rounds are checked.
     robust, byzantine, sign_flipping
         As in ``config.options.Robust`` and ``Attack``.
     names : tuple of str
@@ -134,7 +135,7 @@ def check_byzantine(
     Returns
     -------
     int
-        Number of neighbours that a node needs to mix, if some node has fewer in some round, or 0.
+        Number of neighbours that a node needs to mix if some node has fewer in some round, else 0.
 
     Raises
     ------

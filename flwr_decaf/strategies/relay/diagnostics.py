@@ -44,7 +44,7 @@ def add_diagnostics(
     sent : mapping of int to int
         Bytes that these nodes sent.
     initial : State or None
-        Initial arrays, which complete the states; None leaves out the distance.
+        Initial arrays, which complete the states; with None, the distance is omitted.
     """
     metrics = {node: next(iter(contents[node].metric_records.values())) for node in states}
     for node in states:

@@ -1,7 +1,8 @@
 """The exchanges of a round: of the posts after training, and of those after each further mix.
 
-A mix alone is a train message that the mod answers without the user's code. The last exchange of a
-round is mixed by whichever message comes next, evaluation or training, as if it were the only one.
+A mix without training is a train message that the mod answers without the user's code. The posts of
+a round's last exchange are mixed with the next message, evaluation or training, as if it were the
+only exchange.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ def exchange_all(
 ) -> tuple[dict[int, RecordDict], dict[int, State], dict[int, int]]:
     """Run all exchanges of a round, each along the next graph of the network.
 
-    A node that is missing in an exchange, stays away until the next round; its links are dropped,
-    so that W stays doubly stochastic in each.
+    A node that is missing in an exchange is left out until the next round; its links are dropped,
+    so that W stays doubly stochastic in each exchange.
 
     Parameters
     ----------
@@ -40,7 +41,7 @@ def exchange_all(
         Replies to the train messages, as from ``Session.exchange``; their metrics include the
         seconds and counts of the mixes in between.
     states : dict of int to State
-        Posts after the training.
+        Posts after training.
     sent : dict of int to int
         Bytes that each node sends in all exchanges.
     """

@@ -1,4 +1,4 @@
-"""Failures of nodes: noted, counted in each round, and too many of them stop a run."""
+"""Failures of nodes: they are reported and counted, and too many in a round stop a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from flwr_decaf.messages import records
 
 _log = logging.getLogger("flwr")
-DEAD_ACTOR = "a Ray actor died"  # marks the error of a run that a new engine can resume
+DEAD_ACTOR = "a Ray actor died"  # marks errors of runs that a new engine can resume
 _DEATHS = ("ActorDiedError", "ActorUnavailableError", "ray.exceptions.OutOfMemoryError")
 
 OnFailure = Callable[[int, int, str], None]
@@ -18,12 +18,12 @@ OnFailure = Callable[[int, int, str], None]
 class FailureLog:
     """Warn of each kind of failure once per node, and count the nodes missing in a round.
 
-    The kind is the name of the exception, as its message often differs from round to round.
+    The kind is the name of the exception, since its message often differs between rounds.
 
     Parameters
     ----------
     on_failure : callable
-        Function called with round, node and cause for each failure.
+        Function that is called with the round, node and cause of each failure.
     """
 
     def __init__(self, on_failure: OnFailure) -> None:
@@ -33,7 +33,7 @@ class FailureLog:
         self._missing: dict[int, str] = {}  # in that round
 
     def note(self, server_round: int, node: int, cause: str) -> None:
-        """Report a failure; warn, unless the node has failed like this before."""
+        """Report a failure; warn unless the node has already failed in this way."""
         kind = (node, cause.partition(":")[0])
         self._times[kind] += 1
         if self._times[kind] == 1:
@@ -43,7 +43,7 @@ class FailureLog:
     def note_missing(
         self, server_round: int, causes: Mapping[int, str], n: int, tolerated: int
     ) -> None:
-        """Report missing nodes, and stop if too many are, with those noted before in the round.
+        """Report missing nodes, and stop if too many have been missing in the round.
 
         Raises
         ------
@@ -81,30 +81,30 @@ def check_failures(server_round: int, causes: Mapping[int, str], n: int, tolerat
     Raises
     ------
     RuntimeError
-        If more nodes failed than ``tolerated``, with the first cause. Also, whatever the number, if
+        If more nodes failed than ``tolerated``, with the first cause. Whatever the number, also if
         a Ray actor has died, since Flower returns it to its pool, where it fails every further
-        message; or if a node's model has other tensors than the run's.
+        message; or if the tensors of a node's model differ from the run's.
     """
     if any(death in cause for cause in causes.values() for death in _DEATHS):
         raise RuntimeError(
             f"round {server_round}: {DEAD_ACTOR} and cannot be replaced (often memory ran out); "
-            "let fewer clients run at once: raise client-resources-num-cpus"
+            "let fewer clients run at once: increase client-resources-num-cpus"
         )
     for node, cause in causes.items():
         if records.TRAINED in cause:
             raise RuntimeError(
-                f"round {server_round}: node {node} has another model than the run and can never "
-                f"take part ({cause}); give all nodes the same model and LoRA settings"
+                f"round {server_round}: node {node} has a different model and can never take part "
+                f"({cause}); give all nodes the same model and LoRA settings"
             )
     if len(causes) > tolerated:
         raise RuntimeError(
             f"round {server_round}: {len(causes)} of {n} nodes failed, more than the {tolerated} "
-            f"that may; {_first(causes)}"
+            f"that may fail; {_first(causes)}"
         )
 
 
 def check_any_replied(server_round: int, causes: Mapping[int, str], asked: Collection[int]) -> None:
-    """Stop a run in which all nodes failed that were called at once.
+    """Stop a run if all nodes that were called together failed.
 
     Parameters
     ----------
@@ -118,12 +118,12 @@ def check_any_replied(server_round: int, causes: Mapping[int, str], asked: Colle
     Raises
     ------
     RuntimeError
-        If there are some, and all of them failed, with the first cause.
+        If all of them failed, with the first cause.
     """
     if causes and causes.keys() >= set(asked):
         raise RuntimeError(
-            f"round {server_round}: {len(causes)} of {len(asked)} nodes failed, all that were "
-            f"called; {_first(causes)}"
+            f"round {server_round}: all {len(asked)} nodes that were called failed; "
+            f"{_first(causes)}"
         )
 
 

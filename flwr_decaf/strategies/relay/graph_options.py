@@ -1,4 +1,4 @@
-"""The graph that a strategy is given, and the network that it becomes on the nodes of a run."""
+"""The graph that is passed to a strategy, and the network that it defines on a run's nodes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class GraphOptions:
     Raises
     ------
     ValueError
-        For an argument that violates its rule.
+        If an argument violates its rule.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class GraphOptions:
         )
 
     def describe(self, network: Network | None) -> list[str]:
-        """Describe the graph in a few lines, with those of its network if there is one."""
+        """Describe the graph, and its network if there is one, in a few lines."""
         name = self.topology if isinstance(self.topology, str) else "given"
         lines = [f"├──> Topology: {name}, {self.dynamic}"]
         lines += [f"│\t├── {line}" for line in (describe(network) if network else [])]

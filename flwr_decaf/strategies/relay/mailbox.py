@@ -1,12 +1,13 @@
 """The mailbox: the last post of each node, and the mail to be delivered to it.
 
-It is the whole state of a decentralized run. Posts stay packed: the relay forwards them unread.
+The mailbox is the whole state of a decentralized run. Posts stay packed: the relay forwards them
+unread.
 
 A call that exceeds its timeout continues, and Flower stores its final state even if the node has
-received other messages meanwhile. So each message names the version of the state that it starts
-from, which is that of the node's last accepted reply, and the version that it leads to. A node that
-holds another version reports that it has lost its state. Replies need no version, since Flower
-matches them to messages.
+received other messages in the meantime. Each message therefore names the version of the state that
+it starts from, which is that of the node's last accepted reply, and the version that it leads to. A
+node that has another version reports that it has lost its state. Replies need no version, since
+Flower matches them to messages.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from flwr_decaf.topology.graphs import Matrix
 
 
 class Mailbox:
-    """Mail for nodes 0 to n - 1, each delivered exactly once.
+    """Mail for nodes 0 to n - 1, which is delivered exactly once.
 
     Parameters
     ----------
@@ -40,7 +41,7 @@ class Mailbox:
     blank : Mail
         Mail of a node that has nothing to mix, with the rule and the names of records.
     addressing : Addressing
-        Who receives what from whom; by default, all neighbours under W receive a node's post.
+        Who receives what from whom; by default all neighbours under W receive a node's post.
     """
 
     def __init__(
@@ -64,15 +65,15 @@ class Mailbox:
     ) -> None:
         """Add the node's pending mail, and the phase of the round, to a message.
 
-        A node without a state also receives its state at its last post, or the initial arrays.
-        ``rounding`` is the seed with which it rounds its next post.
+        A node without a state also receives its state as of its last post, or the initial arrays.
+        ``rounding`` is the seed with which the node rounds its next post.
         """
         mail = self._mail.get(node, self._blank) if node in self._undelivered else self._blank
         if node in self._without_state:
             content[self._blank.arrays_key] = ArrayRecord(self.state_of(node))
-            if node not in self.copies:  # its state is then what it posted
+            if node not in self.copies:  # the node's state is then what it posted
                 mail = replace(mail, rounded=-1)
-        # Random, not counted: another strategy may have run on the same nodes before.
+        # Random, not a counter: another strategy may have run on the same nodes before.
         self._next_version[node] = secrets.token_hex(8)
         self._rounding[node] = rounding
         mail = replace(
@@ -88,16 +89,16 @@ class Mailbox:
         put_mail(content, mail)
 
     def delivered(self, node: int) -> None:
-        """Mark a node's mail as delivered: it has replied, so it holds the mixed state."""
+        """Mark a node's mail as delivered: the node has replied, so it has the mixed state."""
         self._version[node] = self._next_version.get(node, "")
         self._without_state.discard(node)
         self._undelivered.discard(node)
         self._repeated.discard(node)
 
     def lost(self, node: int) -> None:
-        """Mark the state of a node as lost; its last post and its last mail are sent again.
+        """Mark the state of a node as lost, so that its last post and last mail are sent again.
 
-        From these it mixes the same state again. Training since its last post is lost.
+        From these, the node mixes the same state again. Training since its last post is lost.
         """
         self._without_state.add(node)
         if node in self._mail and node not in self._undelivered:
@@ -116,7 +117,7 @@ class Mailbox:
 
         A node without a post in ``posts`` must have no links in ``w``; mail that it has not
         received yet stays pending. ``sent[i][j]`` is what node i sends to j instead of its post.
-        ``copies`` are exact states of nodes whose posts are quantized, which no other node gets.
+        ``copies`` are exact states of nodes whose posts are quantized; no other node receives them.
         """
         self.posts |= posts
         self.copies = {i: self.copies[i] for i in self.copies.keys() - posts.keys()}
@@ -155,9 +156,9 @@ class Mailbox:
         self._repeated = self._undelivered - checkpoint.pending
 
     def state_of(self, node: int) -> State:
-        """Rebuild a node's state at its last post; what is never exchanged is as it started.
+        """Rebuild a node's state as of its last post; tensors never exchanged are the initial ones.
 
-        If posts are quantized, the state is exact where the node sent a copy of it.
+        If posts are quantized, the state is exact if the node sent a copy of it.
         """
         if node in self.copies:
             return self._initial | unpack(self.copies[node])

@@ -1,4 +1,4 @@
-"""What a decentralized strategy sets up before its first round, and completes after its last."""
+"""What a decentralized strategy prepares before its first round and completes after its last."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class PreparedStrategy(ResumableStrategy):
     rule : str
         Mixing rule of the method, one of ``flwr_decaf.rules.RULES``.
     adapters_only : bool
-        Whether the method is merely averaging on whole models; by default False.
+        Whether the method reduces to averaging on whole models; by default False.
     schedule : Schedule
         Factors that are trained, exchanged and mixed in a round; by default both in every round.
     network : Network
         The network, once the number of nodes is known.
 
-    All others are the arguments of ``DecentralizedStrategy``.
+    All other attributes are the arguments of ``DecentralizedStrategy``.
     """
 
     rule: ClassVar[str]
@@ -86,14 +86,14 @@ class PreparedStrategy(ResumableStrategy):
     def prepare(self, grid: Grid, initial_arrays: ArrayRecord) -> Session:
         """Wait for the nodes, and build the network and the mailbox of a run.
 
-        ``start`` calls it; if a subclass has its own ``start``, the first ``configure_train`` does.
-        Such a run averages the models in every round, and evaluates only in the rounds that
-        ``evaluate_every`` divides, since its last round is not known.
+        ``start`` calls this method; if a subclass has its own ``start``, the first
+        ``configure_train`` does. Such a run averages the models in every round, and evaluates only
+        in the rounds that ``evaluate_every`` divides, since its last round is unknown.
 
         Raises
         ------
         RuntimeError
-            If nodes are missing, or run a ClientApp without the mod.
+            If nodes are missing or run a ClientApp without the mod.
         ValueError
             If there is no such network on these nodes, or the rule cannot mix the initial arrays.
         """

@@ -1,4 +1,4 @@
-"""What the nodes answered in the roll call: whether all are there, and their order."""
+"""The nodes' answers to the roll call: whether all nodes are there, and their order."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def require_place(config: Mapping[str, object], who: str) -> None:
     Raises
     ------
     RuntimeError
-        If it lacks either; the message has the option of its SuperNode.
+        If it lacks either; the message shows the option of its SuperNode.
     """
     for key in ("partition-id", "num-partitions"):
         if not isinstance(config.get(key), int):
@@ -66,12 +66,12 @@ def check_number(answers: Answers, num_nodes: int | None) -> None:
     Raises
     ------
     RuntimeError
-        If more have answered.
+        If more nodes have answered.
     """
     if num_nodes is not None and len(answers) > num_nodes:
         raise RuntimeError(
-            f"num_nodes must be the number of nodes; got {num_nodes}, and {len(answers)} answered "
-            "the roll call; raise num_nodes, or stop the other SuperNodes"
+            f"num_nodes must be the number of nodes; got {num_nodes}, but {len(answers)} answered "
+            "the roll call; increase num_nodes, or stop the other SuperNodes"
         )
 
 
@@ -80,12 +80,12 @@ def _expected(answers: Answers, num_nodes: int | None) -> int | None:
     claims = {answer.get("num-partitions") for answer in answers.values()} - {None}
     if num_nodes is not None and claims - {num_nodes}:
         raise RuntimeError(
-            f"num_nodes must be the nodes' num-partitions; got {num_nodes}, and they say "
-            f"{sorted(map(str, claims))}; leave num_nodes out, or change --node-config"
+            f"num_nodes must be the nodes' num-partitions, {sorted(map(str, claims))}; got "
+            f"{num_nodes}; omit num_nodes, or change --node-config"
         )
     if len(claims) > 1:
         raise RuntimeError(
-            f"all nodes must agree on num-partitions; they say {sorted(map(str, claims))}; give "
+            f"all nodes must have the same num-partitions; got {sorted(map(str, claims))}; give "
             "every SuperNode the same num-partitions in --node-config"
         )
     return cast(int, claims.pop()) if claims else num_nodes
@@ -97,7 +97,7 @@ def is_complete(answers: Answers, num_nodes: int | None) -> bool:
     Raises
     ------
     RuntimeError
-        If they contradict one another, or ``num_nodes``, about the number of partitions.
+        If the numbers of partitions differ from one another or from ``num_nodes``.
     """
     expected = _expected(answers, num_nodes)
     return expected is not None and len(answers) >= expected

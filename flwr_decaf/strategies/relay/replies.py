@@ -14,7 +14,7 @@ from flwr_decaf.messages.packing import packed_array
 
 _LENGTH = 400  # characters of a cause that are kept
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_WRAPPED = re.compile(r"<class '([^']*)'>:<'(.*)'>\s*", re.DOTALL)  # how Flower writes an error
+_WRAPPED = re.compile(r"<class '([^']*)'>:<'(.*)'>\s*", re.DOTALL)  # Flower's format of an error
 _CHAINED = re.compile(
     r"\n+(?:The above exception was the direct cause of the following exception"
     r"|During handling of the above exception, another exception occurred):\n+"
@@ -31,11 +31,11 @@ class Replies(NamedTuple):
     contents : dict of int to RecordDict
         Contents of successful replies, by position.
     errors : dict of int to str
-        Exceptions of the nodes that replied with an error, in one line each.
+        Exceptions of the nodes that replied with an error, one line each.
     lost : list of int
-        Nodes among these that no longer hold the model of their last reply.
+        Nodes among these that no longer have the model of their last reply.
     silent : dict of int to str
-        Nodes without a reply, with the cause as far as it is known.
+        Nodes that did not reply, with the cause if it is known.
     """
 
     contents: dict[int, RecordDict]
@@ -70,7 +70,7 @@ def sort_replies(
         elif reply.has_error():
             errors[node] = cause_of(reply)
         elif records.CALL in reply.content:
-            errors[node] = "it does not hold the model of its last reply; it gets its last post"
+            errors[node] = "it no longer has the model of its last reply; it gets its last post"
             lost.append(node)
         else:
             contents[node] = reply.content
@@ -101,18 +101,18 @@ def copy_of(content: RecordDict) -> Array:
 
 
 def messages_of(content: RecordDict) -> dict[int, Array]:
-    """Take what a node passes on out of the content of a reply, by recipient; often nothing."""
+    """Take the messages that a node forwards out of the content of a reply, by recipient."""
     record = cast(ArrayRecord, content.pop(records.MESSAGES, ArrayRecord()))
     return {int(recipient): message for recipient, message in record.items()}
 
 
 def cause_of(reply: Message) -> str:
-    """Return the exception of a reply with an error, in one line."""
+    """Return the exception of a reply with an error as one line."""
     return exception_line(str(reply.error.reason))
 
 
 def exception_line(text: str) -> str:
-    """Find the last exception in the text of an error, and format it in one line.
+    """Find the last exception in the text of an error, and format it as one line.
 
     Parameters
     ----------

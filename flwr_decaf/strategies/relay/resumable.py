@@ -1,4 +1,4 @@
-"""The start that all strategies of this package share: it runs the rounds that remain."""
+"""The ``start`` method that all strategies of this package share: it runs the remaining rounds."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class Start:
 
 
 class ResumableStrategy(Strategy):
-    """A strategy of Flower that can resume: its rounds keep their numbers in the whole run.
+    """A Flower strategy that can resume: its rounds keep their numbers in the whole run.
 
     Attributes
     ----------
     resume : Resume
-        Checkpoint to resume from, and a function called after each round.
+        Checkpoint to resume from, and a function that is called after each round.
     """
 
     resume: Resume
@@ -76,7 +76,7 @@ class ResumableStrategy(Strategy):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
-        """Run the rounds that remain, by Flower's own ``Strategy.start``.
+        """Run the remaining rounds, with Flower's own ``Strategy.start``.
 
         Parameters and the result are those of ``flwr.serverapp.strategy.Strategy.start``;
         ``num_rounds`` is the last round of the whole run. In a decentralized run,

@@ -1,7 +1,7 @@
 """Resuming from a checkpoint, for decentralized strategies and FedAvg.
 
-Flower numbers the rounds of a strategy from 1 in every run; a strategy that resumes has completed
-``resume.done`` rounds already, and continues their numbers.
+Flower numbers the rounds of a strategy from 1 in every run; a strategy that resumes has already
+completed ``resume.done`` rounds, and continues to count from there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Resume:
         Checkpoint to resume from; by default the run starts at round 1. The initial arrays must be
         those of the run that wrote it.
     on_round : callable
-        Function called with a ``Checkpoint`` after each complete round; by default it does nothing.
+        Function that is called with a ``Checkpoint`` after each complete round; by default it does
+        nothing.
     """
 
     resume_from: Checkpoint | None = None
@@ -48,7 +49,7 @@ class Resume:
 
 
 def counting_on(hook: Hook) -> Hook:
-    """Pass the number of a round in the whole run to a method of a strategy."""
+    """Pass the number of the round in the whole run to a method of a strategy."""
 
     @wraps(hook)
     def counted(self: Any, server_round: int, *rest: Any, **named: Any) -> Any:
@@ -74,9 +75,9 @@ def rounds_left(num_rounds: int, done: int) -> int:
 
 
 def scoring_on(score: Score | None, done: int) -> Score | None:
-    """Let ``evaluate_fn`` see the number of the round in the whole run.
+    """Pass the number of the round in the whole run to ``evaluate_fn``.
 
-    If rounds have been completed already, it has scored the initial arrays before.
+    If rounds have already been completed, it has already scored the initial arrays.
     """
     if score is None or done == 0:
         return score
@@ -84,7 +85,7 @@ def scoring_on(score: Score | None, done: int) -> Score | None:
 
 
 def count_results_on(result: Result, done: int) -> None:
-    """Number the metrics of a result as in the whole run."""
+    """Number the metrics of a result by the rounds of the whole run."""
     for kind in ("train_metrics_clientapp", "evaluate_metrics_clientapp"):
         metrics = {done + t: record for t, record in getattr(result, kind).items()}
         setattr(result, kind, metrics)

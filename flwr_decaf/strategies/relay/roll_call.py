@@ -1,8 +1,8 @@
 """The roll call: the registered nodes, and their positions in the graph.
 
 Flower's node ids are random and new in each run, and a ServerApp starts before its nodes have
-registered. So every node is asked for its partition-id and num-partitions, and nothing starts
-until all have replied: a position in the graph then means the same data in every run.
+registered. Every node is therefore asked for its partition-id and num-partitions, and nothing
+starts until all have replied. A position in the graph thus stands for the same data in every run.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _PATIENCE = 120.0  # seconds without a new node before the roll call gives up
 _REPORT = 10.0  # seconds between two reports of missing nodes
 _PAUSE = 0.2  # seconds between two queries of the registered nodes
 _LEGACY = "fitins.parameters"  # the record that a client_fn looks for in a message
-_NO_EVALUATE = "No evaluate function registered"  # as ClientApp says it
+_NO_EVALUATE = "No evaluate function registered"  # in the error of ClientApp
 _NO_TRAIN = "No train function registered"
 # Errors of a train function or of Flower's mods that are called with a message without arrays.
 _NO_ARRAYS = re.compile("KeyError|IndexError|StopIteration|.*exactly one ArrayRecord")
 _NO_MOD = (
-    "its ClientApp lacks the mod, or has another before it; write "
+    "its ClientApp lacks the mod, or has another mod before it; write "
     "ClientApp(mods=[peer_mixing, ...]) with 'from flwr_decaf.clients import peer_mixing'"
 )
 
@@ -51,13 +51,13 @@ def roll_call(
 ) -> list[int]:
     """Wait for all nodes, and sort them by partition.
 
-    Parameters are those of ``presences``.
+    The parameters are those of ``presences``.
 
     Returns
     -------
     list of int
         Node ids; the index in the list is the position in the graph, and equals the
-        partition-id. If no node has a partition-id (some deployments), nodes are sorted by
+        partition-id. If no node has a partition-id, as in some deployments, nodes are sorted by
         node id.
 
     Raises
@@ -82,7 +82,7 @@ def presences(
     grid : Grid
         Flower's connection to the nodes.
     num_nodes : int, optional
-        Number of nodes to wait for; by default their own ``num-partitions``.
+        Number of nodes to wait for; by default the nodes' own ``num-partitions``.
     patience : float
         Seconds to wait for another node; by default 120.
     report_every : float
@@ -98,8 +98,9 @@ def presences(
     Raises
     ------
     RuntimeError
-        If nodes are missing, are more than ``num_nodes``, disagree about the number of partitions,
-        share a partition, lack one although ``placed``, or run a ClientApp without ``peer_mixing``.
+        If nodes are missing, there are more than ``num_nodes``, they disagree about the number of
+        partitions, share a partition, lack one although ``placed`` is true, or run a ClientApp
+        without ``peer_mixing``.
     """
     answers: Answers = {}
     last_arrival = last_report = time.monotonic()
@@ -129,7 +130,7 @@ def newcomers(grid: Grid, seen: Collection[int]) -> dict[int, int]:
     -------
     dict of int to int
         Node id -> position, or -1 without a partition-id, since such a node cannot be recognized.
-        A node that replies with an error is left out: it may be starting, or gone again.
+        Nodes that reply with an error are omitted: they may still be starting, or be gone again.
     """
     unknown = sorted(set(grid.get_node_ids()) - set(seen))
     replies = _put(grid, unknown) if unknown else []
@@ -137,7 +138,7 @@ def newcomers(grid: Grid, seen: Collection[int]) -> dict[int, int]:
     for reply in replies:
         node_id = reply.metadata.src_node_id
         if node_id not in unknown or reply.has_error():
-            _log.warning("A node that is new did not answer the roll call; it will be asked again")
+            _log.warning("A new node did not answer the roll call; it will be asked again")
         else:
             answer = cast(ConfigRecord, reply.content.get(records.CALL, ConfigRecord()))
             places[node_id] = cast(int, answer.get("partition-id", -1))
@@ -145,7 +146,7 @@ def newcomers(grid: Grid, seen: Collection[int]) -> dict[int, int]:
 
 
 def has_evaluate(grid: Grid, node_id: int) -> bool:
-    """Ask a node whether its ClientApp has an evaluate function; all nodes run the same.
+    """Ask a node whether its ClientApp, which all nodes run, has an evaluate function.
 
     Raises
     ------

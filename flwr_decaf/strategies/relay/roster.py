@@ -1,4 +1,4 @@
-"""The roster: the Flower node id of each position in the graph, also after nodes register anew."""
+"""The roster: the Flower node id of each position in the graph, even if nodes register anew."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Roster:
         return range(len(self.ids))
 
     def readmit(self, grid: Grid) -> list[int]:
-        """Give nodes that have registered under a new id (restarted SuperNodes) their position.
+        """Restore the positions of nodes that have a new id, such as restarted SuperNodes.
 
         Returns
         -------

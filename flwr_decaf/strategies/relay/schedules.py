@@ -1,7 +1,7 @@
 """Schedules: which LoRA factors are trained, exchanged and mixed in a round.
 
-A schedule is a function of the round alone, so all nodes follow it without coordination, and a
-resumed run follows the same one.
+A schedule is a function of the round alone, so all nodes follow it without coordination, and so
+does a resumed run.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ Schedule = Callable[[int], Phase]
 
 
 def both(server_round: int) -> Phase:
-    """Train A and B, exchange A and B: DLoRA, DeCAF, Dec-LoRA."""
+    """Train and exchange A and B: DLoRA, DeCAF, Dec-LoRA."""
     return Phase(trained="AB", exchanged="AB", mixed="AB")
 
 
 def only_b(server_round: int) -> Phase:
-    """Train B, exchange B, A frozen: DLoRA-FA."""
+    """Train and exchange B, with A frozen: DLoRA-FA."""
     return Phase(trained="B", exchanged="B", mixed="B")
 
 
 def alternating(server_round: int, length: int, mixes: str = "both") -> Phase:
-    """Train A for ``length`` rounds, then B for as many, alternately: TAD-LoRA.
+    """Train A for ``length`` rounds, then B for as many, and so on: TAD-LoRA.
 
-    Both factors are mixed, or with ``mixes="active"`` the one that trained alone: RoLoRA.
+    Both factors are mixed or, with ``mixes="active"``, only the one that is trained: RoLoRA.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def alternating(server_round: int, length: int, mixes: str = "both") -> Phase:
 
 
 def is_due(server_round: int, every: int, last: int) -> bool:
-    """Return whether a round is due: each that ``every`` divides, and the last; 0 is never.
+    """Return whether a round is due: if ``every`` divides it, or it is the last; 0 means never.
 
     Examples
     --------

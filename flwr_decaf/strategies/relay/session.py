@@ -55,25 +55,25 @@ class Session:
     dtype : str
         How posts are quantized.
     seed : int
-        Seed of their rounding.
+        Seed for rounding them.
     server_round : int
         The current round.
     steps : int
         Number of exchanges in a round; by default 1.
     weighted_by : str
-        Metric by which nodes count in mixes; by default empty: equally.
+        Metric that weights the nodes in mixes; by default empty: equal weights.
     masses : ndarray
-        Their weights in the current exchange, see ``topology.weighted_mixing``.
+        Weights of the nodes in the current exchange: see ``topology.weighted_mixing``.
     step : int
-        The current one of these, from 1.
+        The current exchange of the round, from 1.
     num_rounds : int
-        The last round; by default 0, not known.
+        The last round; by default 0: unknown.
     train_config : ConfigRecord
         Settings of the train messages; by default empty.
     timeout : float
         Seconds to wait for replies; by default 3600.
     averages_each_round : bool
-        Whether the models are averaged in every round, or in the last alone; by default True.
+        Whether the models are averaged in every round, or only in the last; by default True.
     started : bool
         Whether the first round has been configured; by default False.
     """
@@ -127,7 +127,7 @@ class Session:
         config: ConfigRecord,
         call: ConfigRecord | None = None,
     ) -> list[Message]:
-        """Write messages of the current round, with their mail, to nodes.
+        """Write messages of the current round to nodes, including their mail.
 
         Parameters
         ----------
@@ -167,8 +167,8 @@ class Session:
         """Address the posts in the replies to the neighbours under W.
 
         A node without a usable post counts as missing: its links are dropped, so that W stays
-        doubly stochastic; with ``weighted_by``, nodes then count by their examples. The neighbours
-        of a Byzantine node receive the opposite of its post.
+        doubly stochastic; with ``weighted_by``, nodes are then weighted by it. The neighbours of a
+        Byzantine node receive the negative of its post.
 
         Returns
         -------
@@ -177,7 +177,7 @@ class Session:
         states : dict of int to State
             These posts, dequantized.
         size : dict of int to int
-            Bytes that each of these nodes sends: its post, to each of its neighbours.
+            Bytes that each of these nodes sends: its post, once to each neighbour.
         """
         contents = self.gather(replies)
         posts, copies, states = self._usable(contents)
@@ -201,12 +201,12 @@ class Session:
 
     def _call(self, grid: Grid, nodes: Iterable[int], what: str) -> Iterable[Message]:
         call = ConfigRecord({"ask": what})
-        # The alignment of a client may need the settings, even if nothing is trained.
+        # A client's alignment may need the settings even if nothing is trained.
         asked = self.ask(grid, nodes, MessageType.TRAIN, self.train_config, call)
         return grid.send_and_receive(asked, timeout=self.timeout)
 
     def _weighted(self, w: Matrix, contents: Mapping[int, RecordDict]) -> Matrix:
-        """Weigh the nodes of W by their examples; masses continue through a round's exchanges."""
+        """Weight the nodes of W by their masses, which continue through a round's exchanges."""
         if not self.weighted_by:
             return w
         if self.step == 1:
@@ -218,7 +218,7 @@ class Session:
     def _usable(
         self, contents: Mapping[int, RecordDict]
     ) -> tuple[dict[int, Array], dict[int, Array], dict[int, State]]:
-        """Take posts and copies out of the replies; a node whose post is bad counts as missing."""
+        """Take posts and copies out of the replies; nodes with unusable posts count as missing."""
         posts = {node: post_of(content) for node, content in contents.items()}
         copies = {i: copy_of(content) for i, content in contents.items() if records.COPY in content}
         exchanged = select(self.initial, self.schedule(self.server_round).exchanged)
@@ -237,11 +237,11 @@ class Session:
         )
 
     def _forged(self, node: int, state: State) -> dict[int, Array]:
-        """Return what a Byzantine node sends to each other node."""
+        """Return what a Byzantine node sends to every node."""
         seed = derive_seed(self.seed, "forging", self.turn, node)
         post = pack(quantize(sign_flipped(state), self.dtype, seed))
         return dict.fromkeys(self.roster.positions, post)
 
     def _size(self, post: Array, state: State) -> int:
-        """Count the bytes of a post: its values or, if they are quantized, all that travels."""
+        """Count the bytes of a post: its values or, if it is quantized, everything that is sent."""
         return size_in_bytes(state) if self.dtype == "fp32" else len(data_of(post))

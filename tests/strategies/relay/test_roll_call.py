@@ -71,7 +71,7 @@ def test_without_partition_ids_nodes_stand_in_the_order_of_their_ids():
     ("configure", "message"),
     [
         (lambda k: {"partition-id": 0, "num-partitions": 2}, "0 to 1, each once"),
-        (lambda k: {"partition-id": k, "num-partitions": 2 + k}, "agree on num-partitions"),
+        (lambda k: {"partition-id": k, "num-partitions": 2 + k}, "have the same num-partitions"),
     ],
 )
 def test_nodes_that_contradict_one_another_are_an_error(configure, message):
@@ -82,9 +82,9 @@ def test_nodes_that_contradict_one_another_are_an_error(configure, message):
 @pytest.mark.parametrize(
     ("num_nodes", "configure", "message"),
     [
-        (3, lambda k: {}, "num_nodes must be the number of nodes; got 3, and 4 answered"),
-        (3, lambda k: {"partition-id": k, "num-partitions": 4}, r"got 3, and they say \['4'\]"),
-        (6, lambda k: {"partition-id": k, "num-partitions": 4}, r"got 6, and they say \['4'\]"),
+        (3, lambda k: {}, "num_nodes must be the number of nodes; got 3, but 4 answered"),
+        (3, lambda k: {"partition-id": k, "num-partitions": 4}, r"num-partitions, \['4'\]; got 3;"),
+        (6, lambda k: {"partition-id": k, "num-partitions": 4}, r"num-partitions, \['4'\]; got 6;"),
         (6, lambda k: {}, "4 of 6 answered the roll call; start 2 SuperNodes, or lower num_nodes"),
         (6, lambda k: {"partition-id": k + 1}, "start those with partition-id 0, 5, or lower"),
         (None, lambda k: {}, "4 of an unknown number .*; give each SuperNode num-partitions"),
