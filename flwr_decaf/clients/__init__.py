@@ -1,7 +1,7 @@
 """The client side: the mod that mixes, and local training and evaluation.
 
 Importing this package imports only flwr, torch, numpy, networkx and safetensors. The modules that
-train the models of this project are imported when a node first needs them.
+train this project's models are imported when a node first needs them.
 """
 
 from flwr_decaf.clients.freezing import freeze_factors

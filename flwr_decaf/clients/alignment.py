@@ -1,4 +1,4 @@
-"""The interface by which a client aligns its neighbours' models to its own."""
+"""The interface through which a client aligns its neighbours' models to its own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_aligns(rule: str, prepare: Prepare | None) -> None:
     """
     if rule in ALIGNED and prepare is None:
         raise ValueError(
-            "strategy dimat must be run by clients that match hidden units; this ClientApp has "
-            "only the mod peer_mixing; write mods=[peer_mixing_with(...)], see docs/own-client.md, "
-            "or use another strategy"
+            "strategy dimat needs clients that match hidden units; this ClientApp has only the mod "
+            "peer_mixing; write mods=[peer_mixing_with(...)] (see docs/own-client.md), or use "
+            "another strategy"
         )

@@ -30,7 +30,7 @@ def evaluate_node(task: Task, data: NodeData, train: Train) -> dict[str, float]:
     Parameters
     ----------
     task : Task
-        Its model has the adapter to evaluate.
+        A task whose model has the adapter to evaluate.
     data : NodeData
         Encoded rows of the node.
     train : config.Train
@@ -39,8 +39,8 @@ def evaluate_node(task: Task, data: NodeData, train: Train) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        The task's scores on the common test set, the same with the prefix ``local-`` on the node's
-        own (if it has held-out rows), and ``evaluate-seconds``.
+        The task's scores on the common test set, those on the node's own held-out rows (if any)
+        with the prefix ``local-``, and ``evaluate-seconds``.
     """
     started = time.perf_counter()
     held = digest(task.model)
@@ -54,8 +54,8 @@ def evaluate_node(task: Task, data: NodeData, train: Train) -> dict[str, float]:
 
 
 def _scored(task: Task, rows: Dataset, train: Train, adapter_digest: str) -> dict[str, float]:
-    # At the start of a run, and always with FedAvg, all nodes have the same adapter: an actor that
-    # has evaluated it for one node need not do so again.
+    # At the start of a run, and always with FedAvg, all nodes have the same adapter, so an actor
+    # that has evaluated it for one node need not do so again.
     cached = _cache.setdefault(task, OrderedDict())
     key = (adapter_digest, fingerprint(rows), train.batch_size, train.precision)
     if key not in cached:

@@ -1,4 +1,4 @@
-"""Freezing LoRA factors of a PEFT model, by their names, so that PEFT need not be imported."""
+"""Freezing LoRA factors of a PEFT model by their names, without importing PEFT."""
 
 from __future__ import annotations
 

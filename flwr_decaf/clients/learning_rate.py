@@ -19,7 +19,7 @@ from flwr_decaf.registries import Registry
 
 Scheduler = Callable[[Optimizer, int, int, int], LRScheduler]
 LEARNING_RATES: Registry[Scheduler] = Registry(registries.LEARNING_RATES)
-_LOWEST = 1e-6  # where the DeCAF authors' cosine ends
+_LOWEST = 1e-6  # final rate of the DeCAF authors' cosine schedule
 
 
 def constant(optimizer: Optimizer, server_round: int, rounds: int, steps: int) -> LRScheduler:
@@ -41,7 +41,7 @@ def cosine(optimizer: Optimizer, server_round: int, rounds: int, steps: int) -> 
 def cosine_per_round(
     optimizer: Optimizer, server_round: int, rounds: int, steps: int
 ) -> LRScheduler:
-    """Decay the rate over the steps of each round towards 1e-6, as the DeCAF authors' code does.
+    """Decay the rate over the steps of each round towards 1e-6, as in the DeCAF authors' code.
 
         rate = 1e-6 + (learning_rate - 1e-6) (1 + cos(pi step / steps)) / 2,   step = 0 .. steps-1
 

@@ -27,9 +27,9 @@ TASKS: Registry[Callable[[Model, Lora, Data], Task]] = Registry(registries.TASKS
 def load_task(model: Model, lora: Lora, data: Data) -> Task:
     """Build a task once per process; all virtual clients of the process share it.
 
-    It does not depend on how the data are partitioned. The values of its adapter are arbitrary: the
-    server draws the initial ones (``adapter.initialize_adapter``), and every message contains those
-    to use.
+    The task does not depend on the data's partition. The values of its adapter are arbitrary: the
+    server draws the initial values (``adapter.initialize_adapter``), and every message contains
+    those to use.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def _build(model: Model, lora: Lora, data: Data) -> Task:
             f"model.objective must be classification with model.task = {model.task}; got "
             f"{model.objective!r}, which is for clip; set model.objective to classification"
         )
-    if data.name:  # else only the nodes have rows, and each checks its own
+    if data.name:  # otherwise only the nodes have rows, and each node checks its own
         check_columns(model, data, load_rows(data, seed=0)["train"])
     return with_prefixes(TASKS[model.task](model, lora, data), model, data)
 
@@ -80,7 +80,7 @@ def _encoded(rows: NodeData, model: Model, lora: Lora, data: Data, seed: int) ->
 
 
 def load_test(model: Model, lora: Lora, data: Data, seed: int) -> Dataset:
-    """Load and encode the test rows common to all nodes; they do not depend on the partitioner."""
+    """Load and encode the test rows common to all nodes, which do not depend on the partition."""
     return _encoded_test(model, lora, data.unsplit(), seed)
 
 

@@ -1,4 +1,4 @@
-"""Mixing at a node: usable posts, the row of W without the refused ones, and the rule."""
+"""Mixing at a node: usable posts, the row of W without refused posts, and the rule."""
 
 from __future__ import annotations
 
@@ -45,24 +45,24 @@ def mix(
 ) -> tuple[State, dict[str, float], dict[int, str]]:
     """Apply the mail's rule to the node's own state and its neighbours' posts.
 
-    Posts may be quantized. Whatever their rounding Q is, averages over the nodes stay what they
-    were: where tensors are averaged, the node mixes its own post as its neighbours see it, and
-    keeps the residual,
+    Posts may be quantized. Their rounding Q does not change averages over the nodes: where tensors
+    are averaged, the node mixes its own post as its neighbours see it, and adds its own residual,
 
         x~_i = sum_j w_ij Q(x_j) + (x_i - Q(x_i)) = x_i + sum_j w_ij (Q(x_j) - Q(x_i)).
 
-    With weighted mixing, whose rows are not doubly stochastic, the weighted average is kept up to
-    the rounding error.
+    With weighted mixing, whose matrix is not doubly stochastic, the weighted average is preserved
+    only up to the rounding error.
 
-    DeCAF's factors and robust rules take the node's own state exactly: a residual of factors has
-    no meaning in the basis that the factorization chooses. (With random factors of rank 4 at ten
-    nodes, one mix in int8 is off by 0.8 % so, by 1.0 % with the node's own post, and by 1.5 % with
-    ``P_i + sum_j w_ij (Q_j - Q_i)`` of the products, which keeps their mean.)
+    For DeCAF's factors, and under robust rules, the node uses its own state without rounding,
+    because a residual of factors has no meaning in the basis that the factorization chooses. (With
+    random factors of rank 4 at ten nodes, the error of one mix in int8 is 0.8 % in this way, 1.0 %
+    with the node's own post, and 1.5 % with ``P_i + sum_j w_ij (Q_j - Q_i)`` of the products, which
+    preserves their mean.)
 
     Tensors that were not exchanged are kept. A node without neighbours in this round keeps its own
-    state, bit for bit. Posts that cannot be used are left out, and their weight is added to the
+    state, bit for bit. Posts that cannot be used are omitted, and their weight is added to the
     node's own; ``flwr_decaf.messages.inspection`` explains why W stays doubly stochastic. It does
-    not under a robust rule, or where a node has too few neighbours for one.
+    not under a robust rule, or if a node has too few neighbours for such a rule.
 
     Parameters
     ----------
@@ -107,9 +107,9 @@ def mix(
 
 
 def as_posted(own: State, mail: Mail) -> State:
-    """Return the node's own state as its neighbours see it: what it posted, dequantized.
+    """Return the node's own state as its neighbours see it: its post, dequantized.
 
-    Tensors that the rounding leaves as they are, are those of ``own``.
+    Tensors that rounding does not change are the same objects as in ``own``.
     """
     if mail.rounded < 0:
         return own
@@ -124,7 +124,7 @@ def usable_posts(own: State, mail: Mail) -> tuple[dict[int, State], dict[int, st
     Parameters
     ----------
     own : State
-        The node's own state as its neighbours see it, so that both come to the same decision.
+        The node's own state as its neighbours see it, so that both ends reach the same decision.
     mail : Mail
         Mail with the posts.
 
@@ -142,7 +142,7 @@ def usable_posts(own: State, mail: Mail) -> tuple[dict[int, State], dict[int, st
 
 
 def row_without_refused(mail: Mail, posts: Mapping[int, State]) -> list[float]:
-    """Return the node's row of W on itself and ``posts``; the node takes over what is missing.
+    """Return the node's row of W on itself and ``posts``; its own weight absorbs what is missing.
 
     Examples
     --------
@@ -157,7 +157,7 @@ def row_without_refused(mail: Mail, posts: Mapping[int, State]) -> list[float]:
 
 
 def _centre(own: State, seen: State, mail: Mail) -> State:
-    """Return the own state that the rule takes: exact where it is not linear in the tensors."""
+    """Return the node's own state for the rule: exact where the rule is not linear in a tensor."""
     if mail.robust != "none":
         return own
     factors = pairs_present(own) if mail.rule in FACTORIZING else []
@@ -165,7 +165,7 @@ def _centre(own: State, seen: State, mail: Mail) -> State:
 
 
 def _with_residuals(mixed: State, own: State, centre: State) -> State:
-    """Add what the rule did not see of the node's own state: ``own - centre``."""
+    """Add the part of the node's own state that the rule did not see: ``own - centre``."""
 
     def corrected(name: str, x: torch.Tensor) -> torch.Tensor:
         if own[name] is centre[name]:
@@ -198,7 +198,7 @@ def _apply_rule(
 
 
 def _no_metrics(mail: Mail) -> dict[str, float]:
-    """Return the metrics of a node that mixes nothing; all nodes report the same keys."""
+    """Return the metrics of a node that mixes nothing, so that all nodes report the same keys."""
     keys = ["mixing-seconds", "mixing-neighbours"]
     keys += ["mixing-interference"] * mail.measured
     keys += ["matching-seconds"] * (mail.rule in ALIGNED)
@@ -208,7 +208,7 @@ def _no_metrics(mail: Mail) -> dict[str, float]:
 @contextmanager
 def _one_thread() -> Iterator[None]:
     # A QR decomposition on two threads differs in its last bits from one on a single thread, and
-    # the number that the user's code has set depends on the engine's processes.
+    # the number of threads that the user's code sets may differ between processes.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -18,7 +18,7 @@ from flwr_decaf.matching import Group, Matching, find_groups
 if TYPE_CHECKING:
     from flwr_decaf.config import Dimat
 
-_ROWS = 128  # in a batch
+_ROWS = 128  # rows in a batch
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -36,7 +36,7 @@ def matching_on(task: Task, rows: Dataset, dimat: Dimat, seed: int) -> Matching:
         Whether units are permuted, how many rows to compare them on, and when batch-norm
         statistics are recomputed.
     seed : int
-        Seed of the sample of rows and of their augmentation.
+        Seed for sampling the rows and for augmenting them.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def check_whole(task: Task) -> None:
     """
     if isinstance(task.model, PeftModel):
         raise ValueError(
-            "model.task must be one that trains the whole model with strategy dimat; this one "
+            "with strategy dimat, model.task must be one that trains the whole model; this one "
             "trains an adapter, whose units are aligned by the common base; set model.task to cnn, "
             "or use another strategy"
         )

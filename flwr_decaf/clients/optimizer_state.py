@@ -1,18 +1,18 @@
 """AdamW's moments, kept at a node from one round to the next (``train.optimizer-state = kept``).
 
-Where products are mixed (DeCAF), mixing changes the basis in which a layer's factors are written:
-``B A = (B Q^-1) (Q A)``. The moments then follow the rotation that takes the node's trained factors
-nearest to the mixed ones (orthogonal Procrustes problem, Schoenemann 1966):
+If products are mixed (DeCAF), mixing changes the basis of a layer's factors: ``B A = (B Q^-1) (Q
+A)``. The moments are then rotated by the rotation that brings the node's trained factors closest to
+the mixed ones (orthogonal Procrustes problem, Schoenemann 1966):
 
     Q = U V^T,   U S V^T = B~^T B + A~ A^T
     m_A <- Q m_A,   m_B <- m_B Q^T,   v_A <- (Q o Q) v_A,   v_B <- v_B (Q o Q)^T
 
 m are the first moments and v the second ones; o is the elementwise product. First moments are means
-of gradients, which rotate exactly like this. Of the second moments only the diagonal is known, so
-theirs is the rotation of independent entries.
+of gradients, for which this rotation is exact. Of the second moments, only the diagonal is known,
+so their rotation assumes independent entries.
 
-The moments are in ``Context.state`` alone. A node that did not train in the last round, that lost
-its state, or whose run was resumed, starts afresh, and reports ``optimizer-fresh`` = 1.
+The moments are stored only in ``Context.state``. A node that did not train in the last round, that
+lost its state, or whose run was resumed starts afresh and reports ``optimizer-fresh`` = 1.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class OptimizerState:
     ----------
     state : State
         Moments and, if the basis changes, trained parameters, with names ``KIND PARAMETER``; empty
-        where there are none.
+        if there are none.
     rotates : bool
         Whether mixing changes the basis of the factors.
     """
@@ -54,7 +54,7 @@ class OptimizerState:
         return not self.state
 
     def restore(self, optimizer: Optimizer, model: nn.Module) -> None:
-        """Give a new optimizer the moments of the last one, in the basis of the model's factors."""
+        """Pass the moments to a new optimizer, in the basis of the model's factors."""
         kept = {kind: _of_kind(self.state, kind) for kind in (_FIRST, _SECOND, _STEP, _TRAINED)}
         if self._rotates and kept[_TRAINED]:
             mixed = {name: p.detach().cpu() for name, p in model.named_parameters()}
@@ -70,9 +70,9 @@ class OptimizerState:
                 }
 
     def store(self, optimizer: Optimizer, model: nn.Module) -> None:
-        """Take over the moments of an optimizer; those of frozen parameters are kept."""
+        """Store the moments of an optimizer; those of frozen parameters are left as they are."""
         for name, parameter in _trained_by(optimizer, model).items():
-            if parameter not in optimizer.state:  # it had no gradient in any step
+            if parameter not in optimizer.state:  # the parameter had no gradient in any step
                 continue
             held = optimizer.state[parameter] | {_TRAINED: parameter.detach()}
             for kind in (_FIRST, _SECOND, _STEP, *([_TRAINED] * self._rotates)):
@@ -87,7 +87,7 @@ class OptimizerState:
 
 
 def kept_by(context: Context, server_round: int, settings: str, rotates: bool) -> OptimizerState:
-    """Return the moments that a node has kept in the last round of a run, if it has.
+    """Return the moments that a node kept in the last round of a run, if any.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def kept_by(context: Context, server_round: int, settings: str, rotates: bool) -
 
 
 def rotations(trained: State, mixed: State) -> State:
-    """Compute the rotation of each layer that takes its trained factors nearest to the mixed ones.
+    """Compute each layer's rotation that brings its trained factors closest to the mixed ones.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The node's own state, which ``Context.state`` keeps between messages, and the post made of it."""
+"""The node's own state, kept in ``Context.state`` between messages, and the post made from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flwr_decaf.messages.shared_posts import is_gone
 
 
 def own_state(content: RecordDict, context: Context, mail: Mail) -> State | None:
-    """Return the state into which the mail is to be mixed; None if the node has lost it."""
+    """Return the state that is to be mixed with the mail; None if the node has lost it."""
     # Arrays sent with the mail replace the node's own: at the start of a run, and after a loss.
     if mail.arrays_key in content:
         return dict(cast(ArrayRecord, content[mail.arrays_key]).to_torch_state_dict())
@@ -43,7 +43,7 @@ def keep(context: Context, own: ArrayRecord, mail: Mail) -> None:
 
 
 def post(content: RecordDict, context: Context, own: State, mail: Mail) -> None:
-    """Keep a state as the node's own, and add its post to the reply."""
+    """Keep a state as the node's own, and add the post made from it to the reply."""
     exchanged = select(own, mail.exchanged)
     posted = quantize(exchanged, mail.dtype, mail.rounding)
     record = content[records.POST] = record_of(pack_shared(posted))
@@ -52,6 +52,7 @@ def post(content: RecordDict, context: Context, own: State, mail: Mail) -> None:
     exact = record
     if posted is not exchanged and mail.copied:
         exact = content[records.COPY] = record_of(pack_shared(exchanged))
-    # If all of it is exchanged, one object serves as both, so it is packed and pickled only once.
+    # If the whole state is exchanged, one object serves as both and is packed and pickled only
+    # once.
     whole = exchanged.keys() == own.keys() and (posted is exchanged or mail.copied)
     keep(context, exact if whole else pack_record(own), mail)

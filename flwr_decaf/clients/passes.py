@@ -19,7 +19,7 @@ def shuffled_passes(count: int, start: int, drawn: int, seed: int) -> list[int]:
     start, drawn : int
         Start and length of the slice.
     seed : int
-        Seed of the order of a pass, together with the number of the pass.
+        Seed that, together with the number of a pass, determines its order.
 
     Returns
     -------

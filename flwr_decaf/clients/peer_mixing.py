@@ -3,8 +3,9 @@
     app = ClientApp(mods=[peer_mixing])
 
 The user's train and evaluate functions remain ordinary Flower functions. They receive the node's
-mixed model in place of the global one, and what they return becomes the node's own model. A
-message without mail is passed on unchanged, so FedAvg runs with the same ClientApp.
+mixed model in place of the global one, and the arrays that a train function returns become the
+node's own model. A message without mail is passed on unchanged, so FedAvg runs with the same
+ClientApp.
 
 If whole models must be aligned before they are averaged (DIMAT), the client provides the alignment:
 
@@ -39,7 +40,7 @@ from flwr_decaf.messages.mail import Mail, take_mail
 from flwr_decaf.messages.packing import pack_record
 from flwr_decaf.rules.contract import check_alike
 
-Answer = Callable[[Message, Context], Message]  # Flower names these types where old ones have none
+Answer = Callable[[Message, Context], Message]  # older versions of Flower do not export this type
 Mod = Callable[[Message, Context, Answer], Message]
 
 _LEGACY = {"fitins.parameters", "evaluateins.parameters"}  # records that a client_fn requires
@@ -51,12 +52,12 @@ def peer_mixing(msg: Message, context: Context, call_next: Answer) -> Message:
     Parameters
     ----------
     msg : Message
-        Message of a strategy of this package, or of any other, which is passed on unchanged.
+        Message of a strategy of this package; one of any other strategy is passed on unchanged.
     context : Context
-        ``context.state`` holds the node's own model between messages, and its version. They change
-        only if the call succeeds, so that mail which was not mixed can be sent again. If the
-        version is not the one that the relay expects, because an earlier call ended after its
-        timeout, the node requests its last post instead of mixing.
+        ``context.state`` keeps the node's own model and its version between messages. They change
+        only if the call succeeds, so that mail that was not mixed can be sent again. If the version
+        is not the one that the relay expects, because an earlier call ended after its timeout, the
+        node requests its last post instead of mixing.
     call_next : callable
         The next mod, or the user's function.
 
@@ -64,14 +65,15 @@ def peer_mixing(msg: Message, context: Context, call_next: Answer) -> Message:
     -------
     Message
         The user's reply. After training, the node's post replaces its arrays. Its metrics also
-        report ``mixing-seconds``, ``mixing-neighbours``, ``mixing-refused`` and, unless the
+        include ``mixing-seconds``, ``mixing-neighbours``, ``mixing-refused`` and, unless the
         strategy never evaluates, ``mixing-interference`` (Frobenius norm).
 
     Raises
     ------
     ValueError
-        If the user's train function returns other arrays than it received, or changes a factor
-        that is frozen in this round; or if the strategy's rule requires ``peer_mixing_with``.
+        If the names, shapes or dtypes of the arrays that the user's train function returns differ
+        from those it received; if it changes a factor that is frozen in this round; or if the
+        strategy's rule requires ``peer_mixing_with``.
     """
     return _mix_and_call(msg, context, call_next, prepare=None)
 
@@ -84,12 +86,12 @@ def peer_mixing_with(prepare: Prepare) -> Mod:
     prepare : callable
         Function of the message (without its mail) and the context that returns an ``Alignment``,
         e.g. ``matching.Matching`` with a model and the node's own data. It is called only if there
-        is something to align; other strategies run as with ``peer_mixing``.
+        are models to align; other strategies run as with ``peer_mixing``.
 
     Returns
     -------
     Mod
-        As ``peer_mixing``; the metrics also report ``matching-seconds``.
+        Like ``peer_mixing``; the metrics also include ``matching-seconds``.
     """
 
     def mod(msg: Message, context: Context, call_next: Answer) -> Message:
@@ -116,7 +118,7 @@ def _mix_and_call(
     if own is None:  # the relay sends the node's last post with the next message
         return Message(RecordDict({records.CALL: ConfigRecord({"lost": True})}), reply_to=msg)
     held, metrics, refused = mix(own, mail, lambda: prepare(msg, context) if prepare else None)
-    # Posts that are not passed on are discarded, as training a large model needs the memory.
+    # Posts that are not forwarded are discarded, since training a large model needs the memory.
     own, mail = {}, last_received(mail, context, starts=mail.arrays_key in msg.content)
     if ask == records.COLLECT:
         return _collected(msg, context, held, refused, mail)
@@ -125,10 +127,10 @@ def _mix_and_call(
     msg.content[mail.arrays_key] = ArrayRecord(held)
     reply = _call(call_next, msg, context)
     if not reply.has_error():
-        # Kept only now: SuperNodes store the state even if a call fails, and mail is sent again.
+        # Keep it only now: SuperNodes store the state even if a call fails, and mail is sent again.
         if msg.metadata.message_type.startswith(MessageType.TRAIN) and reply.content.array_records:
             _keep_trained(reply.content, context, held, mail)
-        else:  # whatever arrays an evaluation returns, they are not the node's model
+        else:  # arrays that an evaluation returns are not the node's model
             keep(context, pack_record(held), mail)
         _report(reply.content, metrics, mail)
         reply.content.update(_refusals(refused, mail))
@@ -181,18 +183,18 @@ def _presence(context: Context) -> ConfigRecord:
 
 
 def _keep_trained(content: RecordDict, context: Context, held: State, mail: Mail) -> None:
-    """Keep the trained state as the node's own, and replace it in the reply by the node's post."""
+    """Keep the trained state as the node's own, and replace it by the node's post in the reply."""
     trained = _trained(content, held)
     _check_frozen(held, trained, mail.trained)
     post(content, context, trained, mail)
 
 
 def _trained(content: RecordDict, held: State) -> State:
-    """Take the trained state out of a reply, in the order of what was held."""
+    """Take the trained state out of a reply, in the order of the state before training."""
     if len(content.array_records) != 1:
         raise ValueError(
             "a train function must return exactly one ArrayRecord; got "
-            f"{sorted(content.array_records)}; return the trained arrays alone"
+            f"{sorted(content.array_records)}; return only the trained arrays"
         )
     arrays = cast(ArrayRecord, content.pop(next(iter(content.array_records))))
     returned = arrays.to_torch_state_dict()

@@ -1,4 +1,4 @@
-"""Frozen prefixes of a task's model, as the settings have them: dropout, and what is kept."""
+"""Frozen prefixes of a task's model according to the settings: dropout, and what is kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def with_prefixes(task: Task, model: Model, data: Data) -> Task:
-    """Add to a task what the settings say of its frozen layers; whole models stay as they are.
+    """Add to a task what the settings say about its frozen layers; whole models are unchanged.
 
     Parameters
     ----------
@@ -31,14 +31,14 @@ def with_prefixes(task: Task, model: Model, data: Data) -> Task:
     model : config.Model
         ``dropout``, ``prefix_cache`` and ``prefix_dtype``.
     data : config.Data
-        Number of rows, their length, and whether pictures are augmented.
+        Number of rows, their length, and whether images are augmented.
     """
     if not isinstance(task.model, PeftModel):
         return task
     encoders = [encoder for encoder in find_encoders(task.model) if encoder.frozen]
     frozen = [module for encoder in encoders for module in encoder.prefix]
     mode = partial(train_mode, frozen=frozen, dropout=model.dropout)
-    # Without data.name, only the nodes have rows, and their number is not known.
+    # Without data.name, only the nodes have rows, and their number is unknown.
     rows = sum(map(len, load_rows(data, seed=0).values())) if data.name else 0
     dtype = None if model.prefix_dtype == "auto" else PRECISIONS[model.prefix_dtype]
     room = Room(int(model.prefix_cache * 1e9), rows, data.max_length, dtype)
@@ -60,8 +60,8 @@ def train_mode(model: nn.Module, frozen: Sequence[nn.Module], dropout: str) -> N
     frozen : sequence of nn.Module
         Its modules below the first layer that is trained, and those that contain it.
     dropout : str
-        Where the base's own dropout is active: "all", "none", or "adapted", not in layers below
-        the first one that is trained. ``lora.dropout`` is a separate setting.
+        Layers in which the base's own dropout is active: "all", "none", or "adapted", which are
+        those from the first trained layer on. ``lora.dropout`` is a separate setting.
     """
     model.train()
     if dropout == "none":
@@ -101,7 +101,7 @@ def why_not_kept(task: Task) -> str:
 
 
 def describe(task: Task, model: Model, data: Data) -> str:
-    """Describe in one line which layers' results are kept, and why others' are not."""
+    """Describe in one line which layers' results are kept, and why those of others are not."""
     if not isinstance(task.model, PeftModel):
         return ""
     if not model.prefix_cache:
@@ -117,5 +117,5 @@ def _describe(encoder: Encoder, model: Model, data: Data) -> str:
     if model.dropout == "all":
         return f"{layers}, in evaluation only, since model.dropout is all"
     if _is_augmented(encoder, data):
-        return f"{layers}, in evaluation only, since training pictures are augmented"
+        return f"{layers}, in evaluation only, since training images are augmented"
     return layers

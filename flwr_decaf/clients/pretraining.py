@@ -1,7 +1,8 @@
 """Training of each node before the first exchange, cached on disk.
 
-Models that are merged by matching start from different initializations, each trained by its node
-alone. Later runs with the same settings, including those of other strategies, load the result.
+Models that are merged by matching start from different initializations, and each node first trains
+its own alone. Later runs with the same settings, including those of other strategies, load the
+result.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ if TYPE_CHECKING:
 
 
 def needs_pretraining(task: Task, train: Train, seed: int) -> bool:
-    """Return whether a node still has the common initial model, and must be pretrained first.
+    """Return whether a node still has the common initial model and must be pretrained first.
 
     Parameters
     ----------
     task : Task
-        Its model has the values that the node received.
+        A task whose model has the values that the node received.
     train : config.Train
         ``pretrain_epochs``: 0 for no pretraining.
     seed : int
@@ -59,21 +60,21 @@ def pretrain(
     Parameters
     ----------
     task : Task
-        Its model has the initial values, and afterwards the result.
+        A task whose model has the initial values, and afterwards the result.
     rows : Dataset
         Encoded rows of the node.
     train : config.Train
-        As for local training.
+        Settings as for local training.
     seed : int
         Seed of the batches.
     augmentation : str
-        ``data.augmentation``, by which ``task`` augments batches; by default "none". It tells
-        cached results apart, since the rows and the model do not depend on it.
+        ``data.augmentation``, with which ``task`` augments batches; by default "none". It is needed
+        to distinguish cached results, since the rows and the model do not depend on it.
 
     Returns
     -------
     dict of str to float
-        ``train-loss`` as in ``train_locally``, and ``train-seconds``, those of this call.
+        ``train-loss`` as in ``train_locally``, and ``train-seconds`` of this call.
     """
     started = time.perf_counter()
     settings = replace(train, local_epochs=train.pretrain_epochs)

@@ -1,13 +1,13 @@
-"""Passing on what a node has received, to each neighbour in a tree (RelaySum, arXiv 2110.04175).
+"""Forwarding what a node has received to each neighbour in a tree (RelaySum, arXiv 2110.04175).
 
     m_(i->j) = (x_i + sum_(k != j) c_(k->i) m_(k->i)) / c_(i->j)
     c_(i->j) = 1 + sum_(k != j) c_(k->i)
 
 x_i is what node i has just trained, and m_(k->i) the last message that it has received from its
-neighbour k: the mean of c_(k->i) models. The paper sends sums and counts; means are of the size of
-a model, so that they are inspected and mixed as posts are. One upload of ``x_i + sum_k m_(k->i)``
-would serve all neighbours, each of which could subtract its own part, but then a message that does
-not arrive would spoil all that follow; and no more bytes travel along an edge this way.
+neighbour k: the mean of c_(k->i) models. The paper sends sums and counts; means have the scale of a
+model, so they can be inspected and mixed as posts are. One upload of ``x_i + sum_k m_(k->i)`` would
+serve all neighbours, each of which could subtract its own part, but then a message that does not
+arrive would corrupt all later ones. Separate messages take no more bytes along an edge.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def relayed_means(own: State, received: Mail) -> dict[int, State]:
         The node's trained state.
     received : Mail
         The last mail with posts, whose weights are c_(k->i) / n, and the recipients. The node's own
-        state takes the place of a post that cannot be used.
+        state replaces a post that cannot be used.
 
     Returns
     -------
@@ -60,10 +60,10 @@ def messages_of(own: State, received: Mail) -> ArrayRecord:
 
 
 def last_received(mail: Mail, context: Context, starts: bool) -> Mail:
-    """Return mail with the posts that a node passes on: its own or, if it has none, the last ones.
+    """Return mail with the posts that a node forwards: its own or, if it has none, the last ones.
 
-    Posts arrive with an evaluation or with the next training, and are passed on after the latter.
-    A node that starts anew has received nothing before this mail. Without a tree, no posts remain.
+    Posts arrive with an evaluation or with the next training, and are forwarded after the latter. A
+    node that starts anew has received nothing before this mail. Without a tree, no posts remain.
     """
     if not mail.nodes:
         return replace(mail, posts={}, weights=(1.0,))
@@ -72,7 +72,7 @@ def last_received(mail: Mail, context: Context, starts: bool) -> Mail:
 
 
 def keep_mail(context: Context, mail: Mail) -> None:
-    """Keep the posts that the node passes on in ``Context.state``, and no others."""
+    """Keep in ``Context.state`` only the posts that the node forwards."""
     discard_mail(context.state)
     if mail.nodes:
         put_mail(context.state, mail)

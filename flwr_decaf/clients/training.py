@@ -65,39 +65,39 @@ def train_locally(  # noqa: PLR0913 - everything that a round depends on
 ) -> dict[str, float]:
     """Train with AdamW for ``train.local_steps`` steps, or ``train.local_epochs`` epochs.
 
-    Each round has a new optimizer, to which the moments of the last one can be given.
+    Each round has a new optimizer, to which the moments of the last one can be passed.
 
     Parameters
     ----------
     task : Task
-        Its model has the adapter to train.
+        A task whose model has the adapter to train.
     rows : Dataset
-        Encoded rows. Batches are taken from shuffled passes over the rows that continue from round
-        to round, so that all rows are used equally often. A node with fewer rows than a batch
+        Encoded rows. Batches are taken from shuffled passes over the rows, which continue from
+        round to round, so that all rows are used equally often. A node with fewer rows than a batch
         trains on all of them in each step.
     train : config.Train
         Learning rate and its schedule, batch size, steps, precision.
     trainable : str
         The LoRA factors to train: "AB", "A" or "B". Dense parameters of the adapter are trained
-        unless ``train.freeze_head``.
+        unless ``train.freeze_head`` is true.
     seed : int
-        The node's seed; together with the round, it determines batches and dropout.
+        The node's seed, which determines batches and dropout together with the round.
     server_round : int
-        The round, by default 1; it determines the position in the passes and in the schedule.
+        The round, by default 1, which determines the position in the passes and in the schedule.
     rounds : int
         Number of rounds of the run, by default 1, for ``train.schedule``.
     scaling : LossScaling
         The state of loss scaling after the node's last round, by default the initial one.
     moments : OptimizerState, optional
-        Moments of the node's last round, which become those of this one; by default they start
-        afresh.
+        Moments of the node's last round, which are updated to those of this one; by default they
+        start afresh.
 
     Returns
     -------
     dict of str to float
         ``train-loss``, the mean over the steps, and ``train-seconds``; in fp16 also
         ``skipped-steps``, and ``loss-scale`` and ``growth-tracker`` for the next round; with
-        ``moments``, ``optimizer-fresh``: 1 if there were none, or 0.
+        ``moments``, ``optimizer-fresh``, which is 1 if there were none and 0 otherwise.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def train_locally(  # noqa: PLR0913 - everything that a round depends on
                 "train.precision must allow at least one step per round; with fp16, all "
                 f"{steps.skipped} were skipped, since gradients overflowed down to a loss scale of "
                 f"{steps.scaling.scale:g}; set train.precision (and model.dtype, if it is fp16) "
-                "to bf16 or fp32, or raise train.local-steps"
+                "to bf16 or fp32, or increase train.local-steps"
             )
         metrics |= {"skipped-steps": steps.skipped, "loss-scale": steps.scaling.scale}
         metrics["growth-tracker"] = steps.scaling.growth_tracker
@@ -148,7 +148,7 @@ def take_steps(
     Parameters
     ----------
     task, train, trainable, scaling
-        As for ``train_locally``.
+        See ``train_locally``.
     batches : iterable of Batch
         Batches on any device; each is moved to the model's.
     schedule : callable, optional
@@ -194,7 +194,7 @@ def evaluate_rows(task: Task, rows: Dataset, train: Train) -> dict[str, float]:
     Parameters
     ----------
     task : Task
-        Its model has the adapter to evaluate.
+        A task whose model has the adapter to evaluate.
     rows : Dataset
         Encoded rows.
     train : config.Train
@@ -226,15 +226,15 @@ def training_batches(
     Parameters
     ----------
     task : Task
-        Its ``collate`` makes the batches.
+        A task whose ``collate`` makes the batches.
     rows : Dataset
         Encoded rows of the node.
     train : config.Train
         ``batch_size``, and ``local_epochs`` or ``local_steps``.
     seed : int
-        Seed of the order of the rows, see ``shuffled_passes``.
+        Seed of the order of the rows: see ``shuffled_passes``.
     server_round : int
-        The round, from 1; each continues in the order where the last one ended.
+        The round, from 1; each round continues where the last one ended.
     """
     size = min(train.batch_size, len(rows))
     drawn = len(rows) * train.local_epochs or size * train.local_steps

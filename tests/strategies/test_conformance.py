@@ -345,7 +345,7 @@ def test_dimat_is_refused_before_anybody_trains_where_nothing_aligns():
     trained = []
     app = ClientApp(mods=[peer_mixing])
     app.train()(lambda msg, context: trained.append(msg))
-    with pytest.raises(RuntimeError, match=r"strategy dimat must be run by clients that match"):
+    with pytest.raises(RuntimeError, match=r"strategy dimat needs clients that match"):
         STRATEGIES["dimat"]("ring").start(LocalGrid(app, 3), ArrayRecord(lora_state(0)))
     assert not trained
 
