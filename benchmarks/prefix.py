@@ -22,8 +22,9 @@ from benchmarks.measure import busy_cores, report, time_alternately
 from flwr_decaf.clients.loading import forget_task, load_node_data, load_task
 from flwr_decaf.clients.models import kept_states
 from flwr_decaf.clients.models.adapter import initialize_adapter
+from flwr_decaf.clients.steps import take_steps
 from flwr_decaf.clients.tasks.contract import Task
-from flwr_decaf.clients.training import evaluate_rows, take_steps, training_batches
+from flwr_decaf.clients.training import evaluate_rows, training_batches
 from flwr_decaf.config import Config, Train, parse_config
 from flwr_decaf.config.files import checked_settings
 

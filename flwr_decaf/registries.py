@@ -120,11 +120,16 @@ AUGMENTATIONS = {
     "random-resized-crop": "flwr_decaf.data.augmentation:random_resized_crop",
 }
 
-# The learning rate's scheduler in a round: (optimizer, round from 1, rounds, steps of the round).
+# The learning rate's scheduler in a round:
+# (optimizer, round from 1, rounds, steps of the round, steps of the warm-up).
 LEARNING_RATES = {
     "constant": "flwr_decaf.clients.learning_rate:constant",
     "cosine": "flwr_decaf.clients.learning_rate:cosine",
     "cosine-per-round": "flwr_decaf.clients.learning_rate:cosine_per_round",
+    "linear": "flwr_decaf.clients.learning_rate:linear",
+    "constant-with-warmup": "flwr_decaf.clients.learning_rate:constant_with_warmup",
+    "cosine-with-warmup": "flwr_decaf.clients.learning_rate:cosine_with_warmup",
+    "inverse-sqrt": "flwr_decaf.clients.learning_rate:inverse_sqrt",
 }
 
 # The dtypes that models compute in.

@@ -12,12 +12,14 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 
+from flwr_decaf.clients.learning_rate import WITH_WARMUP
 from flwr_decaf.clients.loading import load_task, load_test
 from flwr_decaf.clients.models.adapter import get_adapter, initialize_adapter, set_adapter
 from flwr_decaf.clients.models.hardware import choose_device, is_available
 from flwr_decaf.clients.node_matching import check_whole, matching_on
+from flwr_decaf.clients.optimizers import check_optimizer
+from flwr_decaf.clients.steps import take_steps
 from flwr_decaf.clients.tasks.contract import Task
-from flwr_decaf.clients.training import take_steps
 from flwr_decaf.config import Config, Data, Dimat, Lora, Model, Train
 from flwr_decaf.config.network import network_of, network_options
 from flwr_decaf.config.setting import spelled
@@ -76,6 +78,8 @@ def check(config: Config, n: int, trains: bool = True, own_rows: bool = False) -
             "data.name must name a data set, unless each node has its own rows; got ''; name one, "
             "or give every SuperNode a data-path in --node-config"
         )
+    check_optimizer(config.train)
+    _check_warmup(config.train)
     task = load_task(config.model, config.lora, config.data)
     if not own_rows:
         partition_rows(config.data, n, config.seed)
@@ -188,6 +192,15 @@ def _try_rows(task: Task, config: Config) -> None:
 def _first_rows(task: Task, data: Data, seed: int, count: int) -> Dataset:
     rows = load_rows(data, seed)["train"]
     return task.encode(rows.select(range(min(count, len(rows)))))
+
+
+def _check_warmup(train: Train) -> None:
+    """Refuse a warm-up that the schedule would ignore."""
+    if train.warmup_steps and train.schedule not in WITH_WARMUP:
+        raise ValueError(
+            f"train.warmup-steps must be 0 with train.schedule {train.schedule}; got "
+            f"{train.warmup_steps}; set it to 0, or the schedule to {', '.join(WITH_WARMUP)}"
+        )
 
 
 def _check_moments(config: Config) -> None:

@@ -1,4 +1,4 @@
-"""AdamW's moments, kept at a node from one round to the next (``train.optimizer-state = kept``).
+"""Moments of AdamW and Adam, kept at a node between rounds (``train.optimizer-state = kept``).
 
 If products are mixed (DeCAF), mixing changes the basis of a layer's factors: ``B A = (B Q^-1) (Q
 A)``. The moments are then rotated by the rotation that brings the node's trained factors closest to

@@ -1,10 +1,16 @@
-"""The order in which a node's rows are used: an endless sequence of shuffled passes."""
+"""The order in which a node's rows are used: an endless sequence of shuffled passes, in groups."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
 
 import torch
 
 from flwr_decaf.seeds import derive_seed
+
+T = TypeVar("T")
 
 
 def shuffled_passes(count: int, start: int, drawn: int, seed: int) -> list[int]:
@@ -38,3 +44,16 @@ def shuffled_passes(count: int, start: int, drawn: int, seed: int) -> list[int]:
         generator = torch.Generator().manual_seed(derive_seed(seed, "pass", number))
         passes.append(torch.randperm(count, generator=generator))
     return torch.cat(passes)[skipped : skipped + drawn].tolist()
+
+
+def grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of ``size`` consecutive items; the last one may be shorter.
+
+    Examples
+    --------
+    >>> list(grouped("abcde", 2))
+    [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    iterator = iter(items)
+    while group := list(islice(iterator, size)):
+        yield group

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from datasets import Dataset
@@ -12,44 +12,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from flwr_decaf.clients.freezing import freeze_factors
 from flwr_decaf.clients.learning_rate import LEARNING_RATES
-from flwr_decaf.clients.models.hardware import (
-    LossScaling,
-    autocast,
-    computes_in_fp16,
-    loss_scaler,
-    scaling_of,
-    to_device,
-)
+from flwr_decaf.clients.models.hardware import LossScaling, autocast
 from flwr_decaf.clients.optimizer_state import OptimizerState
 from flwr_decaf.clients.passes import shuffled_passes
+from flwr_decaf.clients.steps import UNSCALED, take_steps
 from flwr_decaf.clients.tasks.contract import Batch, Task
 from flwr_decaf.clients.tasks.scores import Sums, add_up
 from flwr_decaf.seeds import derive_seed
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Train
-
-_UNSCALED = LossScaling()
-
-
-class Steps(NamedTuple):
-    """The result of some optimizer steps.
-
-    Attributes
-    ----------
-    losses : list of float
-        The loss before each step.
-    skipped : int
-        Number of steps that loss scaling skipped because fp16 gradients overflowed.
-    scaling : LossScaling or None
-        The state of loss scaling after the last step; None without fp16.
-    """
-
-    losses: list[float]
-    skipped: int
-    scaling: LossScaling | None
 
 
 def train_locally(  # noqa: PLR0913 - everything that a round depends on
@@ -60,10 +33,10 @@ def train_locally(  # noqa: PLR0913 - everything that a round depends on
     seed: int,
     server_round: int = 1,
     rounds: int = 1,
-    scaling: LossScaling = _UNSCALED,
+    scaling: LossScaling = UNSCALED,
     moments: OptimizerState | None = None,
 ) -> dict[str, float]:
-    """Train with AdamW for ``train.local_steps`` steps, or ``train.local_epochs`` epochs.
+    """Train for ``train.local_steps`` optimizer steps, or ``train.local_epochs`` epochs.
 
     Each round has a new optimizer, to which the moments of the last one can be passed.
 
@@ -76,7 +49,7 @@ def train_locally(  # noqa: PLR0913 - everything that a round depends on
         round to round, so that all rows are used equally often. A node with fewer rows than a batch
         trains on all of them in each step.
     train : config.Train
-        Learning rate and its schedule, batch size, steps, precision.
+        Optimizer, learning rate and its schedule, batch size, steps, precision.
     trainable : str
         The LoRA factors to train: "AB", "A" or "B". Dense parameters of the adapter are trained
         unless ``train.freeze_head`` is true.
@@ -115,10 +88,13 @@ def train_locally(  # noqa: PLR0913 - everything that a round depends on
         optimizers.append(optimizer)
         if moments:
             moments.restore(optimizer, task.model)
-        return LEARNING_RATES[train.schedule](optimizer, server_round, rounds, len(batches))
+        steps = math.ceil(len(batches) / train.gradient_accumulation)
+        return LEARNING_RATES[train.schedule](
+            optimizer, server_round, rounds, steps, train.warmup_steps
+        )
 
     steps = take_steps(task, batches, train, trainable, scaling, schedule)
-    taken = len(steps.losses) - steps.skipped
+    taken = steps.taken - steps.skipped
     metrics |= {"train-loss": sum(steps.losses) / len(steps.losses)}
     if steps.scaling:
         if not taken:
@@ -133,58 +109,6 @@ def train_locally(  # noqa: PLR0913 - everything that a round depends on
     if moments:
         moments.store(optimizers[0], task.model)
     return metrics | {"train-seconds": time.perf_counter() - started}
-
-
-def take_steps(
-    task: Task,
-    batches: Iterable[Batch],
-    train: Train,
-    trainable: str,
-    scaling: LossScaling = _UNSCALED,
-    schedule: Callable[[Optimizer], LRScheduler] | None = None,
-) -> Steps:
-    """Take an AdamW step on each batch.
-
-    Parameters
-    ----------
-    task, train, trainable, scaling
-        See ``train_locally``.
-    batches : iterable of Batch
-        Batches on any device; each is moved to the model's.
-    schedule : callable, optional
-        Optimizer -> learning-rate scheduler; by default, the rate is constant.
-
-    Returns
-    -------
-    Steps
-        Losses, skipped steps, and the state of loss scaling.
-    """
-    freeze_factors(task.model, trainable, head=not train.freeze_head)
-    parameters = [p for p in task.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=train.learning_rate, weight_decay=train.weight_decay
-    )
-    scheduler = schedule(optimizer) if schedule else None
-    device, in_fp16 = parameters[0].device, computes_in_fp16(task.model, train.precision)
-    scaler = loss_scaler(device, scaling, enabled=in_fp16)
-    task.train_mode(task.model)
-    losses: list[float] = []
-    skipped = 0
-    for batch in batches:
-        with autocast(device, train.precision):
-            loss = task.loss(task.model, to_device(batch, device))
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(scaler.scale(loss))
-        scaler.step(optimizer)
-        scale = scaler.get_scale()
-        scaler.update()
-        if scaler.get_scale() < scale:
-            skipped += 1
-        elif scheduler:
-            scheduler.step()
-        losses.append(loss.item())
-    optimizer.zero_grad(set_to_none=True)
-    return Steps(losses, skipped, scaling_of(scaler) if in_fp16 else None)
 
 
 @torch.no_grad()
@@ -237,6 +161,7 @@ def training_batches(
         The round, from 1; each round continues where the last one ended.
     """
     size = min(train.batch_size, len(rows))
-    drawn = len(rows) * train.local_epochs or size * train.local_steps
+    per_round = size * train.gradient_accumulation * train.local_steps
+    drawn = len(rows) * train.local_epochs or per_round
     order = shuffled_passes(len(rows), (server_round - 1) * drawn, drawn, seed)
     return DataLoader(rows, batch_size=size, sampler=order, collate_fn=task.collate)

@@ -12,7 +12,8 @@ from flwr_decaf.config.options import (
 from flwr_decaf.config.parsing import flatten, parse_config
 from flwr_decaf.config.sections import Config, Dimat, Tad, Topology
 from flwr_decaf.config.setting import Value
-from flwr_decaf.config.task import Data, Lora, Model, Train
+from flwr_decaf.config.task import Data, Lora, Model
+from flwr_decaf.config.training import Train
 
 __all__ = [
     "Attack",

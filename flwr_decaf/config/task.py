@@ -1,4 +1,4 @@
-"""The sections for the training task: model, adapter, data and training."""
+"""The sections for the training task: model, adapter and data."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from flwr_decaf.checks import above, at_least, one_of, one_of_or_class, share, w
 from flwr_decaf.config.setting import setting
 from flwr_decaf.registries import (
     AUGMENTATIONS,
-    DEVICES,
-    LEARNING_RATES,
     PARTITIONERS,
     PRECISIONS,
     TASKS,
@@ -208,43 +206,3 @@ _OF_THE_SPLIT = (
     "partitioner", "partitioner_arguments", "partition_column", "shards_per_node", "alpha",
     "label_skew", "local_test_share", "max_local_test_samples",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Train:
-    """Local training between two exchanges of factors."""
-
-    learning_rate: float = setting(
-        5e-3, "Learning rate of AdamW, before train.schedule.", above(0, "1e-4 to 5e-3 suit LoRA")
-    )
-    schedule: str = setting("constant", "How the learning rate changes.", one_of(LEARNING_RATES))
-    weight_decay: float = setting(0.01, "Weight decay of AdamW.", at_least(0, "0 disables it"))
-    optimizer_state: str = setting(
-        "fresh",
-        "Whether AdamW's moments start afresh in each round or are kept at the node.",
-        one_of(["fresh", "kept"]),
-    )
-    batch_size: int = setting(16, "Number of rows in a batch.", at_least(1, "16 or 32 are common"))
-    local_steps: int = setting(
-        8, "Optimizer steps of a node in each round.", at_least(1, "8 is the default")
-    )
-    local_epochs: int = setting(
-        0,
-        "Passes over a node's rows in each round; replaces train.local-steps unless 0.",
-        at_least(0, "0 uses train.local-steps"),
-    )
-    pretrain_epochs: int = setting(
-        0,
-        "Passes that each node trains alone before the first exchange (whole models only).",
-        at_least(0, "0 starts all nodes from the same model"),
-    )
-    freeze_head: bool = setting(False, "Keep the classification head at its initialization.")
-    device: str = setting(
-        "auto", "Device to train on; auto uses a GPU if the client sees one.", one_of(DEVICES)
-    )
-    precision: str = setting("fp32", "Precision of training, by autocast.", one_of(PRECISIONS))
-    threads: int = setting(
-        1,
-        "CPU threads of a client; 0 leaves the choice to PyTorch.",
-        at_least(0, "0 leaves it to PyTorch, which may change the last bits of the results"),
-    )

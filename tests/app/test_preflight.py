@@ -160,3 +160,14 @@ def test_settings_that_a_robust_rule_excludes_are_refused(changed, message):
     robust = NETWORK | {"robust.method": "clipping", "topology.name": "complete"}
     with pytest.raises(ValueError, match=message):
         check(parse_config(robust | changed), 5, trains=False)
+
+
+def test_training_options_that_exclude_each_other_are_refused():
+    for changed, message in (
+        ({"train.warmup-steps": 5}, "train.warmup-steps must be 0 with train.schedule constant"),
+        ({"train.optimizer": "sdg"}, "train.optimizer must be one of .*; got 'sdg'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check(parse_config(NETWORK | changed), 3, trains=False)
+    warm = {"train.warmup-steps": 5, "train.schedule": "linear", "train.optimizer": "rmsprop"}
+    check(parse_config(NETWORK | warm), 3, trains=False)

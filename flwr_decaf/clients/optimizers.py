@@ -1,0 +1,88 @@
+"""The optimizer of local training: one of ``torch.optim``, by its name."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from flwr_decaf.config import Train
+
+KEEPING = ("adamw", "adam")  # whose moments can be kept: see optimizer_state
+# These take other gradients, other arguments of step(), or tensors of one shape alone.
+_UNSUITABLE = ("optimizer", "lbfgs", "sparseadam", "muon")
+
+
+def create_optimizer(parameters: Iterable[nn.Parameter], train: Train) -> Optimizer:
+    """Create the optimizer of ``train.optimizer``.
+
+    Parameters
+    ----------
+    parameters : iterable of Parameter
+        What it trains.
+    train : config.Train
+        ``optimizer``, ``optimizer_arguments``, ``learning_rate`` and ``weight_decay``.
+
+    Raises
+    ------
+    ValueError
+        If ``torch.optim`` has no such optimizer, or it does not accept the arguments.
+    """
+    kinds = _kinds()
+    if train.optimizer not in kinds:
+        raise ValueError(
+            f"train.optimizer must be one of {', '.join(kinds)}; got {train.optimizer!r}; choose "
+            "one of these"
+        )
+    kind = kinds[train.optimizer]
+    known = {"lr": train.learning_rate, "weight_decay": train.weight_decay}
+    accepted = inspect.signature(kind).parameters
+    given: dict[str, Any] = {key: value for key, value in known.items() if key in accepted}
+    try:
+        return kind(parameters, **given | _arguments(train.optimizer_arguments))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"train.optimizer-arguments must be arguments of {train.optimizer}, as a JSON object; "
+            f"got {train.optimizer_arguments!r} ({error}); see torch.optim"
+        ) from error
+
+
+def check_optimizer(train: Train) -> None:
+    """Refuse an optimizer whose settings are wrong, or whose moments cannot be kept.
+
+    Raises
+    ------
+    ValueError
+        From ``create_optimizer``, or for ``train.optimizer-state = "kept"`` with an optimizer that
+        has other state than Adam's two moments.
+    """
+    if train.optimizer_state == "kept" and train.optimizer not in KEEPING:
+        raise ValueError(
+            f"train.optimizer-state must be fresh with train.optimizer {train.optimizer}; got "
+            f"kept; set it to fresh, or the optimizer to one of {', '.join(KEEPING)}"
+        )
+    optimizer = create_optimizer([nn.Parameter(torch.zeros(1))], train)
+    if train.optimizer_state == "kept" and optimizer.defaults.get("amsgrad"):
+        raise ValueError(
+            "train.optimizer-arguments must not set amsgrad if train.optimizer-state is kept; got "
+            f"{train.optimizer_arguments!r}; leave it out, or set train.optimizer-state to fresh"
+        )
+
+
+def _kinds() -> dict[str, Callable[..., Optimizer]]:
+    classes = (kind for kind in vars(torch.optim).values() if isinstance(kind, type))
+    named = {kind.__name__.lower(): kind for kind in classes if issubclass(kind, Optimizer)}
+    return {name: named[name] for name in sorted(named) if name not in _UNSUITABLE}
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    arguments = json.loads(text or "{}")
+    if not isinstance(arguments, dict):
+        raise TypeError("not a JSON object")
+    return arguments
