@@ -17,12 +17,12 @@ def private_folder(kind: str) -> Path:
     Parameters
     ----------
     kind : str
-        What it holds: a part of its path, ``assets/flwr-decaf/<kind>/<host>``.
+        What the folder contains, as part of its path ``assets/flwr-decaf/<kind>/<host>``.
 
     Raises
     ------
     OSError
-        If it cannot be created, or belongs to another user.
+        If the folder cannot be created, or belongs to another user.
     """
     host = platform.node() or "localhost"
     folder = cached_assets_path("flwr-decaf", namespace=kind, subfolder=host)

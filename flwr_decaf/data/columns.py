@@ -1,4 +1,4 @@
-"""The columns that each task reads, by the settings that name them: ``registries.COLUMNS``."""
+"""The columns that each task reads, by the settings that name them (``registries.COLUMNS``)."""
 
 from __future__ import annotations
 

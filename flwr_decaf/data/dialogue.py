@@ -53,14 +53,14 @@ class Dialogue:
         """Encode a row as a prompt and a response of at most ``data.max_length`` tokens in total.
 
         A long response is truncated at its end, but never to less than half of that length. The
-        prompt is truncated at its start, since its end is where a chat template says whose turn it
-        is; this leaves space for the response, or for ``room`` tokens if these are more.
+        prompt is truncated at its start, since a chat template says at its end whose turn it is.
+        This leaves space for the response, or for ``room`` tokens if these are more.
         """
         prompt, response = self._tokens(*self._conversation(row))
         limit = self.data.max_length
         response = response[: max(limit - len(prompt), limit // 2, room)]
         left = max(limit - max(len(response), room), 2)
-        start = prompt[:1]  # what begins a text, for most tokenizers
+        start = prompt[:1]  # the start token, for most tokenizers
         return prompt if len(prompt) <= left else start + prompt[1 - left :], response
 
     def _conversation(self, row: Mapping[str, Any]) -> tuple[Sequence[Turn], str]:

@@ -1,7 +1,7 @@
-"""What may leave a node that has rows of its own, and what the settings of a run may open there.
+"""What may leave a node that has rows of its own, and which files a run's settings may open there.
 
 Settings come from whoever starts a run. Names of classes are values of a column, so the node's own
-node-config must name the column, or the settings list the classes. No error quotes a value.
+node-config must name the column, or the settings must list the classes. No error quotes a value.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 def check_common_test(data: Data, files: OwnFiles) -> None:
     """Refuse a common test set that is a file or folder of this machine.
 
-    ``data.name`` comes with the settings of a run, which must not choose what is read at a node
-    with files of its own. It may name a hub id or an installed package.
+    ``data.name`` is part of the settings of a run, which must not choose what is read on a node
+    with its own files. It may name a hub id or an installed package.
 
     Raises
     ------
     ValueError
-        If it does, unless the files belong to whoever starts the run.
+        If it is one, unless the files belong to whoever starts the run.
     """
     name = data.name
     if not name or files.own_run or name in DEMO_SETS or name.startswith("package:"):
@@ -59,19 +59,19 @@ def reported_classes(data: Data, files: OwnFiles, splits: DatasetDict) -> list[s
     files : OwnFiles
         The node's files.
     splits : DatasetDict
-        Their rows, whose column of classes is called "label".
+        The rows of these files, whose column of classes is called "label".
 
     Raises
     ------
     ValueError
-        If nothing permits the node to report them, one cannot be a name, or a row has a class that
-        the settings do not list.
+        If nothing permits the node to report the names, one of them is unusable, or a row has a
+        class that the settings do not list.
     """
     listed = split_list(data.classes)
     may_name = bool(files.label_column) or files.own_run
     if not (listed or may_name):
         raise ValueError(
-            "label-column must be in the node-config, which permits that the names in it leave the "
+            "label-column must be in the node-config, which permits the names in it to leave the "
             "node; it is not there; add it to --node-config, or list all classes in data.classes"
         )
     if not listed:
@@ -90,12 +90,12 @@ def reported_classes(data: Data, files: OwnFiles, splits: DatasetDict) -> list[s
 
 
 def check_class_names(names: Iterable[str]) -> None:
-    """Refuse class names that cannot stand in ``data.classes``, or are no names of classes.
+    """Refuse class names that cannot be used in ``data.classes``, or are not plausible.
 
     Raises
     ------
     ValueError
-        If there are too many, or one is too long, or has a comma, a line break or outer spaces.
+        If there are too many, or one is too long or has a comma, a line break or outer spaces.
     """
     names = list(names)
     if len(names) > _MOST_CLASSES:
@@ -104,11 +104,11 @@ def check_class_names(names: Iterable[str]) -> None:
             "different values; name another column"
         )
     bad = [name for name in names if not _is_class_name(name)]
-    if bad:  # not quoted: they may be rows, if the column is a wrong one
+    if bad:  # not quoted: they may be rows if the wrong column is named
         raise ValueError(
             f"names of classes must have 1 to {_LONGEST_NAME} characters, and no commas, line "
-            f"breaks or outer spaces; {len(bad)} of {len(names)} different values are no such "
-            "names; rename these classes, or name another column"
+            f"breaks or outer spaces; {len(bad)} of {len(names)} different values break this rule; "
+            "rename these classes, or name another column"
         )
 
 

@@ -25,7 +25,7 @@ def encoded(
     encode : callable
         Columns of a batch -> encoded columns.
     *settings
-        Everything that the result of ``encode`` depends on: the key of the cache.
+        Everything that the result of ``encode`` depends on, as the cache key.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Data sets in a single file: its format, its column of splits, and why it cannot be read."""
+"""Data sets in a single file: its format, its split column, and why it cannot be read."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _SPLIT = "split"
 
 
 def read_file(file: Path, cache: Path | None = None) -> DatasetDict:
-    """Read a file in the format of its suffix.
+    """Read a file in the format that its suffix indicates.
 
     Parameters
     ----------
     file : Path
         The file.
     cache : Path, optional
-        Folder of the Arrow copy that ``datasets`` makes; by default its own cache.
+        Folder for the Arrow copy that ``datasets`` makes; by default its own cache.
 
     Raises
     ------
     KeyError
         If the suffix is not in ``READERS``.
     DatasetGenerationError
-        If the file is not of that format; see ``reason``.
+        If the file does not have that format; see ``reason``.
     """
     options = {"delimiter": "\t"} if file.suffix == ".tsv" else {}
     return load_dataset(READERS[file.suffix], data_files=str(file), cache_dir=cache, **options)
@@ -48,8 +48,8 @@ def by_split_column(splits: DatasetDict) -> DatasetDict:
         return splits
     if None in names:
         raise ValueError(
-            f'column "{_SPLIT}" must name a split in every row; in some it is empty; '
-            "fill it, or rename the column, so that a test split is drawn"
+            f'column "{_SPLIT}" must name a split in every row; it is empty in some; fill it, or '
+            "rename the column, so that a test split is drawn"
         )
     return DatasetDict(
         {
@@ -62,7 +62,7 @@ def by_split_column(splits: DatasetDict) -> DatasetDict:
 def reason(error: DatasetGenerationError) -> str:
     """Describe in one line why a file could not be read, and how to fix it."""
     cause = error.__cause__ or error
-    # JSON in UTF-16 is reported as invalid JSON, CSV in UTF-16 or Latin-1 by its first bad byte.
+    # UTF-16 JSON is reported as invalid JSON, UTF-16 or Latin-1 CSV by its first invalid byte.
     encoded = isinstance(cause, UnicodeDecodeError) or "Invalid value. in row 0" in str(cause)
     remedy = "save it as UTF-8 (iconv -f UTF-16 -t UTF-8)" if encoded else "correct the file"
     return f"{type(cause).__name__}: {first_line(cause)}; {remedy}"

@@ -1,6 +1,6 @@
 """Rows whose text or label is empty, which are left out of every data set.
 
-A label of -1 in a column of numbered classes is empty too: that is how ``datasets`` marks it.
+A label of -1 in a column of numbered classes also counts as empty: ``datasets`` marks it this way.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from datasets import ClassLabel, Dataset, DatasetDict
 
 
 def without_gaps(splits: DatasetDict, wanted: Collection[str], key: str, name: str) -> DatasetDict:
-    """Leave out rows with an empty value; a split without such rows stays the same object.
+    """Omit rows with an empty value; a split without such rows stays the same object.
 
     Parameters
     ----------
     splits : DatasetDict
         The rows.
     wanted : collection of str
-        Columns that must not be empty, as far as they exist.
+        Columns that must not be empty, if they exist.
     key, name : str
-        The setting that names the data set, and its name, for the error.
+        The setting that names the data set, and the data set's name, for the error.
 
     Raises
     ------

@@ -22,7 +22,7 @@ def class_names(rows: Dataset, data: config.Data, needed_by: str) -> list[str]:
     rows : Dataset
         Rows as loaded, with a column "label".
     data : config.Data
-        ``label_column``: where the classes come from.
+        ``label_column``: the column of the classes.
     needed_by : str
         The setting that needs classes, for the error.
 
@@ -40,7 +40,7 @@ def class_names(rows: Dataset, data: config.Data, needed_by: str) -> list[str]:
 
 
 def few_shots(rows: Dataset, shots: int, seed: int) -> Dataset:
-    """Draw ``shots`` rows of each class, for all nodes together; fewer if a class has fewer."""
+    """Draw ``shots`` rows of each class, for all nodes together, or all if a class has fewer."""
     order = np.random.default_rng(seed).permutation(len(rows))
     labels = np.array(rows["label"][:])[order]
     chosen = [order[labels == label][:shots] for label in np.unique(labels)]
@@ -75,7 +75,7 @@ def _with_class_labels(splits: DatasetDict) -> DatasetDict:
 
 
 def names_in(rows: Dataset) -> list[str]:
-    """List the classes in the column "label": those of its feature, or else its values."""
+    """List the classes in the column "label": those of its feature, if any, or its values."""
     feature = rows.features["label"]
     if isinstance(feature, ClassLabel):
         return list(feature.names)
@@ -83,7 +83,7 @@ def names_in(rows: Dataset) -> list[str]:
 
 
 def labels_in(rows: Dataset) -> set[str]:
-    """Return the classes that rows have: unlike ``names_in``, not those that none has."""
+    """Return only the classes that occur in the rows, unlike ``names_in``."""
     feature = rows.features["label"]
     if isinstance(feature, ClassLabel):
         return {feature.names[number] for number in rows.unique("label")}
@@ -91,7 +91,7 @@ def labels_in(rows: Dataset) -> set[str]:
 
 
 def numbered_as(rows: Dataset, names: Sequence[str]) -> Dataset:
-    """Number the classes in the column "label" by their places in ``names``.
+    """Number the classes in the column "label" by their positions in ``names``.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def numbered_as(rows: Dataset, names: Sequence[str]) -> Dataset:
 
 
 def no_rows(data: config.Data) -> DatasetDict:
-    """Return empty splits with the classes ``data.classes``, where only the nodes have rows."""
+    """Return empty splits with the classes ``data.classes``, if only nodes have rows."""
     names = split_list(data.classes)
     columns = Features({"label": ClassLabel(names=names)} if data.label_column else {})
     empty = Dataset.from_dict({name: [] for name in columns}, features=columns)
@@ -123,7 +123,7 @@ def no_rows(data: config.Data) -> DatasetDict:
 
 
 def _class_name(label: object) -> str:
-    # pandas reads integers as floats if a cell of their column is empty.
+    # pandas reads integers as floats if a cell in their column is empty.
     return str(int(label) if isinstance(label, float) and label.is_integer() else label)
 
 

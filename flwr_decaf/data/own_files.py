@@ -2,9 +2,9 @@
 
     --node-config 'partition-id=0 num-partitions=4 data-path="/data/reviews.csv"'
 
-Only the node's own machine says so: no message and no setting of a run can name these files. For
-nodes on its machine, ``flwr-decaf run --node-data`` sets the environment variable ``NODE_DATA``.
-This module imports nothing heavy, since ``peer_mixing`` uses it.
+Only the node's own machine can name these files; no message and no setting of a run can. For nodes
+on its own machine, ``flwr-decaf run --node-data`` sets the environment variable ``NODE_DATA``. This
+module imports nothing heavy, since ``peer_mixing`` uses it.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ DATA_PATH = "data-path"
 
 @dataclass(frozen=True)
 class OwnFiles:
-    """A node's own files, and their columns where they have other names than in the settings.
+    """A node's own files, and those of their columns whose names differ from the settings.
 
-    All attributes but the last are keys of the node-config, with dashes.
+    All attributes except the last are keys of the node-config, with dashes.
 
     Attributes
     ----------
     data_path : str
         A file or folder that ``own_rows.describe`` can read.
     test_path : str
-        Another one with the node's test rows; by default, they come from ``data_path``.
+        A file or folder with the node's test rows; by default, these come from ``data_path``.
     text_column, image_column, label_column : str
         Names of the columns in these files; by default those of the settings. By naming
-        ``label_column``, whoever runs the node permits that the names in it leave the node.
+        ``label_column``, whoever runs the node permits the names in it to leave the node.
     own_run : bool
-        Whether the files belong to whoever starts the run (``--node-data``), who permits the same
-        by the settings; by default False.
+        Whether the files belong to whoever starts the run (``--node-data``), whose settings then
+        permit the same; by default False.
     """
 
     data_path: str
@@ -65,7 +65,7 @@ def own_files(node_config: Mapping[str, object]) -> OwnFiles | None:
 
 
 def local_files(pattern: str, place: object) -> OwnFiles:
-    """Return the files of a node where those of all nodes belong to whoever starts the run."""
+    """Return the files of a node if those of all nodes belong to whoever starts the run."""
     return OwnFiles(path_of(pattern, place), own_run=True)
 
 

@@ -1,7 +1,7 @@
 """A node's own rows, read from its own files instead of a share of a common data set.
 
-The columns get the names that they have in the settings, and the classes the numbers on which all
-nodes have agreed (``data.classes``); from there on, the rows are like those of any other node.
+Columns are renamed as in the settings, and classes get the numbers on which all nodes have agreed
+(``data.classes``); from then on, the rows are like those of any other node.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _log = logging.getLogger("flwr")
 
 @dataclass(frozen=True)
 class RowFacts:
-    """What a node tells the ServerApp about its own rows; the rows stay at the node.
+    """What a node reports to the ServerApp about its own rows, which stay at the node.
 
     Attributes
     ----------
     train, test : int
-        Numbers of rows; ``test`` is 0 if the local test is held out of the others.
+        Numbers of rows; ``test`` is 0 if the local test set is held out from the others.
     skipped : int
         Number of rows that are left out because their text or label is empty.
     classes : tuple of str
@@ -56,7 +56,7 @@ class RowFacts:
 
 
 def describe(model: Model, data: Data, files: OwnFiles) -> RowFacts:
-    """Read a node's files, and check all that needs no model.
+    """Read a node's files, and check everything that does not need the model.
 
     Names of classes are values of a column, so they leave the node only if whoever runs the node
     names this column in the node-config. Otherwise, ``data.classes`` must list the classes, and the
@@ -73,8 +73,8 @@ def describe(model: Model, data: Data, files: OwnFiles) -> RowFacts:
     Raises
     ------
     ValueError
-        If a file cannot be read, lacks a column, or has too few rows or unusable classes; if the
-        node must not name its classes, or read what ``data.name`` names.
+        If a file cannot be read, lacks a column, or has too few rows or unusable classes; or if the
+        node may not report its classes, or may not read what ``data.name`` names.
     """
     check_common_test(data, files)
     whole = _named(data, files)
@@ -97,8 +97,8 @@ def describe(model: Model, data: Data, files: OwnFiles) -> RowFacts:
 def own_data(data: Data, files: OwnFiles, node: int, seed: int) -> NodeData:
     """Return a node's own rows; the classes are numbered as in ``data.classes``.
 
-    The local test is the "test" or "validation" split of its files, or ``test_path``, or else a
-    share of its rows, as in ``partitions.node_data``.
+    The local test set is the "test" or "validation" split of the node's files, or ``test_path``, or
+    otherwise a share of its rows, as in ``partitions.node_data``.
     """
     splits = _filled(data, files, _named(data, files))
     if data.label_column:
@@ -135,7 +135,7 @@ def _open(key: str, path: str) -> DatasetDict:
     if not (file.is_dir() or (file.suffix in READERS and file.is_file())):
         raise ValueError(
             f"{key} must be a folder, or a file ending in {', '.join(READERS)}, on the node's "
-            f"machine; {quoted([file.name])} is none there; give its whole path in --node-config"
+            f"machine; {quoted([file.name])} is not; give its full path in --node-config"
         )
     try:
         cache = private_folder("own-rows")
@@ -143,7 +143,7 @@ def _open(key: str, path: str) -> DatasetDict:
             _read_folder(file, cache) if file.is_dir() else by_split_column(read_file(file, cache))
         )
     except (DatasetGenerationError, OSError) as error:
-        # The cause may quote rows, which must not travel to the server.
+        # The cause may quote rows, which must not be sent to the server.
         cause = error.__cause__ or error
         _log.error("%s: %s cannot be read: %s", key, path, cause)
         raise ValueError(
@@ -156,7 +156,7 @@ def _open(key: str, path: str) -> DatasetDict:
 def _read_folder(folder: Path, cache: Path) -> DatasetDict:
     found = load_dataset(str(folder), cache_dir=cache)
     columns = next(iter(found.values())).column_names
-    if columns == ["image"]:  # datasets leaves out the label if all images have the same one
+    if columns == ["image"]:  # datasets omits the label if all images have the same one
         labelled = load_dataset(
             "imagefolder", data_dir=str(folder), drop_labels=False, cache_dir=cache
         )
@@ -220,4 +220,4 @@ def _filled(data: Data, files: OwnFiles, splits: DatasetDict) -> DatasetDict:
 
 
 def _shown(files: OwnFiles) -> str:
-    return quoted([Path(files.data_path).name])  # where it is concerns the node alone
+    return quoted([Path(files.data_path).name])  # its location concerns only the node

@@ -1,4 +1,4 @@
-"""How rows are split over the nodes: partitioners of flwr-datasets, by name or by class."""
+"""How rows are partitioned over the nodes: partitioners of flwr-datasets, by name or class."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def partitioner_for(rows: Dataset, n: int, data: config.Data, seed: int) -> Part
         Number of nodes.
     data : config.Data
         ``partitioner`` is a name in ``registries.PARTITIONERS``, or a class of
-        ``flwr_datasets.partitioner``, whose arguments are ``partitioner_arguments``. Unless they
-        are among these, ``num_partitions`` is n, ``partition_by`` is the label, and ``seed`` is
-        ``seed``, where the class has such an argument.
+        ``flwr_datasets.partitioner`` with the arguments ``partitioner_arguments``. If the class
+        accepts them, ``num_partitions`` defaults to n, ``partition_by`` to the label, and ``seed``
+        to ``seed``.
     seed : int
-        Seed of the draw.
+        Seed of random partitioners.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def iid(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
 
 
 def stratified(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
-    """Distribute the rows of every class evenly, as the IID setting of DeCAF (arXiv 2505.21382)."""
+    """Distribute the rows of each class evenly, as in DeCAF's IID setting (arXiv 2505.21382)."""
     order = np.random.default_rng(seed).permutation(len(rows))
     dealt = order[np.argsort(np.array(rows["label"][:])[order], kind="stable")]
     node_of = np.empty(len(rows), dtype=int)
@@ -132,10 +132,11 @@ def pathological(rows: Dataset, n: int, data: config.Data, seed: int) -> Partiti
 
 
 def shards(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
-    """Sort the rows by class, cut them into shards, and give ``data.shards-per-node`` to each node.
+    """Sort the rows by class, cut them into shards, and assign ``data.shards-per-node`` to a node.
 
-    The non-IID setting of FedAvg (McMahan et al. 2017), where two shards are mostly two classes.
-    Up to ``n * data.shards-per-node - 1`` rows are left out, so that all shards are equally large.
+    This is the non-IID setting of FedAvg (McMahan et al. 2017), in which two shards mostly contain
+    two classes. Up to ``n * data.shards-per-node - 1`` rows are omitted, so that all shards have
+    the same size.
     """
     partitioner = ShardPartitioner(
         num_partitions=n,
@@ -149,7 +150,7 @@ def shards(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
 def natural(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
     """Assign all rows with the same value in ``data.partition-column`` to the same node.
 
-    With more values than nodes, each node has several, drawn at random.
+    If there are more values than nodes, each node has several, drawn at random.
     """
     require_columns("data.partition-column", [data.partition_column], rows, data)
     values = rows[data.partition_column][:]

@@ -1,4 +1,4 @@
-"""The rows of each node: its partition of the training rows, split into training and own test."""
+"""The rows of each node: its partition of the training rows, split into training and local test."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class NodeData:
     local_test : Dataset
         Held-out rows of the node.
     test : Dataset
-        Test rows common to all nodes; none if there is no common test.
+        Test rows common to all nodes; empty if there is no common test set.
     """
 
     train: Dataset
@@ -43,7 +43,7 @@ class NodeData:
 
     @property
     def num_tested(self) -> int:
-        """Number of rows by which scores are weighted: the common ones, or else the node's own."""
+        """Number of rows that weights the scores: the common test rows or, without any, its own."""
         return len(self.test) or len(self.local_test)
 
 
@@ -75,7 +75,7 @@ def partition_rows(data: config.Data, n: int, seed: int) -> Partitioner:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"data.partitioner must give rows to every node; {data.partitioner!r} over {n} nodes "
-            f"does not ({error}); raise data.alpha, or use fewer nodes or another partitioner"
+            f"does not ({error}); increase data.alpha, or use fewer nodes or another partitioner"
         ) from error
     needed = 2 if data.local_test_share > 0 else 1
     if min(sizes) < needed:
@@ -89,12 +89,12 @@ def partition_rows(data: config.Data, n: int, seed: int) -> Partitioner:
 
 @dataclass(frozen=True)
 class Split:
-    """How many rows of each class each node has.
+    """The number of rows of each class at each node.
 
     Attributes
     ----------
     classes : list of str
-        Names of the classes; a single "rows" if there are none.
+        Names of the classes; only "rows" if there are none.
     counts : list of list of int
         Number of rows, by node and class.
     """
@@ -104,7 +104,7 @@ class Split:
 
 
 def describe_split(data: config.Data, n: int, seed: int) -> Split:
-    """Count the training rows of each class at each of n nodes, those of its own test included.
+    """Count the training rows of each class at each of n nodes, including those of its local test.
 
     Raises
     ------
@@ -122,9 +122,9 @@ def describe_split(data: config.Data, n: int, seed: int) -> Split:
 
 @lru_cache(maxsize=256)
 def node_data(data: config.Data, node: int, n: int, seed: int) -> NodeData:
-    """Return the rows of a node; cached, so that an actor splits each partition once.
+    """Return the rows of a node; cached, so that an actor splits each partition only once.
 
-    See ``hold_out`` for its local test.
+    See ``hold_out`` for the local test set.
     """
     rows = partition_rows(data, n, seed).load_partition(node)
     train, local_test = hold_out(rows, data.local_test_share, derive_seed(seed, "local test", node))
@@ -136,10 +136,10 @@ def node_data(data: config.Data, node: int, n: int, seed: int) -> NodeData:
 
 
 def hold_out(rows: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Split a node's rows at random into those to train on and its local test.
+    """Split a node's rows at random into training rows and a local test set.
 
-    The local test has a fraction ``share`` of the rows: at least one row unless the fraction is 0,
-    and never all.
+    The local test set has a fraction ``share`` of the rows: at least one row unless the fraction is
+    0, and never all of them.
     """
     order = np.random.default_rng(seed).permutation(len(rows))
     held_out = min(math.ceil(share * len(rows)), len(rows) - 1)

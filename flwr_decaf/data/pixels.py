@@ -33,7 +33,7 @@ class Pixels:
     Attributes
     ----------
     processor : BaseImageProcessor
-        The model's own.
+        The model's own image processor.
     shape : tuple of int
         (channels, height, width) of every image after resizing.
     """
@@ -48,14 +48,14 @@ class Pixels:
         Parameters
         ----------
         processor : BaseImageProcessor
-            The model's own.
+            The model's own image processor.
         name : str
             ``model.name``, for the error.
 
         Raises
         ------
         ValueError
-            If it keeps aspect ratios, so that images do not fit into a batch.
+            If it keeps aspect ratios, so that images cannot be stacked into a batch.
         """
         tall, wide = (_resized(processor, [Image.new("RGB", s)]) for s in ((40, 80), (80, 40)))
         if tall.shape != wide.shape:

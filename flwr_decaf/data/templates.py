@@ -1,7 +1,7 @@
 """Templates of prompts and responses: text with column names in braces, and nothing else.
 
-``str.format`` would evaluate attributes and indices in braces, which a settings file must not be
-able to do.
+``str.format`` would evaluate attributes and indices in braces, which a settings file must not
+cause.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Models: frozen bases, adapters, and the hardware they run on."""
+"""Models: frozen bases, adapters, and the hardware that they run on."""

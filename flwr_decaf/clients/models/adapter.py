@@ -1,6 +1,6 @@
-"""The part of a model that is trained and exchanged: initializing, getting and setting it.
+"""The part of a model that is trained and exchanged: how to initialize, get and set it.
 
-For a PEFT model, this is its adapter; for any other, the whole model with its batch-norm
+For a PEFT model, this is its adapter; for any other model, the whole model with its batch-norm
 statistics.
 """
 
@@ -26,9 +26,9 @@ _HEADS = (*NEW_HEADS, "lm_head")
 def train_in_single_precision(model: PeftModel) -> None:
     """Convert all trainable parameters to fp32, whatever the base's dtype; the base is unchanged.
 
-    PEFT does so for LoRA factors, and casts their inputs and outputs. Modules that are trained
-    completely (``modules_to_save``) get casts here: their inputs to fp32, and their outputs back to
-    the base's dtype, for the frozen layers that follow. Logits stay in fp32.
+    PEFT does so for LoRA factors, and casts their inputs and outputs. This function adds casts to
+    modules that are trained in full (``modules_to_save``): their inputs to fp32, and their outputs
+    back to the base's dtype for the frozen layers that follow. Logits stay in fp32.
     """
     for path, module in model.named_modules():
         if not isinstance(module, ModulesToSaveWrapper):
@@ -57,10 +57,10 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 def initialize_adapter(model: nn.Module, seed: int) -> State:
     """Initialize the adapter, or the whole model, as a function of the seed only.
 
-    LoRA's A is drawn as PEFT does, and B = 0. Linear layers of a new head (``NEW_HEADS``) are
-    normal with the model's ``initializer_range`` (by default 0.02) as standard deviation and biases
-    0, as in transformers; other modules in ``modules_to_save`` get the values of the base. The
-    layers of a whole model are drawn as PyTorch does.
+    LoRA's A is drawn as in PEFT, and B = 0. Weights of a new head (``NEW_HEADS``) are drawn from a
+    normal distribution whose standard deviation is the model's ``initializer_range`` (by default
+    0.02), and biases are 0, as in transformers; other modules in ``modules_to_save`` get the values
+    of the base. The layers of a whole model are drawn as in PyTorch.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def _draw_head(head: nn.Module, std: float) -> None:
 def get_adapter(model: nn.Module) -> State:
     """Return the tensors that are trained and exchanged; they share memory with the model.
 
-    Those of an adapter have PEFT's names. Integer buffers of a whole model are not included: they
+    Tensors of an adapter have PEFT's names. Integer buffers of a whole model are not included: they
     are batch-norm counters, which are not used, and whose average would not be an integer.
     """
     if isinstance(model, PeftModel):

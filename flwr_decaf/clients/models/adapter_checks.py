@@ -1,4 +1,4 @@
-"""Checks that an adapter fits its base, made before it is allocated."""
+"""Checks that an adapter fits its base, which are made before it is allocated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def check_rank(base: torch.nn.Module, config: LoraConfig) -> None:
     """Reject a rank that exceeds the shorter side of a layer, before factors are allocated.
 
-    If PEFT chooses the layers, the rank is compared with the largest linear one.
+    If PEFT chooses the layers, the rank is compared with the largest linear layer.
 
     Raises
     ------
@@ -39,8 +39,8 @@ def check_rank(base: torch.nn.Module, config: LoraConfig) -> None:
     pick = min if config.target_modules else max
     if limits and config.r > limits[name := pick(limits, key=limits.__getitem__)]:
         raise ValueError(
-            f"lora.rank must be at most the shorter side of the layers it adapts; got {config.r}, "
-            f"and {name} has {limits[name]}; the papers use 2 to 16"
+            f"lora.rank must be at most the shorter side of each adapted layer; got {config.r}, "
+            f"but {name} has {limits[name]}; the papers use 2 to 16"
         )
 
 

@@ -1,4 +1,4 @@
-"""Inputs of an encoder, row by row: what a row's hidden states depend on, and nothing else."""
+"""Inputs of an encoder, row by row: only what a row's hidden states depend on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EncoderInputs:
     Attributes
     ----------
     tensors : dict of str to Tensor
-        Tokens (rows, tokens) with what else there is by token, or pixels (rows, ...).
+        Tokens (rows, tokens) and other values per token, or pixels (rows, ...).
     options : dict
         Further arguments, which are not tensors.
     lengths : list of int or None
@@ -75,7 +75,7 @@ class EncoderInputs:
         return 0 if self.lengths is None else self.tensors["input_ids"].shape[1]
 
     def by_length(self, places: Iterable[int]) -> list[list[int]]:
-        """Group rows of the same number of tokens; all pictures are one group."""
+        """Group rows with the same number of tokens; all images are one group."""
         groups: dict[int, list[int]] = {}
         for place in places:
             groups.setdefault(self.lengths[place] if self.lengths else 0, []).append(place)

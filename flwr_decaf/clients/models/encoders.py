@@ -1,4 +1,4 @@
-"""Where the frozen prefix of a model ends: its stacks of layers, and the first that is trained."""
+"""Where the frozen prefix of a model ends: its stacks of layers, and the first trained layer."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Encoder(NamedTuple):
 
     @property
     def takes_pixels(self) -> bool:
-        """Whether it encodes pictures."""
+        """Whether it encodes images."""
         return "pixel_values" in inspect.signature(self.root.forward).parameters
 
     @property
     def prefix(self) -> list[nn.Module]:
         """The modules before the first layer that is not frozen, in the order of definition.
 
-        Those that contain this layer, such as the root, are among them, since they may have
-        parameters, and dropout, of their own.
+        They include modules that contain this layer, such as the root, since these may have their
+        own parameters and dropout.
         """
         modules = list(self.root.modules())
         (end,) = (place for place, x in enumerate(modules) if x is self.layers[self.frozen])
@@ -48,17 +48,17 @@ class Encoder(NamedTuple):
 
 
 def find_encoders(model: nn.Module) -> list[Encoder]:
-    """Find the stacks of layers of a model of transformers: one, or two for CLIP.
+    """Find the stacks of layers of a transformers model: one, or two for CLIP.
 
     A stack is the ``ModuleList`` with the most parameters in the innermost module whose ``forward``
-    takes ``input_ids`` or ``pixel_values``. What comes first in the forward pass is taken to be
-    what is defined first, as in all encoders and decoders of transformers; ``FrozenPrefix`` checks
-    the result.
+    takes ``input_ids`` or ``pixel_values``. Modules are assumed to be used in the order in which
+    they are defined, as in all encoders and decoders of transformers; ``FrozenPrefix`` checks the
+    result.
 
     Parameters
     ----------
     model : nn.Module
-        A model whose trained parameters, and no others, require gradients.
+        A model in which exactly the trained parameters require gradients.
     """
     roots = [module for module in model.modules() if _takes_inputs(module) and _stacks(module)]
     inner = [root for root in roots if not any(x in roots for x in list(root.modules())[1:])]

@@ -1,8 +1,8 @@
 """The frozen prefix of a model, computed once for each row.
 
-No trained parameter lies below layer k, so the hidden states that enter it depend on the row alone.
-They are the same at every node, in every round and under every method. ``FrozenPrefix`` keeps them
-in a file, and starts forward passes at layer k.
+There are no trained parameters below layer k, so the hidden states that enter it depend only on the
+row. They are the same at every node, in every round and with every method. ``FrozenPrefix`` keeps
+them in a file, and starts forward passes at layer k.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ class _Reached(Exception):
 class FrozenPrefix:
     """Hidden states that enter the first layer of an encoder that is not frozen.
 
-    A forward pass of the encoder looks up each of its rows by content. It computes those that are
-    missing in evaluation mode and without padding, and keeps them. The layers below are then
-    skipped. Embeddings are computed, but their result is not used.
+    A forward pass of the encoder looks up each of its rows by content. Missing rows are computed in
+    evaluation mode and without padding, and are kept. The layers below are then skipped. Embeddings
+    are computed, but their result is not used.
 
     The values depend neither on the batch nor on the order of the rows: rows of one length are
-    computed together only where the last of them is the same, bit for bit, as alone. That is
-    checked once for each shape of batch, since kernels are chosen by shape.
+    computed together only if the last of them then has the same bits as when it is computed alone.
+    This is checked once for each shape of batch, since kernels are chosen by shape.
 
-    The encoder computes as usual while dropout is active below (while one of these modules is in
-    training mode), in training on augmented pictures, and for inputs that ``EncoderInputs`` does
-    not take apart. It always does so if there is not enough room, if the model's code fails on the
-    first rows, or if these show that the result is not the same: the largest difference of the
-    encoder's output may be sqrt(eps) of the largest value, where eps is that of the dtype of the
-    hidden states.
+    The encoder computes all layers as usual while dropout is active below layer k (that is, while
+    one of these modules is in training mode), in training on augmented images, and for inputs that
+    ``EncoderInputs`` cannot separate into rows. It always does so if there is not enough room, if
+    the model's code fails on the first rows, or if these show that the result is not the same: the
+    largest difference in the encoder's output may be sqrt(eps) of its largest value, where eps is
+    that of the dtype of the hidden states.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class FrozenPrefix:
         self._as_alone: dict[object, bool] = {}  # by shape of batch
 
     def attach(self) -> FrozenPrefix:
-        """Hook into the encoder's forward pass, for good."""
+        """Hook into the encoder's forward pass permanently."""
         for layer in self.encoder.layers[: self.encoder.frozen]:
             self._make_skippable(layer)
         self.encoder.root.register_forward_pre_hook(self._look_up, with_kwargs=True)
@@ -137,7 +137,7 @@ class FrozenPrefix:
         return padded
 
     def _compute(self, inputs: EncoderInputs, places: list[int]) -> list[Tensor]:
-        """Compute the hidden states of some rows: (tokens, width) each, as they are kept."""
+        """Compute the hidden states of some rows, (tokens, width) each, in the file's dtype."""
         computed: dict[int, Tensor] = {}
         with torch.no_grad(), evaluating(self.encoder.root):
             for group in inputs.by_length(places):
@@ -145,7 +145,7 @@ class FrozenPrefix:
         return [computed[place].to("cpu", self.room.dtype) for place in places]
 
     def _compute_group(self, inputs: EncoderInputs, group: list[int]) -> list[Tensor]:
-        """Compute rows of one length, together if each is then as it is alone."""
+        """Compute rows of one length, together if each then has the same bits as alone."""
         if len(group) > 1:
             together = self._run(inputs.rows(group))
             kind = (together.shape, together.dtype, together.device)
@@ -180,7 +180,7 @@ class FrozenPrefix:
             self.not_kept = str(error)
         except Exception as error:
             # The model's own code runs here on rows that it may not be made for, and can raise
-            # anything; it trains without kept states. The text of the error stays in this log.
+            # anything; training then uses no kept states. The text of the error stays in this log.
             self.not_kept = f"{type(error).__name__} in {type(self.encoder.root).__name__}"
             cause = f": {first_line(error)}"
         else:

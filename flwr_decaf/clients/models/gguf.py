@@ -16,8 +16,8 @@ from flwr_decaf.extras import require_extra
 def converted(file: Path) -> Path:
     """Convert a GGUF file to a folder with weights in safetensors, config and tokenizer.
 
-    transformers reads GGUF, but slowly, and treats the model as quantized, so that it cannot be
-    saved. The folder is in the hub's cache of assets (``HF_HOME``), under a hash of the file.
+    transformers reads GGUF only slowly, and treats the model as quantized, so that it cannot be
+    saved. The folder is in the hub's asset cache (``HF_HOME``), under a hash of the file.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def converted(file: Path) -> Path:
     Returns
     -------
     Path
-        The folder. Weights take 4 bytes each in it.
+        The folder, in which each weight takes 4 bytes.
 
     Raises
     ------
@@ -55,8 +55,8 @@ def _convert(file: Path, folder: Path) -> None:
     origin, name = str(file.parent), file.name
     read = AutoModelForCausalLM.from_pretrained(origin, gguf_file=name, dtype=torch.float32)
     config = AutoConfig.from_pretrained(origin, gguf_file=name)
-    # A model with the same weights that is not marked as quantized.
-    with torch.device("meta"):  # without memory of its own, since two copies may not fit
+    # Create a model with the same weights that is not marked as quantized.
+    with torch.device("meta"):  # takes no memory, since two copies may not fit
         plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     plain.load_state_dict(read.state_dict(), assign=True)
     plain.tie_weights()

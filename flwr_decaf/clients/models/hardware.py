@@ -1,4 +1,4 @@
-"""Devices and precisions that a model computes in, and loss scaling for fp16."""
+"""Devices and precisions in which a model computes, and loss scaling for fp16."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PRECISIONS: Registry[torch.dtype] = Registry(registries.PRECISIONS)
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of a name; "auto" is the GPU if this process sees one, else the CPU.
+    """Return the device with a name; "auto" is the GPU if this process sees one, else the CPU.
 
     An actor of Ray sees only the GPUs assigned by ``client-resources-num-gpus``.
 
@@ -60,9 +60,10 @@ class LossScaling(NamedTuple):
     Attributes
     ----------
     scale : float
-        Factor of the loss, by default 65536; it is halved when gradients overflow.
+        Factor by which the loss is multiplied, by default 65536; it is halved when gradients
+        overflow.
     growth_tracker : int
-        Number of steps since the last overflow, by default 0; the scale is doubled after 2000.
+        Number of steps since the last overflow, by default 0; after 2000, the scale is doubled.
     """
 
     scale: float = 65536.0
@@ -70,7 +71,7 @@ class LossScaling(NamedTuple):
 
 
 def computes_in_fp16(model: nn.Module, precision: str) -> bool:
-    """Return whether gradients are computed in fp16, because of autocast or of the base's dtype."""
+    """Return whether gradients are computed in fp16, due to autocast or to the base's dtype."""
     return precision == "fp16" or any(p.dtype == torch.float16 for p in model.parameters())
 
 

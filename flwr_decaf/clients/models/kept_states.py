@@ -17,11 +17,11 @@ from flwr_decaf.clients.models.encoders import Encoder
 from flwr_decaf.clients.models.row_store import RowStore, make_room, size_of
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_FORMAT = 2  # raised whenever the values of a row, or their form, change
+_FORMAT = 2  # increased whenever the values of a row, or their format, change
 
 
 class NotKept(Exception):
-    """Why hidden states are not kept, in words that may leave the machine: no paths, no rows."""
+    """Why hidden states are not kept; the message may leave the machine: no paths, no rows."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Room:
     limit : int
         Bytes on disk, for all models together.
     rows : int
-        Number of rows of the data; 0 if it is not known.
+        Number of rows of the data; 0 if it is unknown.
     length : int
         Maximum number of tokens of a text.
     dtype : torch.dtype or None
-        Data type in which hidden states are kept; None for that in which they are computed.
+        Data type in which hidden states are kept; by default that in which they are computed.
     """
 
     limit: int
@@ -49,7 +49,7 @@ class Room:
 def open_store(encoder: Encoder, room: Room, row_bytes: int) -> RowStore:
     """Open the file of an encoder, or create it.
 
-    If the number of rows is not known, all that ``room`` allows is made free.
+    If the number of rows is unknown, all of the space that ``room`` allows is freed.
 
     Parameters
     ----------
@@ -75,14 +75,14 @@ def open_store(encoder: Encoder, room: Room, row_bytes: int) -> RowStore:
     for size, where in ((left, "left of model.prefix-cache"), (on_disk, "free on its disk")):
         if needed > size:
             raise NotKept(
-                f"{room.rows or 'even a few'} rows take up to {needed / 1e9:.2g} GB, and only "
+                f"{room.rows or 'even a few'} rows take up to {needed / 1e9:.2g} GB, but only "
                 f"{size / 1e9:.2g} GB are {where}"
             )
     return RowStore(file, min(left, on_disk))
 
 
 def _name(encoder: Encoder, dtype: torch.dtype | None) -> str:
-    """Hash everything that the hidden states depend on besides the inputs and the device."""
+    """Hash everything that hidden states depend on, other than the inputs and the device."""
     cpu = (platform.machine(), torch.backends.cpu.get_cpu_capability())
     versions = (_FORMAT, __version__, torch.__version__, *cpu, dtype, encoder.frozen)
     start = repr((versions, str(encoder.root.config)))
@@ -94,7 +94,7 @@ def _name(encoder: Encoder, dtype: torch.dtype | None) -> str:
 
 
 def packed(states: Tensor) -> bytes:
-    """Return the hidden states of a row, (tokens, width), as they are in the file."""
+    """Return the hidden states of a row, (tokens, width), in the format of the file."""
     head = f"{str(states.dtype).removeprefix('torch.')} {states.shape[1]} "
     return head.encode() + as_bytes(states)
 

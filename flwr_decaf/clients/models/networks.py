@@ -1,4 +1,4 @@
-"""Convolutional networks for small images, and a multi-layer perceptron, by name.
+"""Convolutional networks for small images and a multi-layer perceptron, by name.
 
 To add one, write a function ``(channels, side, width, classes) -> nn.Module`` whose module maps
 images of shape (n, channels, side, side) to logits of shape (n, classes), and a line in
@@ -17,7 +17,7 @@ _VGG_16 = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))  # relative widths, 
 
 
 class _Block(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut, projected where the shape changes (option B)."""
+    """Two 3 x 3 convolutions and a shortcut, which is projected if the shape changes (option B)."""
 
     def __init__(self, into: int, out: int, stride: int) -> None:
         super().__init__()
@@ -53,9 +53,9 @@ def resnet_20(channels: int, side: int, width: int, classes: int) -> nn.Module:
 
 
 def vgg_16(channels: int, side: int, width: int, classes: int) -> nn.Module:
-    """Build VGG-16 (arXiv 1409.1556) as for CIFAR: with batch-norm and a single linear layer.
+    """Build VGG-16 (arXiv 1409.1556) for CIFAR, with batch-norm and a single linear layer.
 
-    Pooling rounds sizes up, so that images smaller than 32 x 32 pass through all five stages.
+    Pooling rounds sizes up, so that images smaller than 32 x 32 also pass through all five stages.
     """
     layers: list[nn.Module] = []
     into = channels

@@ -25,7 +25,7 @@ from flwr_decaf.text import first_line, split_list
 if TYPE_CHECKING:
     from flwr_decaf.config import Lora, Model
 
-transformers_logging.set_verbosity_error()  # "newly initialized: classifier" is intended here
+transformers_logging.set_verbosity_error()  # warnings about new classifiers are expected here
 transformers_logging.disable_progress_bar()
 
 DTYPES: dict[str, torch.dtype | str] = {"auto": "auto", **PRECISIONS}
@@ -45,13 +45,13 @@ def load_pretrained(
     ----------
     model : config.Model
         ``name``: a hub id, a folder, a GGUF file, or ``package:IMPORT_NAME/FOLDER``;
-        ``quantization``: see ``quantization_config``; ``dtype``: that of weights that are not
+        ``quantization``: see ``quantization_config``; ``dtype``: the dtype of weights that are not
         quantized.
     auto_class : type
         One of transformers' AutoModelFor... classes.
     readers : sequence of callable
-        Load a tokenizer, an image processor, or both, from the model's folder or hub id; by default
-        the tokenizer.
+        Functions that load a tokenizer, an image processor, or both, from the model's folder or hub
+        id; by default only the tokenizer.
     **options
         Options of ``auto_class.from_pretrained``.
 
@@ -69,7 +69,7 @@ def load_pretrained(
     try:
         folder = resolve_path(model.name)
         if folder.endswith(".gguf"):
-            # Imported on demand: most models come as safetensors.
+            # Imported on demand, since most models are in safetensors files.
             from flwr_decaf.clients.models.gguf import converted
 
             folder = str(converted(Path(folder)))
@@ -107,7 +107,7 @@ def fingerprint(tokenizer: Any) -> str:
 
 
 def quantization_config(name: str) -> BitsAndBytesConfig | None:
-    """Return how bitsandbytes quantizes a base: its linear layers, except heads.
+    """Return the configuration with which bitsandbytes quantizes the linear layers of a base.
 
     Parameters
     ----------
@@ -162,12 +162,12 @@ def add_adapter(
     base : nn.Module
         The frozen base.
     lora : config.Lora
-        Rank, alpha and scaling, dropout, the layers to adapt, and further modules to train.
+        Rank, alpha and scaling, dropout, the layers to adapt, and additional modules to train.
     task_type : TaskType, optional
         PEFT's task type, which determines the head of some models.
     head : str
-        The name of a new head to train and save, if ``task_type`` does not determine it; by
-        default none.
+        Name of a new head to train and save, if ``task_type`` does not determine it; by default
+        none.
 
     Returns
     -------

@@ -11,23 +11,23 @@ from pathlib import Path
 
 _log = logging.getLogger("flwr")
 
-_IN_USE = 3600.0  # seconds since its last use, after which a file may be deleted for another
-_WAIT = 60.0  # seconds to wait for another process that writes
-_AT_ONCE = 500  # keys in a query
+_IN_USE = 3600.0  # seconds after its last use until a file may be deleted to make room
+_WAIT = 60.0  # seconds to wait for another process that is writing
+_AT_ONCE = 500  # keys per query
 
 
 class RowStore:
-    """Tensors as bytes by key, for any number of processes; a row once written never changes.
+    """Tensors as bytes by key, for any number of processes; a row that was written never changes.
 
-    SQLite keeps the file whole if a process is killed, and refuses what exceeds the limit. Rows
-    that cannot be written are left out with one warning, since they can be computed again.
+    SQLite keeps the file intact if a process is killed, and refuses rows that exceed the limit.
+    Rows that cannot be written are skipped with a single warning, since they can be recomputed.
 
     Parameters
     ----------
     file : Path
-        The file, in an existing folder; it is created, for its owner alone, if there is none.
+        The file, in an existing folder; if it does not exist, it is created for its owner only.
     limit : int
-        Its maximum size in bytes.
+        Maximum size of the file in bytes.
 
     Raises
     ------
@@ -56,7 +56,7 @@ class RowStore:
         self._writes = True
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
-        """Return the values of those keys that have one."""
+        """Return the values of the keys that have one."""
         wanted = list(dict.fromkeys(keys))
         found: dict[bytes, bytes] = {}
         try:
@@ -71,7 +71,7 @@ class RowStore:
         return found
 
     def add(self, values: Mapping[bytes, bytes]) -> None:
-        """Write values of new keys; those that another process has written meanwhile stay."""
+        """Write the values of new keys; values that another process has already written stay."""
         if not self._writes or not values:
             return
         try:
@@ -90,7 +90,7 @@ class RowStore:
 
 
 def make_room(folder: Path, file: Path, needed: int, limit: int) -> int:
-    """Delete the files of a folder that were used least recently, until there is room for one.
+    """Delete the least recently used files of a folder until there is room for a file.
 
     Parameters
     ----------
@@ -99,15 +99,15 @@ def make_room(folder: Path, file: Path, needed: int, limit: int) -> int:
     file : Path
         The file that needs room; it may exist.
     needed : int
-        Bytes that it needs.
+        Bytes that the file needs.
     limit : int
-        Bytes that all files may take together.
+        Bytes that all files together may take.
 
     Returns
     -------
     int
-        Bytes that the other files leave to this one; fewer than needed if some of them were used
-        within the last hour, or the limit is lower.
+        Bytes that the other files leave for this one; fewer than needed if some of them were used
+        within the last hour, or if the limit is lower.
     """
     others = sorted(set(folder.glob("*.sqlite")) - {file}, key=lambda x: x.stat().st_mtime)
     left = limit - sum(size_of(other) for other in others)
@@ -121,7 +121,7 @@ def make_room(folder: Path, file: Path, needed: int, limit: int) -> int:
 
 
 def size_of(file: Path) -> int:
-    """Return the bytes that a file takes with those beside it; 0 if it does not exist."""
+    """Return the size of a file and of SQLite's files next to it; 0 if it does not exist."""
     return sum(part.stat().st_size for part in _parts(file) if part.exists())
 
 

@@ -1,7 +1,7 @@
-"""Causal language models with LoRA: only the tokens of the response have a loss.
+"""Causal language models with LoRA: the loss is computed only on the tokens of the response.
 
-If the response is the class of the row, ``data.response = "{label}"``, the predicted class is the
-one whose name is the most likely response: the largest sum of log p over its tokens.
+If the response is the class of the row (``data.response = "{label}"``), the predicted class is the
+one whose name is the most likely response: the one with the largest sum of log p over its tokens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from flwr_decaf.data.sources import load_rows
 if TYPE_CHECKING:
     from flwr_decaf.config import Data, Lora, Model
 
-_IGNORED = -100  # a target that transformers exclude from the loss
+_IGNORED = -100  # a target that transformers excludes from the loss
 Collate = Callable[[list[Row]], Batch]
 
 
@@ -38,7 +38,7 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
     ------
     ValueError
         If the model cannot be loaded, ``lora.target-modules`` matches none of its layers, or the
-        data lack the columns.
+        data lacks the columns.
     """
     rows = load_rows(data, seed=0)["train"]
     labels = rows.features["label"].names if data.label_column else []
@@ -68,8 +68,8 @@ def _check_causal(model: Model, tokenizer: Any, base: Any) -> None:
     if encoder or tokenizer.eos_token is None:
         raise ValueError(
             "model.name must be a causal language model with model.task = causal-lm; got "
-            f"{model.name!r}, a {base.config.model_type} encoder or without an end token; use e.g. "
-            "a Llama, Qwen or GPT model"
+            f"{model.name!r}, which is a {base.config.model_type} encoder or has no end token; use "
+            "e.g. a Llama, Qwen or GPT model"
         )
 
 
@@ -119,7 +119,7 @@ def _tally(
     if not choices:
         nll = _negative_log_likelihood(model, to_device(collate(rows), device))
         return {"nll": float(nll.sum()), "tokens": tokens}
-    # One class at a time, since the logits over a vocabulary take much memory.
+    # One class at a time, since logits over the vocabulary take much memory.
     batches = (collate([row | {"response": choice} for row in rows]) for choice in choices)
     each = torch.stack(
         [_negative_log_likelihood(model, to_device(batch, device)) for batch in batches]

@@ -3,7 +3,7 @@
 ``model.objective = classification``: the class of an image is the one with the nearest prompts,
 logits = logit scale x cosine(image features, features of the class's prompts, averaged over the
 templates), as in DeCAF's vision-language runs (arXiv 2505.21382). ``contrastive``: CLIP's symmetric
-loss, by which images and captions of a batch are matched (arXiv 2103.00020).
+loss, which matches the images and captions of a batch (arXiv 2103.00020).
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Clip:
         self.labels = image_labels(data, model.task)
         self.classes = self._fixed(prompts_of(self.labels, data.prompt))
         if self.contrastive:
-            # All rows of the test split: those evaluated depend on the seed, but the task must not.
+            # All rows of the test split: which are evaluated depends on the seed; the task must
+            # not.
             every = load_rows(replace(data, max_test_samples=0), seed=0)["test"]
             captions = sorted(set(every[data.text_column]))
             self.captions = self._fixed([[caption] for caption in captions])
@@ -61,7 +62,7 @@ class Clip:
         return FixedTexts(texts, self.tokenizer, self.data.max_length)
 
     def encode(self, batch: dict[str, list[Any]]) -> dict[str, Any]:
-        """Encode columns as pixels, tokens, and each caption's number among those of the test."""
+        """Encode columns as pixels, tokens, and each caption's number in the test split."""
         made = self.images.encode(batch)
         if not self.contrastive:
             return made
@@ -115,7 +116,7 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
     ------
     ValueError
         If the model cannot be loaded or is not a CLIP model, ``lora.target-modules`` matches none
-        of its layers, or the data lack the columns.
+        of its layers, or the data lacks the columns.
     """
     tokenizer, processor, base = load_pretrained(
         model, AutoModel, readers=(AutoTokenizer.from_pretrained, image_processor)

@@ -1,4 +1,4 @@
-"""Image classification with networks that are trained completely and from scratch, for DIMAT."""
+"""Image classification with networks that are trained in full and from scratch, for DIMAT."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WIDTHS = {"resnet-20": 16, "mlp": 256}  # by default 64, as published
 
 
 class CnnConfig(PreTrainedConfig):  # type: ignore[misc]
-    """The configuration of a network of ``NETWORKS``."""
+    """Configuration of a network in ``NETWORKS``."""
 
     model_type = "flwr-decaf-cnn"
 
@@ -44,7 +44,7 @@ class CnnConfig(PreTrainedConfig):  # type: ignore[misc]
 
 
 class CnnForImageClassification(PreTrainedModel):  # type: ignore[misc]
-    """A network of ``NETWORKS`` that transformers can save and load."""
+    """A network in ``NETWORKS`` that transformers can save and load."""
 
     config_class = CnnConfig
     main_input_name = "pixel_values"
@@ -103,7 +103,7 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
     Raises
     ------
     ValueError
-        If there is no such network, or the data lack the columns.
+        If there is no such network, or the data lacks the columns.
     """
     _check(model)
     labels = image_labels(data, model.task)

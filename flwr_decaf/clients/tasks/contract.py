@@ -39,17 +39,17 @@ class Task:
     collate : callable
         A list of encoded rows -> a padded batch.
     length : callable
-        Encoded rows -> the length of each, by which they are sorted into batches of similar length.
+        Encoded rows -> their lengths, by which they are sorted into batches of similar length.
     tally : callable
-        (model, some encoded rows, device) -> sums over these rows, which are added up over all.
+        (model, some encoded rows, device) -> sums over these rows, which are added up over batches.
     scores : callable
         Total sums -> scores by name, including ``accuracy`` or ``perplexity``.
     labels : tuple of str
-        Names of the classes, by number; by default empty, if there are none.
+        Names of the classes, by number; by default empty: no classes.
     loss : callable
         (model, batch) -> the training loss; by default the model's own.
     train_mode : callable
-        Puts the model into training mode; by default all of it.
+        Function that puts the model into training mode; by default all of it.
     prefixes : tuple of FrozenPrefix
         Frozen layers whose results are kept; by default none.
     """

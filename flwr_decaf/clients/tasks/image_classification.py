@@ -22,7 +22,7 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
     ------
     ValueError
         If the model cannot be loaded, ``lora.target-modules`` matches none of its layers, or the
-        data lack the columns.
+        data lacks the columns.
     """
     labels = image_labels(data, model.task)
     processor, base = load_pretrained(

@@ -1,4 +1,4 @@
-"""Labelled images: encoding and batches, and the task of classifying them with a head."""
+"""Labelled images: encoding, batches, and the task of classifying them with a head."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ImageBatches:
     Parameters
     ----------
     processor : BaseImageProcessor
-        The model's own.
+        The model's own image processor.
     name : str
         ``model.name``, for error messages.
     data : config.Data

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 Sums = dict[str, float]
-_LARGEST = 700.0  # the largest loss whose exponential is finite, about
+_LARGEST = 700.0  # approximately the largest loss whose exponential is finite
 
 
 def add_up(parts: Iterable[Sums]) -> Sums:
@@ -71,8 +71,8 @@ def clip_scores(sums: Sums) -> dict[str, float]:
     ----------
     sums : Sums
         The counts of ``count_guesses``; optionally ``queries``, the number of images whose caption
-        was retrieved, and ``within 1`` and ``within 5``, how many of them have their caption
-        nearest, or among the five nearest.
+        was retrieved, and ``within 1`` and ``within 5``, the numbers of those whose caption is the
+        nearest or among the five nearest.
 
     Returns
     -------

@@ -35,7 +35,7 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
     ------
     ValueError
         If the model cannot be loaded, ``lora.target-modules`` matches none of its layers, or the
-        data lack the columns.
+        data lacks the columns.
     """
     rows = load_rows(data, seed=0)["train"]
     columns = split_list(data.text_column)

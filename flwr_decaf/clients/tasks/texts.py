@@ -40,15 +40,16 @@ def unit_features(output: Any) -> Tensor:
 class FixedTexts:
     """Texts whose features are recomputed only when the text encoder has changed.
 
-    If the text encoder is trained, this is once per step, for all texts and with gradients;
-    otherwise, once for all steps. In an evaluation, it is once for all batches.
+    If the text encoder is trained, all features are recomputed once per step, with gradients;
+    otherwise, they are computed only once. In an evaluation, they are computed once for all
+    batches.
 
     Parameters
     ----------
     texts : sequence of sequence of str
-        The texts of each class (or caption), whose features are the normalized mean of theirs.
+        The texts of each class (or caption); its features are the normalized mean over its texts.
     tokenizer : PreTrainedTokenizer
-        The model's own.
+        The model's own tokenizer.
     max_length : int
         Number of tokens to which each text is truncated.
     """
@@ -68,7 +69,7 @@ class FixedTexts:
         side = text_side(model)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in side):
             return self._compute(model)
-        # A tensor counts its in-place modifications: optimizer steps and copies.
+        # A tensor counts its in-place modifications, such as optimizer steps and copies.
         state = (side[0].device, torch.is_autocast_enabled(side[0].device.type))
         version = (*state, *(tensor._version for tensor in side))
         if self._cached is None or self._cached[0] != version:
