@@ -1,1 +1,1 @@
-"""Speed benchmarks; each reports the ratio to an alternative measured in the same run."""
+"""Speed benchmarks, each of which reports the ratio to an alternative measured in the same run."""

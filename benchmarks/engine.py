@@ -1,4 +1,4 @@
-"""The rounds of a simulation against the same steps in a bare PyTorch loop.
+"""The rounds of a simulation, compared with the same steps in a bare PyTorch loop.
 
     python -m benchmarks.engine
 
@@ -10,8 +10,8 @@ Ten nodes of MiniLM with LoRA train 8 steps per round on two cores:
 * ``reloading``: Flower's FedAvg with a client that reloads the base in every call, as
   FlowerTune's example does.
 
-Each is measured with batches of 16 x 48 tokens, and with batches of 8 x 24, a sixth of the work, in
-which the overhead around the steps is visible.
+Each is measured with batches of 16 x 48 tokens and of 8 x 24 tokens, which are a sixth of the work
+and show the overhead around the steps.
 """
 
 from __future__ import annotations

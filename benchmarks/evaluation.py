@@ -2,11 +2,11 @@
 
     python -m benchmarks.evaluation
 
-MiniLM with LoRA scores 400 posts of at most 48 tokens on one thread: in batches of similar length,
-as a node does, against batches in the order of the rows; then these rows and the 50 of a node's own
-test one after the other, against all in one pass (which could not separate the two scores). A
-second table gives the share of the nodes' time that evaluation takes if all nodes, or three in ten,
-are evaluated after each round of 8 steps (of 8 x 24 tokens).
+MiniLM with LoRA scores 400 posts of at most 48 tokens on one thread. The first table compares
+batches of similar length, as a node uses them, with batches in the order of the rows; then these
+rows and the 50 of a node's own test one after the other with all of them in one pass (which could
+not separate the two scores). The second table gives the share of the nodes' time that evaluation
+takes if all nodes, or three in ten, are evaluated after each round of 8 steps (of 8 x 24 tokens).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The memory that each further actor adds, and whether the server's memory grows over the rounds.
+"""The memory that each additional actor takes, and whether the server's memory grows over rounds.
 
     python -m benchmarks.memory
 

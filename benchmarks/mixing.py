@@ -1,15 +1,15 @@
-"""DeCAF's mixing of a whole adapter, against alternatives that form the dense product, and DLoRA.
+"""DeCAF's mixing of a whole adapter, compared with DLoRA and with forming the dense product.
 
     python -m benchmarks.mixing [--large]
 
 * ``peft``: ``add_weighted_adapter(combination_type="svd")`` on the same adapters.
-* ``dense``: the SVD of the averaged product, as the papers' code does.
+* ``dense``: the SVD of the averaged product, as in the papers' code.
 * ``dlora``: plain averaging of the same factors, without an SVD.
 * ``gram``: the factored SVD through Gram matrices instead of QR, with its error.
 
-Everything runs on one thread, as on a node. Ours and DLoRA are timed on all layers of a model; peft
-and the dense SVD are timed once per shape and multiplied by the number of layers, since their time
-depends only on the shape. ``--large`` includes them at 4096 (this takes minutes).
+Everything runs on one thread, as on a node. Our mix and DLoRA are timed on all layers of a model;
+peft and the dense SVD are timed once per shape and multiplied by the number of layers, since their
+time depends only on the shape. ``--large`` includes them at 4096, which takes minutes.
 """
 
 from __future__ import annotations

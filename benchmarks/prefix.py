@@ -1,12 +1,12 @@
-"""The frozen prefix, computed once: training steps and evaluation against a bare PyTorch loop.
+"""The frozen prefix, computed once: training and evaluation compared with a bare PyTorch loop.
 
     python -m benchmarks.prefix
 
-One thread trains and evaluates MiniLM with the settings of conf/methods.toml, which adapts the
-upper three of six layers, in three ways: as a bare loop does; the same without dropout in the
-frozen layers; and as a node does, with hidden states that have been kept before. "first pass" is
-the time of the node's steps in which every row is new, and is computed and written. All times are
-CPU times of the process, which other jobs on the machine disturb less than wall time.
+One thread trains and evaluates MiniLM with the settings of conf/methods.toml, which adapt the upper
+three of six layers, in three ways: in a bare loop; in the same loop without dropout in the frozen
+layers; and as on a node, with stored hidden states. "first pass" is the time of the node's steps in
+which every row is new, so that it is computed and written. All times are CPU times of the process,
+which other jobs on the machine affect less than wall time.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""The cost of relaying posts, against Flower's own FedAvg with the same states.
+"""The cost of relaying posts, compared with Flower's own FedAvg with the same states.
 
     python -m benchmarks.relay [--large]
 
 Clients convert their input to tensors and send it back, so that the time consists of transport,
 mixing and Flower's engine, which polls for messages every 0.1 s. A FedAvg node receives the model
-and sends its own, 2 states; a node of degree d receives d posts and sends its own, d + 1 states.
-``ratio`` is the time of a DLoRA round divided by that of a FedAvg round, ``per byte`` the same per
-byte delivered. Posts are in files that the actors share, as under ``flwr-decaf run``, or in the
-messages, as between machines. Nothing is evaluated; ``measured`` is DLoRA with the consensus
+and sends its own: 2 states. A node of degree d receives d posts and sends its own: d + 1 states.
+``ratio`` is the time of a DLoRA round divided by that of a FedAvg round, and ``per byte`` is the
+same per byte delivered. Posts are in files that the actors share, as with ``flwr-decaf run``, or in
+the messages, as between machines. Nothing is evaluated; ``measured`` is DLoRA with the consensus
 distance and the interference, which runs with evaluation measure in every round. ``--large`` adds
-500 nodes and adapters of 60 MB.
+500 nodes and 60 MB adapters.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Simulations for benchmarks, each in a process of its own that prints one JSON line.
+"""Simulations for benchmarks, each in its own process, which prints one JSON line.
 
 Ray and Flower keep global state, so each simulation needs a new process.
 """

@@ -1,9 +1,9 @@
-"""Seconds from a command to the first training step, and of imports.
+"""The seconds from a command to the first training step, and those of imports.
 
     python -m benchmarks.startup
 
-Measures ``flwr-decaf run`` (which also checks model, data and network) and a manual ``flwr run`` on
-a SuperLink of its own alternately, with ten nodes and one step of MiniLM. The first training step
+Alternately measures ``flwr-decaf run`` (which also checks model, data and network) and a manual
+``flwr run`` on its own SuperLink, with ten nodes and one step of MiniLM. The first training step
 has ended when ``metrics.jsonl`` contains the first line of a train round.
 """
 

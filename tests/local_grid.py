@@ -1,7 +1,8 @@
-"""A Grid that runs a real ClientApp in this process, node after node: the router's quick tests.
+"""A Grid that runs a real ClientApp in this process, one node after another, for quick tests.
 
-It does what Flower's engines do with a message: the node's own Context, a new state only if the
-call succeeded, an error reply if it raised. Ray and ``flwr run`` have tests of their own.
+It treats messages as Flower's engines do: each node has its own Context, its state changes only if
+the call succeeds, and an exception becomes an error reply. Ray and ``flwr run`` have separate
+tests.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the package imports is declared, with a lower bound, and nothing comes by chance."""
+"""What the package imports is declared with a lower bound, and nothing is installed by chance."""
 
 from __future__ import annotations
 

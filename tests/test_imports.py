@@ -1,4 +1,4 @@
-"""What is imported at once, and what only when it is used."""
+"""What is imported immediately, and what only when it is used."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The papers' own settings: each parses, and its graph, schedule and LoRA can be built.
 
-Models are of the same architecture and tiny, with random weights: the hub is not needed.
+Models have the same architecture but are tiny, with random weights, so the hub is not needed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files for forges and package indexes keep up with the project."""
+"""Files for repository hosts and package indexes match the project."""
 
 from __future__ import annotations
 

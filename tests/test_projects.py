@@ -1,4 +1,4 @@
-"""Projects of the kinds that Flower's examples show, made decentralized by their two lines."""
+"""Projects like those in Flower's examples, made decentralized by two lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold whatever is drawn: graphs, weights, rules, settings, what is on disk."""
+"""Properties that hold for any input: graphs, weights, rules, settings, files on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README and the pages of docs/ keep up with the code."""
+"""The README and the pages of docs/ match the code."""
 
 from __future__ import annotations
 

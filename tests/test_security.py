@@ -1,4 +1,4 @@
-"""What comes from files and messages is data: it is not run, and it does not say where to write."""
+"""Content of files and messages is data: it is not executed, and does not determine paths."""
 
 from __future__ import annotations
 

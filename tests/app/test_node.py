@@ -1,4 +1,4 @@
-"""A node as the ClientApp's functions see it: settings, rows, phase and reply."""
+"""A node as seen by the ClientApp's functions: settings, rows, phase and reply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run sends to the nodes besides the model, with the real ClientApp in this process."""
+"""What a run sends to the nodes in addition to the model, with the real ClientApp."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training of the ClientApp, over what a node keeps from one round to the next."""
+"""The ClientApp's training: what a node keeps from one round to the next."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Apps that tests run in processes of their own."""
+"""Apps that tests run in separate processes."""

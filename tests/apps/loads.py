@@ -2,7 +2,7 @@
 
     python -m tests.apps.loads '{"topology": "ring", "nodes": 1000, "rounds": 10, "floats": 2}'
 
-All entries of node i start at start(i), so after k rounds it must hold row i of W^k start.
+All entries of node i start at start(i), so after k rounds the node must have row i of W^k start.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Small projects with the interfaces of Flower's own examples, each changed in one line.
+"""Small projects with the interfaces of Flower's own examples, each with one line changed.
 
 Every client fits a linear map to its own rows by full-batch gradient steps, so that a test can
 reproduce a run in numpy.

@@ -1,4 +1,4 @@
-"""Settings by name, and the app that comes with the package."""
+"""Settings by name, and the app that the package includes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A project as ``flwr-decaf new`` writes it."""
+"""A project that ``flwr-decaf new`` has created."""
 
 from __future__ import annotations
 

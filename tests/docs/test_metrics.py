@@ -1,4 +1,4 @@
-"""The page on metrics lists what nodes and runs report, no more and no less."""
+"""The page on metrics lists exactly what nodes and runs report."""
 
 from __future__ import annotations
 

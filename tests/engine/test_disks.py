@@ -1,4 +1,4 @@
-"""Read-only and full disks: small file systems in memory, which only root can mount."""
+"""Read-only and full disks, as small file systems in memory, which only root can mount."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The projects under examples/, run as by a user, and checked by what they save."""
+"""The projects under examples/, run as a user would, and checked by what they save."""
 
 from __future__ import annotations
 

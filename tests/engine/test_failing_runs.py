@@ -1,4 +1,4 @@
-"""Runs that are refused, fail or are ended, with ``flwr run`` on a SuperLink of their own."""
+"""Runs that are refused, fail or are ended, with ``flwr run`` on their own SuperLink."""
 
 from __future__ import annotations
 

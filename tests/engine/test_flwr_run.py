@@ -1,4 +1,4 @@
-"""Runs with ``flwr run``, each on a SuperLink of its own, checked by their run folders."""
+"""Runs with ``flwr run``, each on its own SuperLink, checked by their run folders."""
 
 from __future__ import annotations
 

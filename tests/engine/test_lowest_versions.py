@@ -1,6 +1,6 @@
 """The plug-in on the lowest versions that it declares, each from its own distribution.
 
-torch is left out: an older one is gigabytes of CUDA packages.
+torch is omitted: an older version would install gigabytes of CUDA packages.
 """
 
 from __future__ import annotations

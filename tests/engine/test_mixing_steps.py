@@ -1,4 +1,4 @@
-"""A period of Base-(k+1) graphs between two trainings, with posts of 8 bits, on both engines."""
+"""A period of Base-(k+1) graphs in each round, with 8-bit posts, on both engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paired differences, against values worked out by hand."""
+"""Paired differences, compared with values computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every decentralized strategy must fulfil. A new one joins with one row in CASES."""
+"""What every decentralized strategy must satisfy. A new one needs one row in CASES."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several exchanges between two trainings."""
+"""Several exchanges in each round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What strategies do with quantized posts, beyond what test_conformance.py asks of every one."""
+"""Strategies with quantized posts, in addition to what test_conformance.py checks for all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RelaySum on trees, against sums worked out by hand and against the paper's delays."""
+"""RelaySum on trees, compared with sums computed by hand and with the paper's delays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mixes in which a node counts by its number of examples."""
+"""Mixes in which nodes are weighted by their numbers of examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CLIP's own class with random weights, tiny; and the ViT and MiniLM joined into its shape."""
+"""A tiny CLIP with random weights, and the ViT and MiniLM combined into a model like CLIP."""
 
 from __future__ import annotations
 
