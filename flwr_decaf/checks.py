@@ -35,7 +35,7 @@ def one_of(registry: Iterable[str]) -> Check:
 
 
 def one_of_or_class(registry: Iterable[str], suffix: str, module: str) -> Check:
-    """Require a registered name, or what may be the name of a class of a module."""
+    """Require a registered name, or an identifier that may name a class of a module."""
     names = list(registry)
     return Check(
         f"be one of {', '.join(names)}, or a class of {module}",

@@ -1,4 +1,4 @@
-"""What ``flwr-decaf data`` shows: the split of a run's training rows over the nodes."""
+"""The output of ``flwr-decaf data``: how a run's training rows are split over the nodes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def first_run(conf: Path, overrides: Sequence[str], nodes: int) -> Config:
     Raises
     ------
     ValueError
-        If a setting is wrong, or the experiment names no data set.
+        If a setting is wrong, or the experiment does not name a data set.
     """
     runs = runs_of(parse_config(checked_settings(conf, overrides, nodes)))
     config = next(iter(runs.values()))
@@ -32,7 +32,7 @@ def first_run(conf: Path, overrides: Sequence[str], nodes: int) -> Config:
 
 
 def split_table(split: Split) -> Table:
-    """Tabulate the rows of each node: how many, of how many classes, and its largest class."""
+    """Tabulate each node's number of rows, number of classes, and largest class."""
     table = Table(box=None, padding=(0, 1, 0, 0))
     for heading in ("node", "rows", "classes", "largest class"):
         table.add_column(heading, justify="left" if heading == "largest class" else "right")

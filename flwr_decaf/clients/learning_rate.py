@@ -90,7 +90,7 @@ def inverse_sqrt(
 def _of_transformers(
     name: str, optimizer: Optimizer, server_round: int, rounds: int, steps: int, warmup: int
 ) -> LRScheduler:
-    """Take a schedule of transformers over the steps of the whole run, from those of this round."""
+    """Create a transformers schedule over the steps of the whole run, starting at this round's."""
     unused = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     whole = get_scheduler(name, unused, num_warmup_steps=warmup, num_training_steps=rounds * steps)
     (share,) = whole.lr_lambdas

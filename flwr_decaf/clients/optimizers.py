@@ -1,4 +1,4 @@
-"""The optimizer of local training: one of ``torch.optim``, by its name."""
+"""The optimizer of local training: one of ``torch.optim``, by name."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from torch.optim import Optimizer
 if TYPE_CHECKING:
     from flwr_decaf.config import Train
 
-KEEPING = ("adamw", "adam")  # whose moments can be kept: see optimizer_state
-# These take other gradients, other arguments of step(), or tensors of one shape alone.
+KEEPING = ("adamw", "adam")  # optimizers whose moments can be kept: see optimizer_state
+# These need other gradients, other arguments of step(), or tensors of a certain shape.
 _UNSUITABLE = ("optimizer", "lbfgs", "sparseadam", "muon")
 
 
 def create_optimizer(parameters: Iterable[nn.Parameter], train: Train) -> Optimizer:
-    """Create the optimizer of ``train.optimizer``.
+    """Create the optimizer that ``train.optimizer`` names.
 
     Parameters
     ----------
     parameters : iterable of Parameter
-        What it trains.
+        The parameters to train.
     train : config.Train
         ``optimizer``, ``optimizer_arguments``, ``learning_rate`` and ``weight_decay``.
 
@@ -59,8 +59,8 @@ def check_optimizer(train: Train) -> None:
     Raises
     ------
     ValueError
-        From ``create_optimizer``, or for ``train.optimizer-state = "kept"`` with an optimizer that
-        has other state than Adam's two moments.
+        If ``create_optimizer`` refuses them, or if ``train.optimizer-state = "kept"`` with an
+        optimizer whose state is not just Adam's two moments.
     """
     if train.optimizer_state == "kept" and train.optimizer not in KEEPING:
         raise ValueError(
@@ -71,7 +71,7 @@ def check_optimizer(train: Train) -> None:
     if train.optimizer_state == "kept" and optimizer.defaults.get("amsgrad"):
         raise ValueError(
             "train.optimizer-arguments must not set amsgrad if train.optimizer-state is kept; got "
-            f"{train.optimizer_arguments!r}; leave it out, or set train.optimizer-state to fresh"
+            f"{train.optimizer_arguments!r}; omit it, or set train.optimizer-state to fresh"
         )
 
 

@@ -47,7 +47,7 @@ def shuffled_passes(count: int, start: int, drawn: int, seed: int) -> list[int]:
 
 
 def grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of ``size`` consecutive items; the last one may be shorter.
+    """Yield lists of ``size`` consecutive items; the last list may be shorter.
 
     Examples
     --------

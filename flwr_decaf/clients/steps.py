@@ -65,7 +65,7 @@ def take_steps(
     Parameters
     ----------
     task, train, trainable, scaling
-        As for ``training.train_locally``.
+        See ``training.train_locally``.
     batches : iterable of Batch
         Batches on any device; each is moved to the model's.
     schedule : callable, optional

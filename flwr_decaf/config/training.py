@@ -14,10 +14,10 @@ class Train:
     """Local training between two exchanges of factors."""
 
     optimizer: str = setting(
-        "adamw", "Optimizer of torch.optim, by its name in lower case: adamw, sgd, rmsprop, ..."
+        "adamw", "Name of an optimizer in torch.optim, in lower case: adamw, sgd, rmsprop, ..."
     )
     optimizer_arguments: str = setting(
-        "", 'Further arguments of the optimizer, as a JSON object: {"momentum": 0.9}.'
+        "", 'Additional arguments of the optimizer, as a JSON object: {"momentum": 0.9}.'
     )
     learning_rate: float = setting(
         5e-3, "Learning rate, before train.schedule.", above(0, "1e-4 to 5e-3 suit LoRA and AdamW")
@@ -25,14 +25,14 @@ class Train:
     schedule: str = setting("constant", "How the learning rate changes.", one_of(LEARNING_RATES))
     warmup_steps: int = setting(
         0,
-        "First steps of the run, in which the learning rate rises from 0 (linear, inverse-sqrt, "
-        "constant-with-warmup, cosine-with-warmup).",
+        "Number of first steps of the run in which the learning rate rises from 0 "
+        "(linear, inverse-sqrt, constant-with-warmup, cosine-with-warmup).",
         at_least(0, "0 starts at the full rate"),
     )
     weight_decay: float = setting(0.01, "Weight decay.", at_least(0, "0 disables it"))
     max_grad_norm: float = setting(
         0.0,
-        "Largest norm of the gradient of a step; longer ones are scaled to it. 0 disables it.",
+        "Maximum norm of the gradient of a step, to which larger ones are scaled; 0 disables it.",
         at_least(0, "0 disables it, and 1 is common"),
     )
     gradient_accumulation: int = setting(

@@ -67,7 +67,7 @@ PLOTS = {
     "deviation": Plot("Standard deviation over the nodes", _BANDS, curves.deviation_over_nodes),
     "split": Plot(
         "Training rows of each node",
-        "Divided into classes; the first run. The node's own test rows are included.",
+        "The rows of each class, in the first run. They include the node's own test rows.",
         rows_by_node,
     ),
     "graph": Plot(

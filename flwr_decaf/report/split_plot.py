@@ -1,4 +1,4 @@
-"""The rows of each class at each node, as a picture."""
+"""Plot of the rows of each class at each node."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flwr_decaf.runs.folder import RunFolder
 
 
 def rows_by_node(folders: Sequence[RunFolder]) -> Figure | None:
-    """Draw the training rows of each node in the first run that describes them."""
+    """Draw the training rows of each node, for the first run that recorded them."""
     for folder in folders:
         if "split" in folder.run:
             return draw_split(folder.run["split"]["classes"], folder.run["split"]["counts"])
@@ -23,7 +23,7 @@ def rows_by_node(folders: Sequence[RunFolder]) -> Figure | None:
 
 
 def save_split(classes: Sequence[str], counts: Sequence[Sequence[int]], path: Path) -> None:
-    """Draw a split to a file, whose ending determines the format; see ``draw_split``."""
+    """Draw a split to a file, whose suffix determines the format; see ``draw_split``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(RC):
         draw_split(classes, counts).savefig(path, dpi=150)
