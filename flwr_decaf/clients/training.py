@@ -138,7 +138,7 @@ def evaluate_rows(task: Task, rows: Dataset, train: Train) -> dict[str, float]:
     for start in range(0, len(order), train.batch_size):
         chosen = order[start : start + train.batch_size]
         with autocast(device, train.precision):
-            parts.append(task.tally(task.model, [rows[i] for i in chosen], device))
+            parts.append(task.tally(task.model, rows.__getitems__(chosen), device))
     return task.scores(add_up(parts))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -91,12 +91,19 @@ class EncoderInputs:
 
     def keys(self, context: object) -> list[bytes]:
         """Return a hash of each row's content, and of a context that all rows share."""
-        device = next(iter(self.tensors.values())).device.type
-        start = repr((context, device, sorted(self.options.items()))).encode()
-        on_cpu = EncoderInputs(
-            {name: x.cpu() for name, x in self.tensors.items()}, {}, self.lengths
-        )
-        return [_digest(start, on_cpu.rows([place])) for place in range(len(self))]
+        tensors = [x for _, x in sorted(self.tensors.items())]
+        kinds = [(name, x.dtype) for name, x in sorted(self.tensors.items())]
+        shape = None if self.lengths else [x.shape[1:] for x in tensors]
+        start = repr((context, tensors[0].device.type, kinds, shape, sorted(self.options.items())))
+        flat = [x.cpu().reshape(len(x), -1) for x in tensors]
+        lengths: Sequence[int | None] = self.lengths or [None] * len(self)
+        keys = []
+        for place, length in enumerate(lengths):
+            digest = hashlib.blake2b(f"{start} {length}".encode(), digest_size=16)
+            for values in flat:
+                digest.update(as_bytes(values[place, :length]))
+            keys.append(digest.digest())
+        return keys
 
 
 @lru_cache
@@ -104,14 +111,6 @@ def _signature(forward: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(forward)
 
 
-def _digest(start: bytes, row: Mapping[str, Tensor]) -> bytes:
-    digest = hashlib.blake2b(start, digest_size=16)
-    for name, tensor in sorted(row.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(as_bytes(tensor))
-    return digest.digest()
-
-
-def as_bytes(tensor: Tensor) -> bytes:
-    """Return the values of a tensor of any dtype as bytes."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+def as_bytes(tensor: Tensor) -> memoryview:
+    """Return the values of a tensor of any dtype as bytes, without a copy if it is on the CPU."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

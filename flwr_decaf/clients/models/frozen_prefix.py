@@ -125,8 +125,10 @@ class FrozenPrefix:
         keys = inputs.keys(autocast)
         found = store.get(keys)
         missing = {key: place for place, key in enumerate(keys) if key not in found}
-        fresh = dict(zip(missing, self._compute(inputs, list(missing.values())), strict=True))
-        store.add({key: packed(states) for key, states in fresh.items()})
+        fresh: dict[bytes, Tensor] = {}
+        if missing:
+            fresh = dict(zip(missing, self._compute(inputs, list(missing.values())), strict=True))
+            store.add({key: packed(states) for key, states in fresh.items()})
         self.read += len(keys) - len(fresh)
         self.computed += len(fresh)
         rows = [fresh[key] if key in fresh else unpacked(found[key]) for key in keys]
