@@ -1,8 +1,8 @@
-"""The order in which a node's rows are used: an endless sequence of shuffled passes, in groups."""
+"""The order in which rows are used: shuffled passes, in groups; and rotations in evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ import torch
 from flwr_decaf.seeds import derive_seed
 
 T = TypeVar("T")
+_GOLDEN_RATIO = (1 + 5**0.5) / 2
 
 
 def shuffled_passes(count: int, start: int, drawn: int, seed: int) -> list[int]:
@@ -57,3 +58,26 @@ def grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while group := list(islice(iterator, size)):
         yield group
+
+
+def from_own_start(places: Sequence[int], process: int) -> list[int]:
+    """Rotate a sequence, by another distance in each process.
+
+    Actors that begin at the same time with a test set that they share then compute the hidden
+    states of different rows, and read those of the others. Multiples of the golden ratio, modulo 1,
+    are far apart for nearby numbers.
+
+    Parameters
+    ----------
+    places : sequence of int
+        The sequence.
+    process : int
+        Id of the process.
+
+    Examples
+    --------
+    >>> from_own_start(range(6), 100), from_own_start(range(6), 101)
+    ([4, 5, 0, 1, 2, 3], [2, 3, 4, 5, 0, 1])
+    """
+    first = int(process * _GOLDEN_RATIO % 1 * len(places))
+    return [*places[first:], *places[:first]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 from flwr_decaf.clients.learning_rate import LEARNING_RATES
 from flwr_decaf.clients.models.hardware import LossScaling, autocast
 from flwr_decaf.clients.optimizer_state import OptimizerState
-from flwr_decaf.clients.passes import shuffled_passes
+from flwr_decaf.clients.passes import from_own_start, shuffled_passes
 from flwr_decaf.clients.steps import UNSCALED, take_steps
 from flwr_decaf.clients.tasks.contract import Batch, Task
 from flwr_decaf.clients.tasks.scores import Sums, add_up
@@ -133,13 +134,15 @@ def evaluate_rows(task: Task, rows: Dataset, train: Train) -> dict[str, float]:
         return {}
     task.model.eval()
     device = next(task.model.parameters()).device
-    parts: list[Sums] = []
+    parts: dict[int, Sums] = {}
     order = torch.tensor(task.length(rows)).argsort(stable=True).tolist()
-    for start in range(0, len(order), train.batch_size):
+    starts = range(0, len(order), train.batch_size)
+    for start in from_own_start(starts, os.getpid()):
         chosen = order[start : start + train.batch_size]
         with autocast(device, train.precision):
-            parts.append(task.tally(task.model, rows.__getitems__(chosen), device))
-    return task.scores(add_up(parts))
+            parts[start] = task.tally(task.model, rows.__getitems__(chosen), device)
+    # Added in the same order in every process, so that rounding is the same.
+    return task.scores(add_up(parts[start] for start in starts))
 
 
 def training_batches(

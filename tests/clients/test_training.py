@@ -9,6 +9,7 @@ from datasets import Dataset
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from flwr_decaf.clients import training
 from flwr_decaf.clients.evaluation import evaluate_node
 from flwr_decaf.clients.freezing import freeze_factors
 from flwr_decaf.clients.models.adapter import get_adapter, set_adapter
@@ -86,6 +87,23 @@ def test_batching_does_not_change_the_score(task, rows):
     assert one_by_one["accuracy"] == together["accuracy"]
     assert one_by_one["loss"] == pytest.approx(together["loss"], rel=1e-5)
     assert evaluate_rows(task, rows.test.select([]), Train()) == {}
+
+
+def test_processes_begin_with_different_rows_and_get_the_same_score(task, rows, monkeypatch):
+    order = []
+
+    def noted(model, chosen, device):
+        order[-1].append([row["input_ids"] for row in chosen])
+        return task.tally(model, chosen, device)
+
+    scores = []
+    for process in (100, 101, 102):
+        monkeypatch.setattr(training.os, "getpid", lambda process=process: process)
+        order.append([])
+        scores.append(evaluate_rows(replace(task, tally=noted), rows.test, Train(batch_size=4)))
+    assert scores[0] == scores[1] == scores[2]
+    assert len({str(batches[0]) for batches in order}) == 3
+    assert len({str(sorted(batches)) for batches in order}) == 1
 
 
 def test_accuracy_is_the_fraction_of_correctly_classified_rows(task, rows):
