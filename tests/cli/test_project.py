@@ -74,7 +74,7 @@ def test_a_name_that_is_none_of_a_package_is_refused(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["torch", "Flwr-decaf", "json", "class"])
 def test_a_name_that_would_hide_a_package_is_refused(tmp_path, name):
-    with pytest.raises(ValueError, match=rf"installed package .* got '{name}'; choose e.g. my-"):
+    with pytest.raises(ValueError, match=rf"installed package, .* got '{name}'; choose e.g. my-"):
         write_project(tmp_path / name)
     assert not (tmp_path / name).exists()
 
