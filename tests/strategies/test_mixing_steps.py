@@ -251,7 +251,5 @@ def test_numbers_that_are_none_are_refused(steps):
 
 def test_a_period_is_refused_where_graphs_do_not_repeat():
     strategy = DLoRA("complete", dynamic="edge-activation", mixing_steps="period")
-    with pytest.raises(
-        ValueError, match="mixing-steps must be a number where the graphs are drawn"
-    ):
+    with pytest.raises(ValueError, match="mixing-steps must be a number if the graphs are drawn"):
         strategy.start(LocalGrid(app, 3), ArrayRecord(START), num_rounds=1)

@@ -122,8 +122,8 @@ def check_any_replied(server_round: int, causes: Mapping[int, str], asked: Colle
     """
     if causes and causes.keys() >= set(asked):
         raise RuntimeError(
-            f"round {server_round}: all {len(asked)} nodes that were called failed; "
-            f"{_first(causes)}"
+            f"round {server_round}: {len(causes)} of {len(asked)} nodes failed, all of those "
+            f"called; {_first(causes)}"
         )
 
 

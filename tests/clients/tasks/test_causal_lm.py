@@ -118,7 +118,9 @@ def test_rows_without_classes_can_only_be_partitioned_iid(tmp_path):
     task, rows = load(data)
     assert task.labels == ()
     assert len(rows.train) + len(rows.local_test) in (4, 5)
-    with pytest.raises(ValueError, match=r"data.partitioner must be iid if data.label-column"):
+    with pytest.raises(
+        ValueError, match=r"data.partitioner must be iid or natural if data.label-column"
+    ):
         load(replace(data, partitioner="dirichlet"))
 
 
