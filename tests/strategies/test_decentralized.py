@@ -515,7 +515,9 @@ def test_a_node_with_another_model_stops_the_run(retries):
     client = ClientApp(mods=[peer_mixing])
     client.train()(train)
     strategy = DLoRA("ring", evaluate_every=0, retries=retries)
-    with pytest.raises(RuntimeError, match=r"round 1: node 2 has a different model .* must be \(2,\)"):
+    with pytest.raises(
+        RuntimeError, match=r"round 1: node 2 has a different model .* must be \(2,\)"
+    ):
         held_after(strategy, 5, rounds=3, grid=LocalGrid(client, 5))
 
 
