@@ -90,7 +90,10 @@ def run(  # noqa: PLR0913 - one argument per option
         with app_folder(app_dir) as folder:
             file = settings_file(conf)
             folders = simulate(file, settings or [], nodes, chosen, folder, shown)
-    print_runs(folders)
+    path = print_runs(folders)
+    adapter = next(iter(sorted((folders[0].path / "adapters").glob("*"))), None)
+    load = f"; PeftModel.from_pretrained(base, '{adapter}') loads an adapter" if adapter else ""
+    console.print(f"Next: 'flwr-decaf report {path}' draws it{load}", soft_wrap=True)
 
 
 @app.command()

@@ -67,8 +67,14 @@ def list_names(
         console.print(listing.meanings(kind, console.width))
 
 
-def print_runs(folders: list[RunFolder]) -> None:
-    """Print the table of a run, or of a comparison of runs, and the path of its folder."""
+def print_runs(folders: list[RunFolder]) -> Path:
+    """Print the table of a run, or of a comparison of runs, and the path of its folder; return it.
+
+    Returns
+    -------
+    Path
+        The run folder, or the folder of all run folders.
+    """
     from flwr_decaf.report.table import comparison_table, run_table
     from flwr_decaf.report.timing import describe_frozen_layers, describe_shares
     from flwr_decaf.runs.lock import status_of
@@ -81,3 +87,4 @@ def print_runs(folders: list[RunFolder]) -> None:
     unfinished = sorted({status_of(folder) for folder in folders} - {"finished"})
     status = f" ({', '.join(unfinished)})" if unfinished else ""
     console.print(f"Run folder: {path}{status}", soft_wrap=True)
+    return path

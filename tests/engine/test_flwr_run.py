@@ -84,6 +84,11 @@ def test_the_run_folder_describes_the_run(decaf):
     }
     assert "decaf · ring · accuracy after round 2" in log
     assert f"Run folder: {folder.path}" in log
+    adapter = folder.path / "adapters" / "node-0"
+    assert (
+        f"Next: 'flwr-decaf report {folder.path}' draws it; "
+        f"PeftModel.from_pretrained(base, '{adapter}') loads an adapter"
+    ) in log
 
 
 def test_bytes_sent_are_the_size_of_two_adapters(decaf):  # invariant 11
