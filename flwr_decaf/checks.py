@@ -78,6 +78,20 @@ def whole_numbers(example: str) -> Check:
     )
 
 
+def is_root(url: str) -> bool:
+    """Check that a URL has a scheme and no secrets, or is an absolute path, or empty.
+
+    Examples
+    --------
+    >>> [is_root(url) for url in ("", "/mnt/x", "s3://bucket/x", "x", "ftp://me:secret@host")]
+    [True, True, True, False, False]
+    """
+    if not url or url.startswith("/"):
+        return True
+    scheme, separator, rest = url.partition("://")
+    return bool(separator and scheme.isalnum()) and not set(rest) & set("@?#")
+
+
 def refuse_missing_path(key: str, name: str) -> None:
     """Refuse a name that is the path of a file or folder which does not exist.
 

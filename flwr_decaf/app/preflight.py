@@ -28,6 +28,7 @@ from flwr_decaf.data.sources import load_rows, skipped_rows
 from flwr_decaf.rules import ALIGNED
 from flwr_decaf.strategies import STRATEGIES, FedAvg, RelaySum, TADLoRA
 from flwr_decaf.strategies.relay.checks import check_byzantine, check_weighted
+from flwr_decaf.strategies.relay.post_office import open_office
 from flwr_decaf.text import first_line
 from flwr_decaf.topology.participation import check_schedule, read_schedule
 
@@ -61,6 +62,7 @@ def check(config: Config, n: int, trains: bool = True, own_rows: bool = False) -
         _refuse_peer_settings(config)
     else:
         check_schedule(read_schedule(config.participation), n)
+        open_office(config.posts).close()  # tries the store of posts, if there is one
         if strategy is RelaySum:  # its constructor refuses settings that do not apply to it
             options = {"robust": config.robust, "attack": config.attack, "posts": config.posts}
             RelaySum(**options, **network_options(config))

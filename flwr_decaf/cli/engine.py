@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from flwr_decaf.cli.processes import environment, free_port, running, wait_until_up
 from flwr_decaf.data.own_files import NODE_DATA
-from flwr_decaf.messages.shared_posts import POSTS
+from flwr_decaf.messages.shared_posts import POSTS, STORE
 
 
 class Engine(NamedTuple):
@@ -26,7 +26,7 @@ class Engine(NamedTuple):
     ----------
     start : callable
         Context manager from a folder for Flower's files to the environment in which ``flwr`` finds
-        the engine's SuperLink under the name "local".
+        the engine's SuperLink under the name "local"; ``store`` is the nodes' store of posts.
     federation : mapping
         Flower's federation-config.
     node_data : str
@@ -34,7 +34,7 @@ class Engine(NamedTuple):
         that share a common data set.
     """
 
-    start: Callable[[Path], contextlib.AbstractContextManager[dict[str, str]]]
+    start: Callable[..., contextlib.AbstractContextManager[dict[str, str]]]
     federation: Mapping[str, object]
     node_data: str = ""
 
@@ -69,8 +69,9 @@ def simulation(nodes: int, cpus: int = 1, gpus: float = 0.0, node_data: str = ""
     if gpus:
         federation["client-resources-num-gpus"] = gpus
 
-    def start(home: Path) -> contextlib.AbstractContextManager[dict[str, str]]:
-        return superlink(home, "--simulation", **_shared_posts(home), **_own_data(node_data))
+    def start(home: Path, store: str = "") -> contextlib.AbstractContextManager[dict[str, str]]:
+        posts = {} if store else _shared_posts(home)
+        return superlink(home, "--simulation", **posts, **_of_the_nodes(node_data, store))
 
     return Engine(start, federation, node_data)
 
@@ -94,8 +95,8 @@ def deployment(nodes: int, node_data: str = "") -> Engine:
     """
 
     @contextlib.contextmanager
-    def start(home: Path) -> Iterator[dict[str, str]]:
-        own = _own_data(node_data)
+    def start(home: Path, store: str = "") -> Iterator[dict[str, str]]:
+        own = _of_the_nodes(node_data, store)
         with superlink(home, **own) as env, contextlib.ExitStack() as supernodes:
             for place in range(nodes):
                 supernodes.enter_context(supernode(home, env, place, nodes))
@@ -104,8 +105,9 @@ def deployment(nodes: int, node_data: str = "") -> Engine:
     return Engine(start, {}, node_data)
 
 
-def _own_data(pattern: str) -> dict[str, str]:
-    return {NODE_DATA: pattern} if pattern else {}
+def _of_the_nodes(node_data: str, store: str) -> dict[str, str]:
+    """Return what stands in the node-config of nodes on other machines, as variables."""
+    return {name: value for name, value in ((NODE_DATA, node_data), (STORE, store)) if value}
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -90,6 +91,8 @@ def simulate(
         if all(folder.run.get("status") == "finished" for folder in folders.values()):
             (console or Console()).print("All runs have finished; nothing is left to resume.")
             return list(folders.values())
+    if values["posts.store"]:
+        engine = engine._replace(start=partial(engine.start, store=str(values["posts.store"])))
     paths = {name: folder.path for name, folder in folders.items()}
     rounds = {name: run.num_server_rounds for name, run in runs.items()}
 

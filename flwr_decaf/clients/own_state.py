@@ -11,6 +11,7 @@ from flwr_decaf.lora import State, select
 from flwr_decaf.messages import records
 from flwr_decaf.messages.mail import Mail
 from flwr_decaf.messages.packing import (
+    is_packed,
     pack_record,
     pack_shared,
     packed_array,
@@ -25,7 +26,8 @@ def own_state(content: RecordDict, context: Context, mail: Mail) -> State | None
     """Return the state that is to be mixed with the mail; None if the node has lost it."""
     # Arrays sent with the mail replace the node's own: at the start of a run, and after a loss.
     if mail.arrays_key in content:
-        return dict(cast(ArrayRecord, content[mail.arrays_key]).to_torch_state_dict())
+        arrays = cast(ArrayRecord, content[mail.arrays_key])
+        return unpack_record(arrays) if is_packed(arrays) else dict(arrays.to_torch_state_dict())
     if records.OWN not in context.state:  # the SuperNode has restarted
         return None
     version = cast(ConfigRecord, context.state.get(records.VERSION, ConfigRecord()))

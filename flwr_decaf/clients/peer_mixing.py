@@ -32,12 +32,14 @@ from flwr.app import (
 from flwr_decaf.clients.alignment import Prepare, check_aligns
 from flwr_decaf.clients.mixing import mix
 from flwr_decaf.clients.own_state import keep, own_state, post
+from flwr_decaf.clients.own_store import root_of_store, store_of
 from flwr_decaf.clients.relaying import last_received
 from flwr_decaf.data.own_files import has_own_files
 from flwr_decaf.lora import State, factor_of
 from flwr_decaf.messages import records
-from flwr_decaf.messages.mail import Mail, take_mail
+from flwr_decaf.messages.mail import Mail, read_mail, take_mail
 from flwr_decaf.messages.packing import pack_record
+from flwr_decaf.messages.sealing import seal, unseal
 from flwr_decaf.rules.contract import check_alike
 
 Answer = Callable[[Message, Context], Message]  # older versions of Flower do not export this type
@@ -106,9 +108,21 @@ def _mix_and_call(
     ask = cast(ConfigRecord, msg.content.get(records.CALL, ConfigRecord())).get("ask")
     if ask == records.ROLL_CALL:
         return Message(RecordDict({records.CALL: _presence(context)}), reply_to=msg)
-    mail = take_mail(msg.content)
-    if mail is None:
+    sent = read_mail(msg.content)
+    if sent is None:
         return call_next(msg, context)
+    store = store_of(context.node_config, sent)
+    if store:
+        unseal([msg.content], store.get)
+    reply = _answer(msg, context, call_next, prepare)
+    if store and not reply.has_error():
+        seal([reply.content], store.put)
+    return reply
+
+
+def _answer(msg: Message, context: Context, call_next: Answer, prepare: Prepare | None) -> Message:
+    ask = cast(ConfigRecord, msg.content.get(records.CALL, ConfigRecord())).get("ask")
+    mail = cast(Mail, take_mail(msg.content))
     check_aligns(mail.rule, prepare)
     if ask == records.MIX:  # the interference is that of the round's last mix
         mail = replace(mail, measured=False)
@@ -179,6 +193,8 @@ def _presence(context: Context) -> ConfigRecord:
     )
     if has_own_files(context.node_config):  # the paths stay at the node
         presence[records.OWN_ROWS] = True
+    if root_of_store(context.node_config):
+        presence[records.OWN_STORE] = True
     return presence
 
 

@@ -63,6 +63,10 @@ class Mail:
         that has another version must not use it. Arrays sent with the mail replace any version.
     version : str
         Version of the node's state after it has replied; by default "".
+    box : str
+        Name under which the posts of the run are stored; by default "": they are in the messages.
+    store_timeout : float
+        Seconds to wait for the store in each message; by default 300.
     """
 
     rule: str
@@ -85,6 +89,8 @@ class Mail:
     nodes: int = 0
     base: str = ""
     version: str = ""
+    box: str = ""
+    store_timeout: float = 300.0
 
 
 _LISTS = ("weights", "recipients")  # tuples, which Flower's records do not support

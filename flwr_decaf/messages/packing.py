@@ -15,7 +15,8 @@ from flwr.app import Array, ArrayRecord
 from flwr_decaf.lora import State
 from flwr_decaf.messages.shared_posts import TICKET, data_of, share
 
-_FORMAT = "safetensors"
+PACKED = "safetensors"  # stype of an Array that holds a state, and its key in a record
+STORED = "safetensors-stored"  # stype of an Array that holds a ticket of messages.post_store
 _ORDER = "order"
 
 
@@ -48,7 +49,7 @@ def _order_of(state: State) -> dict[str, str]:
 
 def packed(data: bytes) -> Array:
     """Create an array from bytes that ``pack`` produced."""
-    return Array(dtype="uint8", shape=(len(data),), stype=_FORMAT, data=data)
+    return Array(dtype="uint8", shape=(len(data),), stype=PACKED, data=data)
 
 
 def unpack(array: Array) -> State:
@@ -59,8 +60,10 @@ def unpack(array: Array) -> State:
     ValueError
         If the array does not contain a well-formed state.
     """
-    if array.stype not in (_FORMAT, TICKET):
-        raise ValueError(f"a packed state must be of stype {_FORMAT!r}; got {array.stype!r}")
+    if array.stype == STORED:
+        raise ValueError("it is not in the store, damaged there, or could not be read in time")
+    if array.stype not in (PACKED, TICKET):
+        raise ValueError(f"a packed state must be of stype {PACKED!r}; got {array.stype!r}")
     try:
         # Do not use safetensors' memory mapping, which leaks 64 bytes per tensor in PyTorch.
         return _load(data_of(array))
@@ -81,14 +84,19 @@ def pack_record(state: State) -> ArrayRecord:
 
 def record_of(post: Array) -> ArrayRecord:
     """Create the record of a packed state."""
-    return ArrayRecord({_FORMAT: post})
+    return ArrayRecord({PACKED: post})
 
 
 def unpack_record(record: ArrayRecord) -> State:
     """Read the state of a record made by ``pack_record``."""
-    return unpack(record[_FORMAT])
+    return unpack(record[PACKED])
 
 
 def packed_array(record: ArrayRecord) -> Array:
     """Return the array of a packed record, still packed: the relay forwards it unread."""
-    return record[_FORMAT]
+    return record[PACKED]
+
+
+def is_packed(record: ArrayRecord) -> bool:
+    """Return whether a record is that of a packed state, or of its ticket."""
+    return {array.stype for array in record.values()} <= {PACKED, STORED, TICKET}

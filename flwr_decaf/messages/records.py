@@ -38,6 +38,7 @@ ROLL_CALL = "roll-call"
 COLLECT = "collect"
 MIX = "mix"
 OWN_ROWS = "own-rows"  # key of a node's presence: whether it has rows of its own
+OWN_STORE = "own-store"  # the same for a store of posts
 
 # Start of a node's error if the tensors of its model differ from the run's; a retry cannot help.
 TRAINED = "what the train function returned"

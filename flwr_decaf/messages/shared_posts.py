@@ -22,6 +22,7 @@ from flwr.app import Array
 from safetensors import SafetensorError
 
 POSTS = "FLWR_DECAF_POSTS"  # environment variable with the folder
+STORE = "FLWR_DECAF_STORE"  # the same for a store of posts, see messages.post_store
 TICKET = "safetensors-ticket"  # stype of an Array that contains one
 _FORM = re.compile(rb"[0-9a-f]{32}")
 

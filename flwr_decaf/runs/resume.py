@@ -15,7 +15,10 @@ from flwr_decaf.runs.folder import RunFolder, holds_runs
 from flwr_decaf.runs.lock import check_not_running
 
 # Settings that do not influence the results of a run.
-_FREE = {"output-dir", "run-name", "resume-from", "checkpoint-every", "tensorboard"}
+_FREE = {
+    "output-dir", "run-name", "resume-from", "checkpoint-every", "tensorboard", "posts.store",
+    "posts.store-timeout",
+}  # fmt: skip
 
 
 def check_resumable(root: Path, runs: Mapping[str, Config], nodes: int | None = None) -> None:

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from flwr_decaf.cli.engine import Engine, superlink, supernode
 from flwr_decaf.cli.flwr_run import flwr_run
 from flwr_decaf.cli.processes import end
+from flwr_decaf.config.files import to_toml
 from flwr_decaf.runs.folder import RunFolder
-from tests.engine.test_flwr_run import adapters, flwr_decaf_run
+from tests.engine.test_flwr_run import ROOT, SETTINGS, adapters, flwr_decaf_run
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
@@ -75,10 +76,13 @@ def test_nodes_with_their_own_files_as_in_the_simulation(tmp_path):
         (tmp_path / f"node-{node}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
     own = f"--node-data={tmp_path}/node-{{}}.csv"
     without = {"data.name": "", "data.max-train-samples": 0}
-    for engine in ("simulation", "deployment"):
+    (tmp_path / "posts").mkdir()
+    for engine, store in (("simulation", ""), ("deployment", str(tmp_path / "posts"))):
         options = (f"--engine={engine}", own, "--nodes=3")
-        status, log = flwr_decaf_run(tmp_path, engine, *options, **without)
+        settings = {**without, "posts.store": store}
+        status, log = flwr_decaf_run(tmp_path, engine, *options, **settings)
         assert status == 0, log
+    assert not list((tmp_path / "posts").iterdir())  # they were there, and were deleted
     simulated, deployed = (RunFolder(tmp_path / name) for name in ("simulation", "deployment"))
     assert deployed.run["labels"] == ["art", "food", "sport"]
     assert [x["train"] for x in deployed.run["own-rows"]] == [20, 33, 26]
@@ -88,3 +92,31 @@ def test_nodes_with_their_own_files_as_in_the_simulation(tmp_path):
     assert len(first) == 3
     for name, state in first.items():
         assert all(torch.equal(x, second[name][key]) for key, x in state.items())
+
+
+def test_nodes_name_their_own_files_and_their_own_store(tmp_path):
+    (tmp_path / "posts").mkdir()
+    for node in range(2):
+        lines = [f"{ROWS[name]} {i},{name}" for i in range(8) for name in ("art", "sport")]
+        (tmp_path / f"node-{node}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    values = SETTINGS | {
+        "data.name": "", "data.max-train-samples": 0, "num-server-rounds": 1, "evaluate-every": 0,
+        "output-dir": str(tmp_path), "run-name": "run", "posts.store": f"file://{tmp_path}/posts",
+    }  # fmt: skip
+    (tmp_path / "run.toml").write_text(to_toml(values))
+
+    @contextmanager
+    def start(home):
+        with superlink(home) as env, ExitStack() as nodes:
+            for place in range(2):
+                own = f"data-path='{tmp_path}/node-{place}.csv' label-column='label'"
+                own += f" posts-store='{tmp_path}/posts'"
+                nodes.enter_context(supernode(home, env, place, 2, own))
+            yield env
+
+    flwr_run(ROOT, tmp_path / "run.toml", Engine(start, {}), tmp_path / "log.txt")
+    run = RunFolder(tmp_path / "run").run
+    assert run["status"] == "finished", (tmp_path / "log.txt").read_text()[-3000:]
+    assert run["labels"] == ["art", "sport"]
+    assert "posts in its message" not in (tmp_path / "log.txt").read_text()
+    assert not list((tmp_path / "posts").iterdir())

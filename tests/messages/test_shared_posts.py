@@ -2,36 +2,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
+from flwr.app import Array, ArrayRecord
 
-from flwr_decaf.clients import peer_mixing
-from flwr_decaf.lora import factor_of
 from flwr_decaf.messages.checkpoint import load_checkpoint, save_checkpoint
 from flwr_decaf.messages.packing import pack, pack_shared, unpack
 from flwr_decaf.messages.shared_posts import POSTS, is_gone, sweep
 from flwr_decaf.strategies import DeCAF, DLoRAFA
+from tests.apps.drifting import drifting
 from tests.local_grid import LocalGrid
 from tests.states import lora_state
-
-drifting = ClientApp(mods=[peer_mixing])
-
-
-@drifting.train()
-def train(msg, context):
-    """Move what trains by a step of the node's own."""
-    step, trains = 1 + context.node_config["partition-id"], msg.content["config"]
-    state = {
-        name: x + step if (factor_of(name) or "B") in trains["trainable-factors"] else x
-        for name, x in msg.content["arrays"].to_torch_state_dict().items()
-    }
-    content = {"arrays": ArrayRecord(state), "metrics": MetricRecord({"num-examples": 1})}
-    return Message(RecordDict(content), reply_to=msg)
-
-
-@drifting.evaluate()
-def evaluate(msg, context):
-    return Message(RecordDict({"metrics": MetricRecord({"num-examples": 1})}), reply_to=msg)
 
 
 @pytest.fixture

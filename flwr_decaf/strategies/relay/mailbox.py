@@ -13,7 +13,7 @@ Flower matches them to messages.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 
@@ -24,7 +24,6 @@ from flwr_decaf.messages.checkpoint import Checkpoint, Letter
 from flwr_decaf.messages.mail import Mail, put_mail
 from flwr_decaf.messages.packing import unpack
 from flwr_decaf.messages.quantization import dequantize
-from flwr_decaf.messages.shared_posts import sweep
 from flwr_decaf.strategies.relay.addressing import Addressing, Neighbours
 from flwr_decaf.topology.graphs import Matrix
 
@@ -133,8 +132,12 @@ class Mailbox:
                 mixed=mixed,
                 rounded=self._rounding.get(node, -1),
             )
+
+    @property
+    def held(self) -> Iterator[Array]:
+        """All posts and copies that may still be sent."""
         mailed = (post for mail in self._mail.values() for post in mail.posts.values())
-        sweep(chain(self.posts.values(), self.copies.values(), mailed))
+        return chain(self.posts.values(), self.copies.values(), mailed)
 
     def checkpoint(self, server_round: int) -> Checkpoint:
         """Return everything that determines the run after a complete round."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from flwr.app import ArrayRecord
@@ -19,6 +20,7 @@ from flwr_decaf.strategies.relay.diagnostics import average
 from flwr_decaf.strategies.relay.failures import OnFailure
 from flwr_decaf.strategies.relay.graph_options import GraphOptions
 from flwr_decaf.strategies.relay.mailbox import Mailbox
+from flwr_decaf.strategies.relay.post_office import open_office
 from flwr_decaf.strategies.relay.resumable import ResumableStrategy, Start
 from flwr_decaf.strategies.relay.resuming import forget
 from flwr_decaf.strategies.relay.roster import Roster
@@ -95,16 +97,19 @@ class PreparedStrategy(ResumableStrategy):
         RuntimeError
             If nodes are missing or run a ClientApp without the mod.
         ValueError
-            If there is no such network on these nodes, or the rule cannot mix the initial arrays.
+            If there is no such network on these nodes, the rule cannot mix the initial arrays, or
+            the store of posts cannot be used.
         """
-        roster = Roster.call(grid, self.num_nodes)
+        office = open_office(self.posts)
+        roster = Roster.call(grid, self.num_nodes, stored=bool(office.box))
         n = len(roster.ids)
         checks.check_minimum(n, self.min_nodes)
         self.network = self.network_on(n)
         checks.check_nodes(self.network, self.robust, self.attack, self.participation)
         initial: State = dict(initial_arrays.to_torch_state_dict())
         checks.check_initial(initial, self.rule, self.local_head)
-        mailbox = Mailbox(n, initial, self._blank_mail(), self._addressing())
+        blank = replace(self._blank_mail(), box=office.box)
+        mailbox = Mailbox(n, initial, blank, self._addressing())
         if self.resume.resume_from:
             mailbox.restore(self.resume.resume_from)
         self._session = Session(
@@ -121,6 +126,7 @@ class PreparedStrategy(ResumableStrategy):
             server_round=self.resume.done,
             steps=steps_on(self.network, self.mixing_steps),
             weighted_by=self.weighted_by_key if self.weighted_mixing else "",
+            office=office,
         )
         return self._session
 
@@ -139,6 +145,7 @@ class PreparedStrategy(ResumableStrategy):
             measured=self.evaluation.evaluate_every > 0,
             dtype=self.posts.dtype,
             copied=self.resume.on_round is not forget,
+            store_timeout=self.posts.store_timeout,
         )
 
     def network_on(self, n: int) -> Network:
@@ -156,7 +163,10 @@ class PreparedStrategy(ResumableStrategy):
         dict of int to State
             Models by position in the graph, without those of nodes that do not reply.
         """
-        return self._running().collect(grid)
+        session = self._running()
+        states = session.collect(grid)
+        session.office.close()
+        return states
 
     def _running(self) -> Session:
         if self._session is None:

@@ -7,6 +7,8 @@ from typing import cast
 
 from flwr.app import ConfigRecord
 
+from flwr_decaf.messages import records
+
 Answers = dict[int, ConfigRecord]  # node id -> its answer
 
 
@@ -58,6 +60,25 @@ def require_place(config: Mapping[str, object], who: str) -> None:
                 "none; start its SuperNode with, e.g. for the first of four nodes, --node-config "
                 '"partition-id=0 num-partitions=4"'
             )
+
+
+def require_stores(answers: Answers) -> None:
+    """Require that every node has a store of posts.
+
+    Raises
+    ------
+    RuntimeError
+        If one has none.
+    """
+    without = [
+        place for place, answer in enumerate(answers.values()) if records.OWN_STORE not in answer
+    ]
+    if without:
+        raise RuntimeError(
+            "posts-store must be in the node-config of every SuperNode with posts.store; missing "
+            f"at node {', '.join(map(str, without))}; add it to --node-config, or start a "
+            "simulation by flwr-decaf run"
+        )
 
 
 def check_number(answers: Answers, num_nodes: int | None) -> None:

@@ -6,7 +6,8 @@ import logging
 
 from flwr.serverapp import Grid
 
-from flwr_decaf.strategies.relay.roll_call import newcomers, roll_call
+from flwr_decaf.strategies.relay.presence import require_stores
+from flwr_decaf.strategies.relay.roll_call import newcomers, presences
 
 _log = logging.getLogger("flwr")
 
@@ -25,9 +26,12 @@ class Roster:
         self._seen = set(ids)
 
     @classmethod
-    def call(cls, grid: Grid, num_nodes: int | None) -> Roster:
-        """Wait for all nodes; see ``roll_call``."""
-        return cls(roll_call(grid, num_nodes))
+    def call(cls, grid: Grid, num_nodes: int | None, stored: bool = False) -> Roster:
+        """Wait for all nodes; see ``roll_call``. With ``stored``, each needs a store of posts."""
+        answers = presences(grid, num_nodes)
+        if stored:
+            require_stores(answers)
+        return cls(list(answers))
 
     @property
     def positions(self) -> range:

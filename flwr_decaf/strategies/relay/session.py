@@ -20,6 +20,7 @@ from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies.relay.attacks import sign_flipped
 from flwr_decaf.strategies.relay.attendance import Attendance
 from flwr_decaf.strategies.relay.mailbox import Mailbox
+from flwr_decaf.strategies.relay.post_office import InMessages, PostOffice
 from flwr_decaf.strategies.relay.replies import copy_of, messages_of, post_of
 from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import Schedule
@@ -76,6 +77,8 @@ class Session:
         Whether the models are averaged in every round, or only in the last; by default True.
     started : bool
         Whether the first round has been configured; by default False.
+    office : PostOffice
+        How posts travel; by default in the messages.
     """
 
     roster: Roster
@@ -98,6 +101,7 @@ class Session:
     timeout: float = TIMEOUT
     averages_each_round: bool = True
     started: bool = False
+    office: PostOffice = field(default_factory=InMessages)
 
     @property
     def n(self) -> int:
@@ -152,6 +156,7 @@ class Session:
                 content[records.CALL] = call
             rounding = derive_seed(self.seed, "rounding", self.turn, node)
             self.mailbox.lay_into(content, node, phase.trained, phase.exchanged, rounding)
+            self.office.seal(content)
             return Message(content=content, message_type=kind, dst_node_id=self.roster.ids[node])
 
         self.attendance.timeout = self.timeout
@@ -159,7 +164,10 @@ class Session:
 
     def gather(self, replies: Iterable[Message]) -> dict[int, RecordDict]:
         """Return the contents of successful replies, by position; see ``Attendance.gather``."""
-        return self.attendance.gather(self.server_round, replies, self.roster.ids, self.mailbox)
+        ids, mailbox = self.roster.ids, self.mailbox
+        contents = self.attendance.gather(self.server_round, replies, ids, mailbox)
+        self.office.unseal(contents)
+        return contents
 
     def exchange(
         self, replies: Iterable[Message], w: Matrix
@@ -186,6 +194,7 @@ class Session:
         sent |= {i: self._forged(i, states[i]) for i in self.byzantine & posts.keys()}
         w = self._weighted(w, {node: contents[node] for node in posts})
         self.mailbox.collect(posts, w, self.schedule(self.server_round).mixed, sent, copies)
+        self.office.sweep(self.mailbox.held)
         receivers = np.count_nonzero(w, axis=0) - (w.diagonal() != 0)
         size = {i: int(receivers[i]) * self._size(posts[i], states[i]) for i in states}
         return {node: contents[node] for node in states}, states, size
