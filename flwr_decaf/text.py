@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable
 from typing import Any
@@ -49,6 +50,27 @@ def toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def keyword_arguments(text: str) -> dict[str, Any]:
+    """Parse keyword arguments, written as a JSON object; an empty text contains none.
+
+    Raises
+    ------
+    ValueError
+        If the text is not valid JSON.
+    TypeError
+        If it is not an object.
+
+    Examples
+    --------
+    >>> keyword_arguments('{"momentum": 0.9}'), keyword_arguments("")
+    ({'momentum': 0.9}, {})
+    """
+    arguments = json.loads(text or "{}")
+    if not isinstance(arguments, dict):
+        raise TypeError("not a JSON object")
+    return arguments
 
 
 def first_line(error: BaseException) -> str:

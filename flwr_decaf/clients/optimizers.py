@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
+
+from flwr_decaf.text import keyword_arguments
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Train
@@ -45,7 +46,7 @@ def create_optimizer(parameters: Iterable[nn.Parameter], train: Train) -> Optimi
     accepted = inspect.signature(kind).parameters
     given: dict[str, Any] = {key: value for key, value in known.items() if key in accepted}
     try:
-        return kind(parameters, **given | _arguments(train.optimizer_arguments))
+        return kind(parameters, **given | keyword_arguments(train.optimizer_arguments))
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"train.optimizer-arguments must be arguments of {train.optimizer}, as a JSON object; "
@@ -79,10 +80,3 @@ def _kinds() -> dict[str, Callable[..., Optimizer]]:
     classes = (kind for kind in vars(torch.optim).values() if isinstance(kind, type))
     named = {kind.__name__.lower(): kind for kind in classes if issubclass(kind, Optimizer)}
     return {name: named[name] for name in sorted(named) if name not in _UNSUITABLE}
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    arguments = json.loads(text or "{}")
-    if not isinstance(arguments, dict):
-        raise TypeError("not a JSON object")
-    return arguments

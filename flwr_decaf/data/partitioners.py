@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import flwr_datasets.partitioner as of_flower
 import numpy as np
@@ -23,6 +23,7 @@ from flwr_datasets.partitioner import (
 from flwr_decaf import registries
 from flwr_decaf.data.sources import require_columns
 from flwr_decaf.registries import Registry
+from flwr_decaf.text import keyword_arguments
 
 if TYPE_CHECKING:
     from flwr_decaf import config
@@ -60,7 +61,7 @@ def partitioner_for(rows: Dataset, n: int, data: config.Data, seed: int) -> Part
     accepted = inspect.signature(kind).parameters
     defaults = {k: v for k, v in (known | {"seed": seed}).items() if k in accepted}
     try:
-        return _over(kind(**defaults | _arguments(data.partitioner_arguments)), rows)
+        return _over(kind(**defaults | keyword_arguments(data.partitioner_arguments)), rows)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"data.partitioner-arguments must be arguments of {data.partitioner}; got "
@@ -77,13 +78,6 @@ def _class_named(name: str) -> type[Partitioner]:
         )
     kind: type[Partitioner] = getattr(of_flower, name)
     return kind
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    arguments = json.loads(text or "{}")
-    if not isinstance(arguments, dict):
-        raise TypeError("not a JSON object")
-    return arguments
 
 
 def iid(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
