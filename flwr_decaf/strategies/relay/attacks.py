@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import random
 
+from flwr.app import Array
+
 from flwr_decaf.lora import State, factor_of
+from flwr_decaf.messages.packing import pack
+from flwr_decaf.messages.quantization import quantize
 from flwr_decaf.seeds import derive_seed
 
 
@@ -22,6 +26,11 @@ def byzantine_among(n: int, count: int, seed: int) -> frozenset[int]:
     """
     # The label is part of the seed: changing it would draw other nodes than in published results.
     return frozenset(random.Random(derive_seed(seed, "liars")).sample(range(n), min(count, n)))
+
+
+def forged_post(state: State, dtype: str, seed: int) -> Array:
+    """Pack what a Byzantine node sends to every node, quantized as its own post is."""
+    return pack(quantize(sign_flipped(state), dtype, seed))
 
 
 def sign_flipped(state: State) -> State:

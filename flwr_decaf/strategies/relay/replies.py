@@ -9,8 +9,10 @@ from typing import NamedTuple, cast
 
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
+from flwr_decaf.lora import State, size_in_bytes
 from flwr_decaf.messages import records
 from flwr_decaf.messages.packing import packed_array
+from flwr_decaf.messages.shared_posts import data_of
 
 _LENGTH = 400  # characters of a cause that are kept
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -104,6 +106,11 @@ def messages_of(content: RecordDict) -> dict[int, Array]:
     """Take the messages that a node forwards out of the content of a reply, by recipient."""
     record = cast(ArrayRecord, content.pop(records.MESSAGES, ArrayRecord()))
     return {int(recipient): message for recipient, message in record.items()}
+
+
+def size_of(post: Array, state: State, dtype: str) -> int:
+    """Count the bytes of a post: its values or, if they are quantized, everything that travels."""
+    return size_in_bytes(state) if dtype == "fp32" else len(data_of(post))
 
 
 def cause_of(reply: Message) -> str:

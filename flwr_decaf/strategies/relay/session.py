@@ -9,19 +9,17 @@ import numpy as np
 from flwr.app import Array, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from flwr_decaf.lora import State, select, size_in_bytes
+from flwr_decaf.lora import State, select
 from flwr_decaf.messages import records
 from flwr_decaf.messages.inspection import read_posts
 from flwr_decaf.messages.metrics import bad_counts, counts_of
-from flwr_decaf.messages.packing import pack, unpack
-from flwr_decaf.messages.quantization import quantize
-from flwr_decaf.messages.shared_posts import data_of
+from flwr_decaf.messages.packing import unpack
 from flwr_decaf.seeds import derive_seed
-from flwr_decaf.strategies.relay.attacks import sign_flipped
+from flwr_decaf.strategies.relay.attacks import forged_post
 from flwr_decaf.strategies.relay.attendance import Attendance
 from flwr_decaf.strategies.relay.mailbox import Mailbox
 from flwr_decaf.strategies.relay.post_office import InMessages, PostOffice
-from flwr_decaf.strategies.relay.replies import copy_of, messages_of, post_of
+from flwr_decaf.strategies.relay.replies import copy_of, messages_of, post_of, size_of
 from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import Schedule
 from flwr_decaf.topology.graphs import Matrix
@@ -191,12 +189,15 @@ class Session:
         posts, copies, states = self._usable(contents)
         w = without_nodes(w, set(self.roster.positions) - posts.keys())
         sent = {i: messages_of(contents[i]) for i in posts}
-        sent |= {i: self._forged(i, states[i]) for i in self.byzantine & posts.keys()}
+        for i in self.byzantine & posts.keys():
+            seed = derive_seed(self.seed, "forging", self.turn, i)
+            forged = forged_post(states[i], self.dtype, seed)
+            sent[i] = dict.fromkeys(self.roster.positions, forged)
         w = self._weighted(w, {node: contents[node] for node in posts})
         self.mailbox.collect(posts, w, self.schedule(self.server_round).mixed, sent, copies)
         self.office.sweep(self.mailbox.held)
         receivers = np.count_nonzero(w, axis=0) - (w.diagonal() != 0)
-        size = {i: int(receivers[i]) * self._size(posts[i], states[i]) for i in states}
+        size = {i: int(receivers[i]) * size_of(posts[i], states[i], self.dtype) for i in states}
         return {node: contents[node] for node in states}, states, size
 
     def mix(self, nodes: Iterable[int]) -> Iterable[Message]:
@@ -244,13 +245,3 @@ class Session:
             {node: copies[node] for node in good if node in copies},
             {node: states[node] for node in good},
         )
-
-    def _forged(self, node: int, state: State) -> dict[int, Array]:
-        """Return what a Byzantine node sends to every node."""
-        seed = derive_seed(self.seed, "forging", self.turn, node)
-        post = pack(quantize(sign_flipped(state), self.dtype, seed))
-        return dict.fromkeys(self.roster.positions, post)
-
-    def _size(self, post: Array, state: State) -> int:
-        """Count the bytes of a post: its values or, if it is quantized, everything that is sent."""
-        return size_in_bytes(state) if self.dtype == "fp32" else len(data_of(post))
