@@ -13,7 +13,10 @@ from flwr_decaf.clients.models.adapter import get_adapter
 from flwr_decaf.clients.models.hardware import LossScaling
 from flwr_decaf.config import Config, flatten
 
-SETTINGS = {"data.max-train-samples": 60, "data.max-test-samples": 20, "data.partitioner": "iid"}
+SETTINGS = {
+    "data.max-train-samples": 60, "data.max-test-samples": 20, "data.partitioner": "iid",
+    "train.local-steps": 2, "train.batch-size": 4,
+}  # fmt: skip
 
 
 def context_of(position, n=2):

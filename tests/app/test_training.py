@@ -13,10 +13,13 @@ from tests.app.test_node import adapter, context_of, message
 __all__ = ["adapter"]
 
 
+SHORT = {"train.local-steps": 1, "train.batch-size": 4}
+
+
 def test_moments_are_kept_on_request_and_follow_the_basis_of_products(adapter):
     kept = {}
     for strategy in ("decaf", "dlora"):
-        settings = json.dumps({"strategy": strategy, "train.optimizer-state": "kept"})
+        settings = json.dumps({"strategy": strategy, "train.optimizer-state": "kept", **SHORT})
         asked, context = message(adapter, settings=settings), context_of(1)
         node = receive(asked, context)
 

@@ -86,11 +86,11 @@ def test_without_target_modules_peft_chooses():
         ({"lora": Lora(target_modules="qery")}, "must name layers.*'qery'.*classifier, dense, key"),
         (
             {"lora": Lora(rank=9_999_999)},
-            r"lora.rank must be at most .*got 9999999, and .*attention.self.query has \d+;",
+            r"lora.rank must be at most .*got 9999999, but .*attention.self.query has \d+;",
         ),
         (
             {"lora": Lora(rank=9_999_999, target_modules="")},
-            r"lora.rank must be at most .*got 9999999, and .* has \d+;",
+            r"lora.rank must be at most .*got 9999999, but .* has \d+;",
         ),
         ({"data": Data(name="no such set")}, "data.name must be "),
         ({"data": Data(text_column="body")}, "data.text-column must name .*'body'; it has label"),
