@@ -9,17 +9,29 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flwr_decaf.cli.engine import Engine, superlink, supernode
+from flwr_decaf.cli.engine import Engine, deployment, superlink, supernode
 from flwr_decaf.cli.flwr_run import flwr_run
 from flwr_decaf.cli.processes import end
 from flwr_decaf.config.files import to_toml
 from flwr_decaf.runs.folder import RunFolder
 from tests.engine.test_flwr_run import ROOT, SETTINGS, adapters, flwr_decaf_run
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = pytest.mark.engine
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 
 
+def test_an_example_runs_unchanged(tmp_path):
+    saved, settings, log = (tmp_path / name for name in ("model", "run.toml", "log.txt"))
+    settings.write_text(f'output = "{saved}"\nnum-server-rounds = 1\n')
+    flwr_run(DIGITS, settings, deployment(nodes=2), log)
+    assert saved.exists(), log.read_text()[-3000:]
+    state = load_file(saved)
+    assert all(bool(x.isfinite().all()) for x in state.values())
+    rows = -(-(1437 // 2) // 32)  # of 1437 digits to train on, in batches of 32
+    assert abs(state["layers.1.num_batches_tracked"].item() - rows) <= 1
+
+
+@pytest.mark.slow
 def test_the_adapters_are_those_of_the_simulation(tmp_path):
     three = {"num-server-rounds": 3, "evaluate-every": 3}
     for engine in ("simulation", "deployment"):
@@ -31,6 +43,7 @@ def test_the_adapters_are_those_of_the_simulation(tmp_path):
         assert all(torch.equal(x, second[name][key]) for key, x in state.items())
 
 
+@pytest.mark.slow
 def test_a_supernode_that_is_killed_and_restarted_rejoins(tmp_path):
     saved, settings, log = (tmp_path / name for name in ("model", "run.toml", "log.txt"))
     settings.write_text(f'output = "{saved}"\n')
@@ -69,6 +82,7 @@ def test_a_supernode_that_is_killed_and_restarted_rejoins(tmp_path):
 ROWS = {"art": "paint and brush", "food": "bread and soup", "sport": "the ball game"}
 
 
+@pytest.mark.slow
 def test_nodes_with_their_own_files_as_in_the_simulation(tmp_path):
     classes = [["art", "sport"], ["art", "food", "sport"], ["food", "sport"]]
     for node, (size, names) in enumerate(zip((20, 33, 26), classes, strict=True)):
@@ -94,6 +108,7 @@ def test_nodes_with_their_own_files_as_in_the_simulation(tmp_path):
         assert all(torch.equal(x, second[name][key]) for key, x in state.items())
 
 
+@pytest.mark.slow
 def test_nodes_name_their_own_files_and_their_own_store(tmp_path):
     (tmp_path / "posts").mkdir()
     for node in range(2):
