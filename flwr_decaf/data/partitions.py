@@ -103,6 +103,7 @@ class Split:
     counts: list[list[int]]
 
 
+@lru_cache(maxsize=4)  # the runs of a comparison often differ only in their strategy
 def describe_split(data: config.Data, n: int, seed: int) -> Split:
     """Count the training rows of each class at each of n nodes, including those of its local test.
 

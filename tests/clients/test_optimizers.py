@@ -63,4 +63,10 @@ def test_what_cannot_train_or_be_kept_is_refused(settings, message):
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_moments_of_adam_can_be_kept(name):
-    check_optimizer(Train(optimizer=name, optimizer_state="kept"))
+    train = Train(optimizer=name, optimizer_state="kept")
+    check_optimizer(train)
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = create_optimizer([parameter], train)
+    parameter.sum().backward()
+    optimizer.step()
+    assert optimizer.state[parameter].keys() == {"step", "exp_avg", "exp_avg_sq"}  # all is kept
