@@ -43,7 +43,9 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         ``DecentralizedStrategy``; by default not at all. Since any ClientApp must be able to read
         the arrays in Flower's messages, the server rounds the values in both directions and sends
         them in their original dtype: nodes train on, and the server averages, what quantized
-        messages would contain, and ``bytes-sent`` is the size that these would have.
+        messages would contain, and ``bytes-sent`` is the size that these would have. All nodes
+        receive the same rounded values. The server keeps the average without rounding: checkpoints
+        and the result contain it, and each way down rounds it anew.
     evaluation, failures, resume : optional
         ``Evaluation``, ``Failures`` (without retries) and ``Resume``, as in
         ``DecentralizedStrategy``: the same nodes are evaluated, and the only post in a checkpoint

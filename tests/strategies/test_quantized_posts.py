@@ -176,6 +176,22 @@ class TestFedAvg:
         for name, x in result.arrays.to_torch_state_dict().items():
             torch.testing.assert_close(x, total[name])
 
+    def test_rounding_on_the_way_down_is_unbiased(self):
+        start, draws = lora_state(0), 100
+        errors = {name: torch.zeros_like(x) for name, x in start.items()}
+        for seed in range(draws):
+            app = ClientApp(mods=[peer_mixing])
+            app.train()(train_told)
+            strategy = FedAvg(num_rounds=1, evaluate_every=0, posts="int8", seed=seed)
+            grid = LocalGrid(app, 1)
+            strategy.start(grid, ArrayRecord(start), num_rounds=1, train_config=self.both)
+            for name, x in grid.sent[0].content["arrays"].to_torch_state_dict().items():
+                errors[name] += (x - start[name]) / draws
+        for name, error in errors.items():
+            # A rounding error has at most half a scale as its standard deviation.
+            step = start[name].abs().max() / 127
+            assert error.abs().max() <= 5 * step / 2 / draws**0.5
+
     def test_nodes_round_differently_even_if_their_metrics_do_not_name_them(self, monkeypatch):
         seeds = []
         monkeypatch.setattr(
