@@ -152,11 +152,11 @@ def test_a_post_that_is_not_finite_leaves_its_node_out(caplog):
 class TestFedAvg:
     both = ConfigRecord({"trainable-factors": "AB"})
 
-    def run(self, dtype, name="fedavg", n=3):
+    def run(self, dtype, name="fedavg", n=3, seed=0):
         app = ClientApp(mods=[peer_mixing])
         app.train()(train_told)
         grid = LocalGrid(app, n)
-        strategy = STRATEGIES[name](num_rounds=1, evaluate_every=0, posts=dtype)
+        strategy = STRATEGIES[name](num_rounds=1, evaluate_every=0, posts=dtype, seed=seed)
         arrays = ArrayRecord(lora_state(0))
         return strategy.start(grid, arrays, num_rounds=1, train_config=self.both), grid
 
@@ -180,11 +180,7 @@ class TestFedAvg:
         start, draws = lora_state(0), 100
         errors = {name: torch.zeros_like(x) for name, x in start.items()}
         for seed in range(draws):
-            app = ClientApp(mods=[peer_mixing])
-            app.train()(train_told)
-            strategy = FedAvg(num_rounds=1, evaluate_every=0, posts="int8", seed=seed)
-            grid = LocalGrid(app, 1)
-            strategy.start(grid, ArrayRecord(start), num_rounds=1, train_config=self.both)
+            _, grid = self.run("int8", n=1, seed=seed)
             for name, x in grid.sent[0].content["arrays"].to_torch_state_dict().items():
                 errors[name] += (x - start[name]) / draws
         for name, error in errors.items():
