@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flwr_decaf.registries import READERS
-from flwr_decaf.text import split_list
+from flwr_decaf.text import keyword_arguments, split_list
 
 
 class Check(NamedTuple):
@@ -75,6 +76,27 @@ def whole_numbers(example: str) -> Check:
         "be integers >= 0, separated by commas, or empty",
         lambda value: all(part.isdecimal() for part in split_list(value)),
         f'write e.g. "{example}"',
+    )
+
+
+def numbers_by_name(example: str, whole: bool = False) -> Check:
+    """Require numbers > 0 by name, as a JSON object, which may be empty."""
+
+    def holds(value: str) -> bool:
+        try:
+            numbers = keyword_arguments(value)
+            for name in numbers:
+                re.compile(name)
+        except (TypeError, ValueError, re.error):
+            return False
+        kinds = (int,) if whole else (int, float)
+        return all(type(number) in kinds and number > 0 for number in numbers.values())
+
+    kind = "integers" if whole else "numbers"
+    return Check(
+        f"be a JSON object of {kind} > 0 by names of layers, or empty",
+        holds,
+        f"write e.g. '{example}'",
     )
 
 

@@ -86,6 +86,25 @@ def pairs_present(names: Iterable[str]) -> list[Pair]:
     return pairs(known) if {factor_of(name) for name in known} >= {"A", "B"} else []
 
 
+def check_products(names: Iterable[str]) -> None:
+    """Refuse to mix products of an adapter whose update of a weight is more than a product.
+
+    DoRA scales each row of ``W_0 + scaling * B @ A`` to a norm that is trained as well, so that the
+    mean product is not the update of the mean model.
+
+    Raises
+    ------
+    ValueError
+        If one of the tensors is DoRA's vector of norms.
+    """
+    if found := next((name for name in names if "lora_magnitude_vector" in name), None):
+        raise ValueError(
+            f"products B A must be all that an adapter adds to its base if they are mixed; {found} "
+            "is a magnitude vector of DoRA; use LoRA, or a strategy that averages tensors, such as "
+            "DLoRA, without a robust rule"
+        )
+
+
 def select(state: Mapping[str, Tensor], factors: str, dense: bool = True) -> State:
     """Select the given factors of a state, and its dense tensors.
 

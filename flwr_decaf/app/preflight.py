@@ -12,9 +12,10 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 
-from flwr_decaf.clients.learning_rate import WITH_WARMUP
+from flwr_decaf.app.compatibility import check_compatibility
 from flwr_decaf.clients.loading import load_task, load_test
 from flwr_decaf.clients.models.adapter import get_adapter, initialize_adapter, set_adapter
+from flwr_decaf.clients.models.checkpointing import checkpoint_gradients
 from flwr_decaf.clients.models.hardware import choose_device, is_available
 from flwr_decaf.clients.node_matching import check_whole, matching_on
 from flwr_decaf.clients.optimizers import check_optimizer
@@ -22,11 +23,10 @@ from flwr_decaf.clients.steps import take_steps
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.config import Config, Data, Dimat, Lora, Model, Train
 from flwr_decaf.config.network import network_of, network_options
-from flwr_decaf.config.setting import spelled
 from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.data.sources import load_rows, skipped_rows
 from flwr_decaf.rules import ALIGNED
-from flwr_decaf.strategies import STRATEGIES, FedAvg, RelaySum, TADLoRA
+from flwr_decaf.strategies import STRATEGIES, FedAvg, RelaySum
 from flwr_decaf.strategies.relay.checks import check_byzantine, check_weighted
 from flwr_decaf.strategies.relay.post_office import open_office
 from flwr_decaf.text import first_line
@@ -58,16 +58,14 @@ def check(config: Config, n: int, trains: bool = True, own_rows: bool = False) -
     """
     strategy = STRATEGIES[config.strategy]
     network = network_of(config, n, getattr(strategy, "own_weights", "metropolis"))
-    if issubclass(strategy, FedAvg):
-        _refuse_peer_settings(config)
-    else:
+    check_compatibility(config)
+    if not issubclass(strategy, FedAvg):
         check_schedule(read_schedule(config.participation), n)
         open_office(config.posts).close()  # tries the store of posts, if there is one
         if strategy is RelaySum:  # its constructor refuses settings that do not apply to it
             options = {"robust": config.robust, "attack": config.attack, "posts": config.posts}
             RelaySum(**options, **network_options(config))
         check_weighted(config.weighted_mixing, config.robust)
-        _check_moments(config)
         check_byzantine(
             network,
             config.robust.method,
@@ -81,7 +79,6 @@ def check(config: Config, n: int, trains: bool = True, own_rows: bool = False) -
             "or give every SuperNode a data-path in --node-config"
         )
     check_optimizer(config.train)
-    _check_warmup(config.train)
     task = load_task(config.model, config.lora, config.data)
     if not own_rows:
         partition_rows(config.data, n, config.seed)
@@ -146,6 +143,7 @@ def _restored(task: Task) -> Iterator[None]:
 def _check_what_trains(task: Task, config: Config) -> None:
     """Refuse settings for adapters if a whole model is trained, and vice versa."""
     strategy, adapts = STRATEGIES[config.strategy], isinstance(task.model, PeftModel)
+    checkpoint_gradients(task.model, config.train.gradient_checkpointing)
     if getattr(strategy, "rule", "") in ALIGNED:
         check_whole(task)
         rows = load_test(config.model, config.lora, config.data, config.seed)
@@ -194,41 +192,3 @@ def _try_rows(task: Task, config: Config) -> None:
 def _first_rows(task: Task, data: Data, seed: int, count: int) -> Dataset:
     rows = load_rows(data, seed)["train"]
     return task.encode(rows.select(range(min(count, len(rows)))))
-
-
-def _check_warmup(train: Train) -> None:
-    """Refuse a warm-up that the schedule would ignore."""
-    if train.warmup_steps and train.schedule not in WITH_WARMUP:
-        raise ValueError(
-            f"train.warmup-steps must be 0 with train.schedule {train.schedule}; got "
-            f"{train.warmup_steps}; set it to 0, or the schedule to {', '.join(WITH_WARMUP)}"
-        )
-
-
-def _check_moments(config: Config) -> None:
-    """Refuse to keep moments where a factor that is not trained gets another basis."""
-    kept = config.train.optimizer_state == "kept"
-    if kept and config.robust.method != "none" and STRATEGIES[config.strategy] is TADLoRA:
-        raise ValueError(
-            f"train.optimizer-state must be fresh with strategy {config.strategy} and a robust "
-            "rule, which factorizes products while one of the factors is not trained; got kept; "
-            'set it to fresh, or robust.method to "none"'
-        )
-
-
-def _refuse_peer_settings(config: Config) -> None:
-    """Refuse settings that have an effect only without a server."""
-    none = Config()
-    for key, value, default in (
-        ("drop-probability", config.drop_probability, none.drop_probability),
-        ("local-head", config.local_head, none.local_head),
-        ("participation", config.participation, none.participation),
-        ("robust.method", config.robust.method, none.robust.method),
-        ("attack.sign-flipping", config.attack.sign_flipping, none.attack.sign_flipping),
-    ):
-        if value != default:
-            raise ValueError(
-                f"{key} must be {spelled(default)} with strategy {config.strategy}; got "
-                f"{spelled(value)}; it "
-                "applies only to nodes on a graph"
-            )

@@ -16,6 +16,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from flwr_decaf.app.description import describe_run
 from flwr_decaf.clients.loading import load_task, load_test
 from flwr_decaf.clients.models.adapter import initialize_adapter, set_adapter
+from flwr_decaf.clients.models.saving import save_model
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.clients.training import evaluate_rows
 from flwr_decaf.config import Config, Failures, Participation, Posts, Value, part
@@ -224,12 +225,7 @@ def _final_adapters(strategy: Strategy, grid: Grid, result: Result) -> dict[str,
 
 
 def _write_model(task: Task, config: Config, card: str, path: Path) -> None:
-    task.model.save_pretrained(path)
-    described = path / "adapter_config.json"
-    if described.exists():  # PEFT names the folder from which this machine loaded the base
-        adapter = json.loads(described.read_text(encoding="utf8"))
-        adapter["base_model_name_or_path"] = config.model.name
-        described.write_text(json.dumps(adapter, indent=2), encoding="utf8")
+    save_model(task.model, path, config.model.name)
     (path / "README.md").write_text(card, encoding="utf8")
 
 

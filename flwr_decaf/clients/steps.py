@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from flwr_decaf.clients.freezing import freeze_factors
+from flwr_decaf.clients.models.checkpointing import checkpoint_gradients
 from flwr_decaf.clients.models.hardware import (
     LossScaling,
     autocast,
@@ -83,6 +84,7 @@ def take_steps(
     device, in_fp16 = parameters[0].device, computes_in_fp16(task.model, train.precision)
     scaler = loss_scaler(device, scaling, enabled=in_fp16)
     task.train_mode(task.model)
+    checkpoint_gradients(task.model, train.gradient_checkpointing)
     losses: list[float] = []
     taken = skipped = 0
     for together in grouped(batches, train.gradient_accumulation):

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
-from flwr_decaf.checks import above, at_least, one_of, one_of_or_class, share, whole_numbers
+from flwr_decaf.checks import (
+    Check,
+    above,
+    at_least,
+    numbers_by_name,
+    one_of,
+    one_of_or_class,
+    share,
+    whole_numbers,
+)
 from flwr_decaf.config.setting import setting
 from flwr_decaf.registries import (
     AUGMENTATIONS,
@@ -76,6 +86,37 @@ class Lora:
         above(0, "twice the rank is common"),
     )
     use_rslora: bool = setting(False, "Scale the adapter by alpha / sqrt(rank) instead (rsLoRA).")
+    rank_pattern: str = setting(
+        "",
+        "Ranks of layers that differ from lora.rank, by the ends of their names or a regular "
+        "expression, as a JSON object.",
+        numbers_by_name('{"layer.11.attention.self.query": 16}', whole=True),
+    )
+    alpha_pattern: str = setting(
+        "",
+        "Values of alpha of layers that differ from lora.alpha, as for lora.rank-pattern.",
+        numbers_by_name('{"layer.11.attention.self.query": 32}'),
+    )
+    use_dora: bool = setting(
+        False,
+        "Also train the norm of each row of an adapted weight matrix (DoRA); not for rules that "
+        "mix products.",
+    )
+    init_lora_weights: str = setting(
+        "default",
+        "Initialization of the factors; pissa, pissa_niter_N and olora take them from the base.",
+        Check(
+            "be default, gaussian, pissa, pissa_niter_N with a number N, or olora",
+            lambda value: bool(re.fullmatch(r"default|gaussian|olora|pissa(_niter_\d+)?", value)),
+            "default draws A at random and sets B to 0",
+        ),
+    )
+    bias: str = setting(
+        "none",
+        "Biases of the base that are trained and exchanged: none, those of adapted layers "
+        "(lora_only), or all.",
+        one_of(["none", "lora_only", "all"]),
+    )
     dropout: float = setting(0.0, "Dropout on the adapter's inputs.", share("0.1 is common"))
     target_modules: str = setting(
         "query,value",

@@ -40,6 +40,11 @@ class Train:
         "Number of batches whose gradients are averaged for each optimizer step.",
         at_least(1, "1 takes a step after each batch"),
     )
+    gradient_checkpointing: bool = setting(
+        False,
+        "Recompute the layers in the backward pass instead of keeping their activations, which "
+        "takes less memory and more time.",
+    )
     optimizer_state: str = setting(
         "fresh",
         "Whether the moments of adamw or adam start afresh in each round or are kept at the node.",

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from flwr_decaf.lora import Pair, State, compute_dtype, pairs
+from flwr_decaf.lora import Pair, State, check_products, compute_dtype, pairs
 from flwr_decaf.rules.average import weighted_mean
 from flwr_decaf.rules.contract import check_arguments
 from flwr_decaf.rules.truncated_svd import truncated_svd
@@ -45,11 +45,13 @@ def factorize(states: Sequence[State], weights: Sequence[float]) -> State:
     Raises
     ------
     ValueError
-        If the states do not match, the weights do not sum to 1, or there is no LoRA pair.
+        If the states do not match, the weights do not sum to 1, there is no LoRA pair, or the
+        adapter is one of DoRA.
     """
     check_arguments(states, weights)
     own = states[0]
     adapted = pairs(own)
+    check_products(own)
     if not adapted:
         raise ValueError(
             "DeCAF mixes the products of LoRA factors; the state has no lora_A, lora_B pair; "

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from flwr_decaf.lora import State, compute_dtype, pairs_present
+from flwr_decaf.lora import State, check_products, compute_dtype, pairs_present
 from flwr_decaf.rules.contract import Rule, check_arguments
 from flwr_decaf.rules.factorize import balanced
 from flwr_decaf.rules.truncated_svd import truncated_svd
@@ -52,7 +52,9 @@ def trimming(rule: Rule, byzantine: int) -> Rule:
 def _trimmed_mean(states: Sequence[State], byzantine: int) -> State:
     own = states[0]
     mixed: State = {}
-    for a, b in pairs_present(own):
+    if adapted := pairs_present(own):
+        check_products(own)
+    for a, b in adapted:
         dtype = compute_dtype(own[a].dtype)
         products = [s[b].flatten(1).to(dtype) @ s[a].flatten(1).to(dtype) for s in states]
         mean = _trim(products, byzantine)

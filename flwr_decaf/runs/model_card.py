@@ -74,8 +74,30 @@ def _shares(data: Data) -> str:
 
 
 def _adapter(lora: Lora) -> dict[str, str]:
-    facts = {"rank, alpha": f"{lora.rank}, {lora.alpha:g}"}
-    return facts | ({"scaling": "alpha / sqrt(rank) (rsLoRA)"} if lora.use_rslora else {})
+    facts = {
+        "rank, alpha": f"{lora.rank}, {lora.alpha:g}",
+        "ranks of some layers": _code(lora.rank_pattern),
+        "alpha of some layers": _code(lora.alpha_pattern),
+        "scaling": "alpha / sqrt(rank) (rsLoRA)" if lora.use_rslora else "",
+        "norms of weights": "trained (DoRA)" if lora.use_dora else "",
+        "initialization": _initialization(lora),
+        "trained biases": "" if lora.bias == "none" else lora.bias,
+    }
+    return {what: value for what, value in facts.items() if value}
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _initialization(lora: Lora) -> str:
+    match lora.init_lora_weights:
+        case "default":
+            return ""
+        case "gaussian":
+            return "gaussian"
+    # See clients/models/saving.py.
+    return f"{lora.init_lora_weights}; saved as an update of the unchanged base, of twice the rank"
 
 
 def _without_folder(name: str) -> str:

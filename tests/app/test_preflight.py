@@ -166,8 +166,41 @@ def test_training_options_that_exclude_each_other_are_refused():
     for changed, message in (
         ({"train.warmup-steps": 5}, "train.warmup-steps must be 0 with train.schedule constant"),
         ({"train.optimizer": "sdg"}, "train.optimizer must be one of .*; got 'sdg'"),
+        (
+            {"train.gradient-checkpointing": True},
+            "train.gradient-checkpointing must be false for a model .* is a CnnForImageC",
+        ),
+        (
+            {"train.gradient-checkpointing": True, "model.dropout": "none"},
+            "train.gradient-checkpointing must be false with model.dropout none",
+        ),
+        (
+            {"lora.init-lora-weights": "pissa", "model.quantization": "4bit"},
+            "lora.init-lora-weights must be default .*quantization 4bit, .*; got 'pissa'; set",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             check(parse_config(NETWORK | changed), 3, trains=False)
     warm = {"train.warmup-steps": 5, "train.schedule": "linear", "train.optimizer": "rmsprop"}
     check(parse_config(NETWORK | warm), 3, trains=False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "refused"),
+    [
+        ({"strategy": "decaf"}, True),
+        ({"strategy": "dlora"}, False),
+        ({"strategy": "dlora-fa"}, False),
+        ({"strategy": "fedavg"}, False),
+        ({"strategy": "dlora", "robust.method": "clipping", "topology.name": "complete"}, True),
+    ],
+)
+def test_dora_is_refused_where_products_are_mixed(small_base, changed, refused):
+    config = parse_config(
+        SETTINGS | {"model.name": small_base, "lora.use-dora": True, "lora.rank": 2} | changed
+    )
+    if refused:
+        with pytest.raises(ValueError, match=r"lora.use-dora must be false .*got true .*use dlora"):
+            check(config, 4)
+    else:
+        check(config, 4)

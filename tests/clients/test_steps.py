@@ -84,3 +84,30 @@ def test_local_steps_are_optimizer_steps(task, rows):
         train_locally(task, rows.train, scheduled, "AB", 0, server_round=2, rounds=2)
     # Steps 3, 4 and 5 of six, after a warm-up of two.
     assert rates == pytest.approx([3 / 4, 2 / 4, 1 / 4])
+
+
+def bytes_kept(task, batches, train):
+    """Bytes of activations that autograd keeps for the backward pass, and the trained adapter."""
+    kept = []
+
+    def pack(tensor):
+        kept.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    initialize_adapter(task.model, seed=0)
+    torch.manual_seed(0)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        take_steps(task, batches, train, "AB")
+    return sum(kept), {name: x.clone() for name, x in get_adapter(task.model).items()}
+
+
+def test_checkpointed_layers_keep_less_and_train_the_same_with_dropout(task, rows):
+    task = replace(task, train_mode=lambda model: model.train())
+    batches = batches_of(task, rows, 8)
+    usual, state = bytes_kept(task, batches, SGD)
+    fewer, same = bytes_kept(task, batches, replace(SGD, gradient_checkpointing=True))
+    again, _ = bytes_kept(task, batches, SGD)  # the model of an actor is shared by all runs
+    assert fewer < usual / 2
+    assert again == usual
+    for name, x in state.items():
+        torch.testing.assert_close(same[name], x, atol=1e-7, rtol=1e-5)

@@ -63,6 +63,16 @@ WRONG = [
     ("lora.rank", 0, "lora.rank must be >= 1; got 0; the papers use 2 to 16"),
     ("lora.rank", "8", "lora.rank must be a whole number; got '8'; write e.g. lora.rank=8"),
     ("lora.rank", True, "lora.rank must be a whole number; got true; write e.g. lora.rank=8"),
+    (
+        "lora.rank-pattern",
+        '{"a": 2.5}',
+        "rank-pattern must be a JSON object of integers > 0 by nam",
+    ),
+    ("lora.rank-pattern", "[1]", r"rank-pattern must be a JSON object .*; got '\[1\]'; write e.g."),
+    ("lora.alpha-pattern", '{"(": 1}', "alpha-pattern must be a JSON object of numbers > 0 by nam"),
+    ("lora.alpha-pattern", '{"a": 0}', "alpha-pattern must be a JSON object of numbers > 0 by nam"),
+    ("lora.init-lora-weights", "pissa_niter_", "must be default, gaussian, pissa, pissa_niter_N"),
+    ("lora.bias", "some", "lora.bias must be one of none, lora_only, all; got 'some'"),
     ("lora.rank", 2.5, "lora.rank must be a whole number; got 2.5"),
     (
         "tensorboard",

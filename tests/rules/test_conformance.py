@@ -123,3 +123,15 @@ def test_rules_that_promise_it_keep_the_product(name):
     mixed = dense_products(RULES[name](states, weights))
     for layer, expected in mean_products(states, weights).items():
         torch.testing.assert_close(mixed[layer], expected)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_only_rules_that_mix_products_refuse_the_norms_of_dora(name):
+    states = neighbourhood(name, 3)
+    for state in states:
+        state["model.q.lora_magnitude_vector"] = torch.ones(5, dtype=torch.float64)
+    if name in ("average", "frozen", "matched"):
+        assert "model.q.lora_magnitude_vector" in EVERY[name][0](states, [0.2, 0.3, 0.5])
+    else:
+        with pytest.raises(ValueError, match="model.q.lora_magnitude_vector is a magnitude vecto"):
+            EVERY[name][0](states, [0.2, 0.3, 0.5])

@@ -36,6 +36,20 @@ def test_a_card_names_the_scaling_of_rslora():
     assert facts["scaling"] == "alpha / sqrt(rank) (rsLoRA)"
 
 
+def test_a_card_names_the_options_of_lora():
+    options = {
+        "lora.use-dora": True, "lora.bias": "all", "lora.init-lora-weights": "pissa",
+        "lora.rank-pattern": '{"value": 4}',
+    }  # fmt: skip
+    _, facts, _ = card(**options)
+    assert facts["norms of weights"] == "trained (DoRA)"
+    assert facts["trained biases"] == "all"
+    assert facts["initialization"].startswith("pissa; saved as an update of the unchanged base")
+    assert facts["ranks of some layers"] == '`{"value": 4}`'
+    _, facts, _ = card()
+    assert not {"norms of weights", "trained biases", "initialization"} & facts.keys()
+
+
 def test_the_score_before_training_is_not_that_of_the_adapter():
     _, facts, _ = card(metrics=[line for line in SCORES if line["round"] == 0])
     assert not any("accuracy" in what for what in facts)

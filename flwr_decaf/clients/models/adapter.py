@@ -7,6 +7,7 @@ statistics.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,11 +17,14 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
-from flwr_decaf.lora import State
+from flwr_decaf.lora import State, factor_of
 from flwr_decaf.seeds import derive_seed
 
 NEW_HEADS = ("classifier", "score")  # transformers' names of heads that are never pretrained
 _HEADS = (*NEW_HEADS, "lm_head")
+# With bias = "all", PEFT lists the biases of modules that are trained in full more than once.
+_TWICE = re.compile(r"\.(original_module|modules_to_save)\.")
+RANDOM = (True, "gaussian")  # PEFT's init_lora_weights that do not depend on the base
 
 
 def train_in_single_precision(model: PeftModel) -> None:
@@ -57,10 +61,12 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 def initialize_adapter(model: nn.Module, seed: int) -> State:
     """Initialize the adapter, or the whole model, as a function of the seed only.
 
-    LoRA's A is drawn as in PEFT, and B = 0. Weights of a new head (``NEW_HEADS``) are drawn from a
-    normal distribution whose standard deviation is the model's ``initializer_range`` (by default
-    0.02), and biases are 0, as in transformers; other modules in ``modules_to_save`` get the values
-    of the base. The layers of a whole model are drawn as in PyTorch.
+    LoRA's A is drawn as in PEFT, and B = 0; factors that PEFT takes from the base (PiSSA, OLoRA),
+    DoRA's norms and trained biases get their first values again. Weights of a new head
+    (``NEW_HEADS``) are drawn from a normal distribution whose standard deviation is the model's
+    ``initializer_range`` (by default 0.02), and its biases are 0, as in transformers; other modules
+    in ``modules_to_save`` get the values of the base. The layers of a whole model are drawn
+    as in PyTorch.
 
     Returns
     -------
@@ -77,12 +83,36 @@ def initialize_adapter(model: nn.Module, seed: int) -> State:
     return {name: tensor.clone() for name, tensor in get_adapter(model).items()}
 
 
+def remember_initial(model: PeftModel) -> None:
+    """Remember the values that PEFT has derived from the base, for ``initialize_adapter``.
+
+    They cannot be derived again after training, which changes biases, and because PiSSA and OLoRA
+    subtract the initial product from the base. The copies are ``model.initial_values``.
+    """
+    random = model.peft_config[model.active_adapter].init_lora_weights in RANDOM
+    model.initial_values = {
+        name: tensor.detach().clone()
+        for name, tensor in get_adapter(model).items()
+        if not (random and factor_of(name)) and not _is_of_module_to_save(model, name)
+    }
+
+
+def _is_of_module_to_save(model: PeftModel, name: str) -> bool:
+    saved = (p for p, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper))
+    return name.startswith(tuple(f"{path}." for path in saved))
+
+
 def _draw_adapter(model: PeftModel) -> None:
     name = model.active_adapter
     std = getattr(model.config, "initializer_range", 0.02)
+    initial = model.peft_config[name].init_lora_weights
+    own = get_adapter(model)
+    with torch.no_grad():
+        for remembered, value in model.initial_values.items():
+            own[remembered].copy_(value)
     for path, module in model.named_modules():
-        if isinstance(module, LoraLayer):
-            module.reset_lora_parameters(name, init_lora_weights=True)
+        if isinstance(module, LoraLayer) and initial in RANDOM:
+            module.reset_lora_parameters(name, init_lora_weights=initial)
         elif isinstance(module, ModulesToSaveWrapper) and path.endswith(NEW_HEADS):
             _draw_head(module.modules_to_save[name], std)
         elif isinstance(module, ModulesToSaveWrapper):
@@ -104,7 +134,8 @@ def get_adapter(model: nn.Module) -> State:
     are batch-norm counters, which are not used, and whose average would not be an integer.
     """
     if isinstance(model, PeftModel):
-        return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
+        state = get_peft_model_state_dict(model, save_embedding_layers=False)
+        return {name: x for name, x in state.items() if not _TWICE.search(name)}
     return {name: x for name, x in model.state_dict().items() if x.dtype.is_floating_point}
 
 

@@ -15,12 +15,18 @@ from transformers import AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from flwr_decaf import __version__
-from flwr_decaf.clients.models.adapter import train_in_single_precision
-from flwr_decaf.clients.models.adapter_checks import check_modules, check_rank, leaf_names
+from flwr_decaf.clients.models.adapter import remember_initial, train_in_single_precision
+from flwr_decaf.clients.models.adapter_checks import (
+    check_biases,
+    check_initialization,
+    check_modules,
+    check_rank,
+    leaf_names,
+)
 from flwr_decaf.clients.models.hardware import PRECISIONS
 from flwr_decaf.data.sources import resolve_path
 from flwr_decaf.extras import require_extra
-from flwr_decaf.text import first_line, split_list
+from flwr_decaf.text import first_line, keyword_arguments, split_list
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Lora, Model
@@ -162,7 +168,8 @@ def add_adapter(
     base : nn.Module
         The frozen base.
     lora : config.Lora
-        Rank, alpha and scaling, dropout, the layers to adapt, and additional modules to train.
+        Rank, alpha and scaling, dropout, initialization, the layers to adapt, and additional
+        parameters to train.
     task_type : TaskType, optional
         PEFT's task type, which determines the head of some models.
     head : str
@@ -178,7 +185,8 @@ def add_adapter(
     ------
     ValueError
         If the base has no layer of ``lora.target-modules``, no encoder ``lora.encoder``, or a layer
-        whose shorter side is smaller than ``lora.rank``.
+        whose shorter side is smaller than its rank, or if ``lora.rank_pattern``,
+        ``lora.init_lora_weights`` or ``lora.bias`` does not apply to the base.
     """
     targets = split_list(lora.target_modules)
     layers = [int(number) for number in split_list(lora.layers_to_transform)]
@@ -189,6 +197,11 @@ def add_adapter(
         r=lora.rank,
         lora_alpha=lora.alpha,
         use_rslora=lora.use_rslora,
+        rank_pattern=keyword_arguments(lora.rank_pattern),
+        alpha_pattern=keyword_arguments(lora.alpha_pattern),
+        use_dora=lora.use_dora,
+        init_lora_weights=lora.init_lora_weights == "default" or lora.init_lora_weights,
+        bias=lora.bias,
         lora_dropout=lora.dropout,
         target_modules=targets or None,
         layers_to_transform=layers or None,
@@ -196,9 +209,12 @@ def add_adapter(
         modules_to_save=heads or None,
     )
     check_rank(base, config)
+    check_initialization(base, config)
+    check_biases(base, config)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore", FutureWarning)  # PEFT still asks for a renamed property
+            torch.manual_seed(0)  # the SVD of pissa_niter_N is random, and all nodes need the same
             adapted = get_peft_model(base, config)
     except ValueError as error:
         raise ValueError(
@@ -207,6 +223,7 @@ def add_adapter(
             f"its linear layers: {', '.join(leaf_names(base, torch.nn.Linear))}"
         ) from error
     train_in_single_precision(adapted)
+    remember_initial(adapted)
     return adapted
 
 

@@ -116,3 +116,15 @@ def test_a_half_precision_base_computes_nearly_the_same_as_an_fp32_base(name, dt
 def test_logits_of_a_trained_head_are_not_rounded():
     task, rows = task_of("bert", torch.bfloat16)
     assert task.model(**collate(list(rows))).logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradient_checkpointing_does_not_change_what_is_trained(name):
+    states = []
+    for checkpointing in (False, True):
+        task, rows = task_of(name, torch.float32)
+        train = Train(local_steps=3, batch_size=8, gradient_checkpointing=checkpointing)
+        train_locally(task, rows, train, "AB", seed=0)
+        states.append(get_adapter(task.model))
+    for key, x in states[0].items():
+        torch.testing.assert_close(states[1][key], x, atol=1e-6, rtol=1e-4)
