@@ -21,6 +21,7 @@ REQUIREMENTS = [
     for texts in (PROJECT["dependencies"], *(EXTRAS[name] for name in EXTRAS if name != "dev"))
     for text in texts
 ]
+INSTALLED = packages_distributions()  # module -> what provides it
 DECLARED = {canonicalize_name(requirement.name) for requirement in REQUIREMENTS}
 
 
@@ -41,7 +42,7 @@ def third_party():
 
 @pytest.mark.parametrize("module", third_party())
 def test_every_import_is_declared(module):
-    distributions = {canonicalize_name(name) for name in packages_distributions()[module]}
+    distributions = {canonicalize_name(name) for name in INSTALLED[module]}
     assert distributions & DECLARED
 
 

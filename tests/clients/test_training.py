@@ -57,7 +57,7 @@ def test_the_base_is_not_trained(task, rows):
 
 def test_training_fits_the_rows(task, rows):
     before = evaluate_rows(task, rows.train, Train())
-    metrics = train_locally(task, rows.train, Train(local_steps=25), "AB", seed=0)
+    metrics = train_locally(task, rows.train, Train(local_steps=15, batch_size=8), "AB", seed=0)
     after = evaluate_rows(task, rows.train, Train())
     assert after["loss"] < before["loss"] - 0.2
     assert after["accuracy"] > before["accuracy"] + 0.1

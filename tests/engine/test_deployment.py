@@ -6,7 +6,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from flwr_decaf.cli.engine import Engine, deployment, superlink, supernode
@@ -14,7 +13,7 @@ from flwr_decaf.cli.flwr_run import flwr_run
 from flwr_decaf.cli.processes import end
 from flwr_decaf.config.files import to_toml
 from flwr_decaf.runs.folder import RunFolder
-from tests.engine.test_flwr_run import ROOT, SETTINGS, adapters, flwr_decaf_run
+from tests.engine.test_flwr_run import ROOT, SETTINGS, adapters, flwr_decaf_run, same_adapters
 
 pytestmark = pytest.mark.engine
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
@@ -37,10 +36,7 @@ def test_the_adapters_are_those_of_the_simulation(tmp_path):
     for engine in ("simulation", "deployment"):
         status, log = flwr_decaf_run(tmp_path, engine, f"--engine={engine}", **three)
         assert status == 0, log
-    first, second = (adapters(RunFolder(tmp_path / name)) for name in ("simulation", "deployment"))
-    assert first.keys() == second.keys()
-    for name, state in first.items():
-        assert all(torch.equal(x, second[name][key]) for key, x in state.items())
+    assert same_adapters(*(RunFolder(tmp_path / name) for name in ("simulation", "deployment")))
 
 
 @pytest.mark.slow
@@ -102,10 +98,8 @@ def test_nodes_with_their_own_files_as_in_the_simulation(tmp_path):
     assert [x["train"] for x in deployed.run["own-rows"]] == [20, 33, 26]
     assert [x["classes"] for x in deployed.run["own-rows"]] == classes
     assert {x["node"] for x in deployed.metrics if "local-accuracy" in x} == {0, 1, 2}
-    first, second = adapters(simulated), adapters(deployed)
-    assert len(first) == 3
-    for name, state in first.items():
-        assert all(torch.equal(x, second[name][key]) for key, x in state.items())
+    assert len(adapters(deployed)) == 3
+    assert same_adapters(simulated, deployed)
 
 
 @pytest.mark.slow

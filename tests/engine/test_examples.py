@@ -43,6 +43,7 @@ def task_of(monkeypatch):
     return load
 
 
+@pytest.mark.slow
 def test_a_cnn_on_digits_is_decentralized_parallel_sgd(tmp_path, task_of):
     task = task_of("digits", "digits")
     state, log = run("digits", tmp_path)

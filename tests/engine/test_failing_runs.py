@@ -21,14 +21,14 @@ from tests.engine.test_flwr_run import ROOT, SETTINGS, family, flwr_decaf_run
 pytestmark = pytest.mark.engine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
         ({"lora.target-modules": "qery"}, "choose from its linear layers: classifier, dense, key"),
-        pytest.param(
+        (
             {"data.max-train-samples": 3},
             "num-supernodes must be <= the number of training rows",
-            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -56,7 +56,20 @@ def output(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def decaf(output):
+def comparison(output):
+    strategies = "decaf, fedavg, local-only, dlora-fa, centralized"
+    status, log = flwr_decaf_run(output, "comparison", strategy=strategies, tensorboard="true")
+    assert status == 0, log
+    return {name: RunFolder(output / "comparison" / name) for name in strategies.split(", ")}, log
+
+
+@pytest.fixture(scope="module")
+def decaf(comparison):
+    return comparison[0]["decaf"]
+
+
+@pytest.fixture(scope="module")
+def alone(output):
     status, log = flwr_decaf_run(output, "decaf")
     assert status == 0, log
     return RunFolder(output / "decaf"), log
@@ -69,19 +82,34 @@ def adapters(folder):
     }
 
 
+def same_adapters(first, second):
+    """Say whether the nodes of two runs hold the same adapters, to the bit."""
+    first, second = adapters(first), adapters(second)
+    assert first.keys() == second.keys()
+    return all(
+        torch.equal(x, second[name][key])
+        for name, state in first.items()
+        for key, x in state.items()
+    )
+
+
 def test_the_run_folder_describes_the_run(decaf):
-    folder, log = decaf
-    run = folder.run
+    run = decaf.run
     assert run["status"] == "finished"
     assert run["settings"]["strategy"] == "decaf"
     assert run["labels"][10] == "rec.sport.hockey"
-    assert f"start-up: {run['start-up-seconds']:.0f} s; time: training" in log
     assert run["network"]["lambda2"] == pytest.approx(1 / 3)  # a ring of four
-    lines = {(line["phase"], line["round"], line["node"]) for line in folder.metrics}
+    lines = {(line["phase"], line["round"], line["node"]) for line in decaf.metrics}
     assert lines == {
         *(("evaluate", t, node) for t in (0, 1, 2) for node in range(NODES)),
         *(("train", t, node) for t in (1, 2) for node in range(NODES)),
     }
+
+
+@pytest.mark.slow
+def test_a_single_run_ends_with_its_table_and_what_to_do_next(alone):
+    folder, log = alone
+    assert f"start-up: {folder.run['start-up-seconds']:.0f} s; time: training" in log
     assert "decaf · ring · accuracy after round 2" in log
     assert f"Run folder: {folder.path}" in log
     adapter = folder.path / "adapters" / "node-0"
@@ -89,29 +117,29 @@ def test_the_run_folder_describes_the_run(decaf):
         f"Next: 'flwr-decaf report {folder.path}' draws it; "
         f"PeftModel.from_pretrained(base, '{adapter}') loads an adapter"
     ) in log
+    assert not (folder.path / "tensorboard").exists()
 
 
 def test_bytes_sent_are_the_size_of_two_adapters(decaf):  # invariant 11
     lora = 12 * 8 * (384 + 384)  # query and value of 6 layers, rank 8
     head = 384 * 20 + 20
-    sent = {line["bytes-sent"] for line in decaf[0].metrics if line["phase"] == "train"}
+    sent = {line["bytes-sent"] for line in decaf.metrics if line["phase"] == "train"}
     assert sent == {2 * 4 * (lora + head)}
 
 
 def test_every_adapter_loads_with_peft_and_scores_as_reported(decaf):
-    folder, _ = decaf
-    config = parse_config(folder.run["settings"])
+    config = parse_config(decaf.run["settings"])
     task = load_task(config.model, config.lora, config.data)
     reported = {
         line["node"]: line
-        for line in folder.metrics
+        for line in decaf.metrics
         if line["phase"] == "evaluate" and line["round"] == 2
     }
     for node in range(NODES):
         base = AutoModelForSequenceClassification.from_pretrained(
-            resolve_path(config.model.name), num_labels=len(folder.run["labels"])
+            resolve_path(config.model.name), num_labels=len(decaf.run["labels"])
         )
-        path = folder.path / "adapters" / f"node-{node}"
+        path = decaf.path / "adapters" / f"node-{node}"
         assert f"# node-{node}: LoRA adapter" in (path / "README.md").read_text()
         model = PeftModel.from_pretrained(base, path)
         rows = load_node_data(config.model, config.lora, config.data, config.seed, node, NODES)
@@ -123,7 +151,7 @@ def test_every_adapter_loads_with_peft_and_scores_as_reported(decaf):
 
 
 def test_the_nodes_end_with_different_models(decaf):
-    states = list(adapters(decaf[0]).values())
+    states = list(adapters(decaf).values())
     assert len(states) == NODES
     assert all(torch.isfinite(x).all() for state in states for x in state.values())
     for other in states[1:]:
@@ -135,26 +163,17 @@ def test_results_do_not_depend_on_the_number_of_actors(decaf, output):
     # All cores for one client: one actor runs all nodes, instead of as many actors as cores.
     status, log = flwr_decaf_run(output, "one-actor", f"--cpus={os.cpu_count()}")
     assert status == 0, log
-    first, second = adapters(decaf[0]), adapters(RunFolder(output / "one-actor"))
-    assert first.keys() == second.keys()
-    for name, state in first.items():
-        assert all(torch.equal(x, second[name][key]) for key, x in state.items())
+    assert same_adapters(decaf, RunFolder(output / "one-actor"))
 
 
-@pytest.fixture(scope="module")
-def comparison(output):
-    strategies = "fedavg, decaf, local-only, dlora-fa, centralized"
-    status, log = flwr_decaf_run(output, "comparison", strategy=strategies, tensorboard="true")
-    assert status == 0, log
-    return {name: RunFolder(output / "comparison" / name) for name in strategies.split(", ")}, log
+@pytest.mark.slow
+def test_a_run_of_a_comparison_gives_the_same_result_as_a_single_run(decaf, alone):
+    assert same_adapters(decaf, alone[0])
 
 
-def test_one_simulation_runs_several_strategies_without_leaking(comparison, decaf):
+def test_one_simulation_runs_several_strategies(comparison):
     folders, log = comparison
     assert {folder.run["status"] for folder in folders.values()} == {"finished"}
-    alone, among = adapters(decaf[0]), adapters(folders["decaf"])
-    for name, state in alone.items():  # the second run gives the same result as a single run
-        assert all(torch.equal(x, among[name][key]) for key, x in state.items())
     starts = {
         name: [m["loss"] for m in folder.metrics if (m["round"], m["phase"]) == (0, "evaluate")]
         for name, folder in folders.items()
@@ -166,7 +185,7 @@ def test_one_simulation_runs_several_strategies_without_leaking(comparison, deca
     assert "run 5 of 5, centralized: round 2 of 2" in log
     assert all(f"\n{name}" in log for name in folders)
     started = [name for name, folder in folders.items() if "start-up-seconds" in folder.run]
-    assert started == ["fedavg"]  # only the first, since they share one simulation
+    assert started == ["decaf"]  # only the first, since they share one simulation
 
 
 def test_fedavg_runs_through_the_same_client_app(comparison):
@@ -199,16 +218,16 @@ def test_dlora_fa_never_changes_a(comparison):
     assert all(torch.equal(state[key], states[0][key]) for state in states for key in frozen)
 
 
-def test_event_files_are_written_on_request(comparison, decaf):
+def test_event_files_are_written_on_request(comparison):
     for folder in comparison[0].values():
         assert list((folder.path / "tensorboard").glob("events.out.tfevents.*"))
-    assert not (decaf[0].path / "tensorboard").exists()
 
 
 def family(process):
     return process.children(recursive=True)
 
 
+@pytest.mark.slow
 def test_the_bundle_contains_every_module(tmp_path):
     flwr = Path(sys.executable).parent / "flwr"
     subprocess.run([flwr, "build", "--app", ROOT], check=True, capture_output=True, cwd=tmp_path)

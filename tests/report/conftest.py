@@ -48,12 +48,16 @@ def write_run(path, strategy, seed=0, rounds=2, **settings):
     return folder
 
 
-@pytest.fixture
-def comparison(tmp_path):
-    """Two strategies with two seeds each, all finished."""
+def write_comparison(path):
+    """Write two strategies with two seeds each, all finished."""
     folders = []
     for seed in (0, 1):
         for strategy in CURVES:
-            folders.append(write_run(tmp_path / "c" / f"{strategy}-s{seed}", strategy, seed))
+            folders.append(write_run(path / "c" / f"{strategy}-s{seed}", strategy, seed))
             folders[-1].finish("finished")
     return folders
+
+
+@pytest.fixture
+def comparison(tmp_path):
+    return write_comparison(tmp_path)

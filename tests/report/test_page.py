@@ -8,11 +8,27 @@ import pytest
 
 from flwr_decaf.report.page import write_report
 from flwr_decaf.runs.folder import RunFolder
-from tests.report.conftest import write_run
+from tests.report.conftest import write_comparison, write_run
 
 
-def test_the_page_is_self_contained_and_complete(comparison, tmp_path):
-    page = write_report(comparison, tmp_path / "report")
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page on two strategies with two seeds each."""
+    folder = tmp_path_factory.mktemp("comparison")
+    return write_report(write_comparison(folder), folder / "report")
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """The page on a run that was stopped after round 1, in which a node failed."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    settings = {"data.name": "<script>alert(1)</script>"}
+    run = write_run(folder / "half", "decaf", rounds=1, **settings)
+    run.note_failure(1, 1, "<b>out of memory</b>")
+    return write_report([run], folder / "report").read_text("utf8")
+
+
+def test_the_page_is_self_contained_and_complete(page):
     html = page.read_text("utf8")
     assert not re.search(r'(?:src|href)="(?!data:)', html)  # nothing is loaded from elsewhere
     assert "<script" not in html
@@ -23,8 +39,8 @@ def test_the_page_is_self_contained_and_complete(comparison, tmp_path):
     assert "running" not in html
 
 
-def test_the_page_says_what_was_run_and_shows_every_node(comparison, tmp_path):
-    html = write_report(comparison, tmp_path / "report").read_text("utf8")
+def test_the_page_says_what_was_run_and_shows_every_node(page):
+    html = page.read_text("utf8")
     for row in (
         ("strategy", '<td class="text">decaf, fedavg</td>'),
         ("seed", '<td class="text">0, 1</td>'),
@@ -37,32 +53,29 @@ def test_the_page_says_what_was_run_and_shows_every_node(comparison, tmp_path):
     cells = ["decaf", "fedavg", "2", "+0.200 [+0.200, +0.200]", "", "+0.100 [+0.100, +0.100]", ""]
     assert "".join(f"<td>{cell}</td>" for cell in cells) in html
     table = re.search(r'download="summary.csv" href="data:text/csv;base64,([^"]+)"', html)[1]
-    saved = (tmp_path / "report" / "summary.csv").read_bytes()
+    saved = (page.parent / "summary.csv").read_bytes()
     assert base64.b64decode(table) == saved
 
 
-def test_tables_and_plots_are_written_as_files(comparison, tmp_path):
-    write_report(comparison, tmp_path / "report")
-    with (tmp_path / "report" / "summary.csv").open() as file:
+def test_tables_and_plots_are_written_as_files(page):
+    with (page.parent / "summary.csv").open() as file:
         rows = {row["label"]: row for row in csv.DictReader(file)}
     assert float(rows["fedavg"]["accuracy"]) == pytest.approx(0.55)
-    markdown = (tmp_path / "report" / "summary.md").read_text().splitlines()
+    markdown = (page.parent / "summary.md").read_text().splitlines()
     assert markdown[0].startswith("| method | seeds | accuracy |")
     assert markdown[2].startswith("| decaf | 2 | 0.750 ± 0.071 |")
-    plots = sorted(path.name for path in (tmp_path / "report" / "plots").iterdir())
+    plots = sorted(path.name for path in (page.parent / "plots").iterdir())
     assert len(plots) == 16
     assert "over-rounds.png" in plots
 
 
-def test_an_unfinished_run_is_marked(tmp_path):
-    half = write_run(tmp_path / "half", "decaf", rounds=1)
-    html = write_report([half], tmp_path / "report").read_text("utf8")
-    assert "half: interrupted; the figures below cover only the rounds that it completed" in html
+def test_an_unfinished_run_is_marked(interrupted):
+    assert "half: interrupted; the figures below cover only the rounds that it" in interrupted
 
 
-def test_values_are_escaped_in_the_page(tmp_path):
-    run = write_run(tmp_path / "r", "decaf", **{"data.name": "<script>alert(1)</script>"})
-    assert "<script" not in write_report([run], tmp_path / "report").read_text("utf8")
+def test_values_are_escaped_in_the_page(interrupted):
+    assert "<script" not in interrupted
+    assert "&lt;script&gt;alert(1)" in interrupted
 
 
 def test_a_run_without_an_evaluation_is_left_out(tmp_path):
@@ -74,9 +87,6 @@ def test_a_run_without_an_evaluation_is_left_out(tmp_path):
     assert "/no" not in html
 
 
-def test_missing_nodes_are_listed_and_their_causes_escaped(tmp_path):
-    run = write_run(tmp_path / "r", "decaf")
-    assert "Missing nodes" not in write_report([run], tmp_path / "report").read_text("utf8")
-    run.note_failure(2, 1, "<b>out of memory</b>")
-    html = write_report([run], tmp_path / "report").read_text("utf8")
-    assert "<td>2</td><td>1</td><td>&lt;b&gt;out of memory&lt;/b&gt;</td>" in html
+def test_missing_nodes_are_listed_and_their_causes_escaped(page, interrupted):
+    assert "Missing nodes" not in page.read_text("utf8")
+    assert "<td>1</td><td>1</td><td>&lt;b&gt;out of memory&lt;/b&gt;</td>" in interrupted

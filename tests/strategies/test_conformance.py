@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -99,6 +99,21 @@ def run(
     return result, strategy.collect(grid), grid
 
 
+@cache
+def plain(name, rounds=3, n=4, dtype="fp32"):
+    """Run a strategy once for all tests that only read what comes out, and its checkpoints."""
+    kept = {}
+    keep = lambda reached: kept.update({reached.server_round: reached})  # noqa: E731
+    return *run(name, rounds=rounds, n=n, dtype=dtype, on_round=keep), kept
+
+
+def stopped_after(name, stop, dtype="fp32"):
+    """Return the last checkpoint of a run of `stop` rounds; that of one round is from a longer."""
+    if stop == 1:
+        return plain(name, 4, dtype=dtype)[3][1]
+    return plain(name, stop, dtype=dtype)[3][stop]
+
+
 def evaluated_nodes(grid):
     """Tell which nodes were asked to evaluate in each round."""
     asked, when, before = {}, 0, "evaluate"
@@ -130,26 +145,26 @@ def test_every_strategy_on_the_router_has_a_row():
 @pytest.mark.parametrize("name", CASES)
 class TestEveryStrategy:
     def test_evaluating_does_not_change_what_nodes_hold(self, name):
-        held = [run(name, evaluate_every=every)[1] for every in (1, 2, 0)]
-        held.append(run(name, fraction=0.5)[1])
-        for other in held[1:]:
-            assert all(equal(held[0][node], other[node]) for node in held[0])
+        held = plain(name)[1]
+        for options in ({"evaluate_every": 2}, {"evaluate_every": 0}, {"fraction": 0.5}):
+            other = run(name, **options)[1]
+            assert all(equal(held[node], other[node]) for node in held)
 
     def test_a_share_of_the_nodes_is_evaluated_and_all_in_the_last_round(self, name):
-        drawn = [evaluated_nodes(run(name, rounds=12, fraction=0.5)[2]) for _ in range(2)]
-        assert drawn[0] == drawn[1]
-        assert [len(drawn[0][t]) for t in range(1, 13)] == [2] * 11 + [4]
-        assert len({frozenset(nodes) for nodes in drawn[0].values()}) > 3
+        drawn = evaluated_nodes(run(name, rounds=5, fraction=0.5)[2])
+        share = {t: set(draw_evaluated(t, range(4), 0.5, 5, 0)) for t in range(1, 5)}
+        assert {len(nodes) for nodes in share.values()} == {2}
+        assert {t: drawn[t] for t in range(1, 6)} == share | {5: {0, 1, 2, 3}}
 
     @pytest.mark.parametrize("n", [1, 2, 3])
     def test_small_networks(self, name, n):
-        result, held, _ = run(name, n=n)
+        result, held, *_ = plain(name, n=n)
         assert sorted(held) == list(range(n))
         assert all(torch.isfinite(x).all() for state in held.values() for x in state.values())
         assert list(result.arrays) == list(lora_state(0))
 
     def test_bytes_are_degree_times_what_travels(self, name):  # invariant 11
-        result, _, _ = run(name)
+        result, *_ = plain(name)
         factors, degree = CASES[name][1], DEGREES.get(name, 2)
         width = 8
         travelling = {"AB": 3 * (5 + 9) * 2 + 3 * (12 + 7), "B": 3 * (5 + 5 + 12), "": 0}[factors]
@@ -169,13 +184,9 @@ class TestEveryStrategy:
 
     @pytest.mark.parametrize("stop", [1, 3, 4])
     def test_a_resumed_run_ends_as_one_that_was_never_stopped(self, name, stop):
-        kept = {}
-        once, whole, _ = run(name, rounds=4)
-        run(
-            name, rounds=stop, on_round=lambda reached: kept.update({reached.server_round: reached})
-        )
-        assert sorted(kept) == list(range(1, stop + 1))
-        again, resumed, grid = run(name, rounds=4, resume_from=kept[stop])
+        once, whole, _, kept = plain(name, 4)
+        assert sorted(kept) == [1, 2, 3, 4]
+        again, resumed, grid = run(name, rounds=4, resume_from=stopped_after(name, stop))
         assert all(equal(whole[node], resumed[node]) for node in whole)
         for metrics in ("train_metrics_clientapp", "evaluate_metrics_clientapp"):
             for t, record in getattr(again, metrics).items():
@@ -186,11 +197,11 @@ class TestEveryStrategy:
     def test_resuming_evaluates_the_same_share(self, name):
         kept = {}
         keep = lambda reached: kept.update({reached.server_round: reached})  # noqa: E731
-        once, whole, grid = run(name, rounds=6, fraction=0.5, on_round=keep)
-        again, resumed, rest = run(name, rounds=6, fraction=0.5, resume_from=kept[2])
+        once, whole, grid = run(name, rounds=4, fraction=0.5, on_round=keep)
+        again, resumed, rest = run(name, rounds=4, fraction=0.5, resume_from=kept[1])
         assert all(equal(whole[node], resumed[node]) for node in whole)
         asked = evaluated_nodes(grid)
-        assert list(evaluated_nodes(rest).values()) == [asked[t] for t in range(3, 7)]
+        assert list(evaluated_nodes(rest).values()) == [asked[t] for t in range(2, 5)]
         for t, record in again.evaluate_metrics_clientapp.items():
             assert told(record) == told(once.evaluate_metrics_clientapp[t])
 
@@ -204,13 +215,13 @@ class TestEveryStrategy:
 @pytest.mark.parametrize("name", [name for name in CASES if name != "relay-sum"])  # it refuses
 class TestEveryStrategyWithQuantizedPosts:
     def test_evaluating_does_not_change_what_nodes_hold(self, name, dtype):
-        held = [run(name, evaluate_every=every, dtype=dtype)[1] for every in (1, 2)]
-        assert all(equal(held[0][node], held[1][node]) for node in held[0])
+        held, other = plain(name, dtype=dtype)[1], run(name, evaluate_every=2, dtype=dtype)[1]
+        assert all(equal(held[node], other[node]) for node in held)
 
     @pytest.mark.parametrize("n", [1, 2, 3])
     def test_nodes_hold_nearly_what_exact_posts_give_them(self, name, n, dtype):
-        _, exact, _ = run(name, n=n)
-        result, held, _ = run(name, n=n, dtype=dtype)
+        _, exact, *_ = plain(name, n=n)
+        result, held, *_ = plain(name, n=n, dtype=dtype)
         assert list(result.arrays) == list(lora_state(0))
         for node, state in held.items():
             for key, x in dense_products(state).items():
@@ -220,11 +231,9 @@ class TestEveryStrategyWithQuantizedPosts:
 
     @pytest.mark.parametrize("stop", [1, 3, 4])
     def test_a_resumed_run_ends_as_one_that_was_never_stopped(self, name, stop, dtype):
-        kept = {}
-        keep = lambda reached: kept.update({reached.server_round: reached})  # noqa: E731
-        once, whole, _ = run(name, rounds=4, dtype=dtype)
-        run(name, rounds=stop, on_round=keep, dtype=dtype)
-        again, resumed, _ = run(name, rounds=4, resume_from=kept[stop], dtype=dtype)
+        once, whole, *_ = plain(name, 4, dtype=dtype)
+        reached = stopped_after(name, stop, dtype)
+        again, resumed, _ = run(name, rounds=4, resume_from=reached, dtype=dtype)
         assert all(equal(whole[node], resumed[node]) for node in whole)
         for metrics in ("train_metrics_clientapp", "evaluate_metrics_clientapp"):
             for t, record in getattr(again, metrics).items():
@@ -233,7 +242,7 @@ class TestEveryStrategyWithQuantizedPosts:
         assert equal(*arrays)
 
     def test_bytes_are_what_travels(self, name, dtype):
-        result, _, _ = run(name, dtype=dtype)
+        result, *_ = plain(name, dtype=dtype)
         factors, degree = CASES[name][1], DEGREES.get(name, 2)
         posted = quantize(select(lora_state(0), factors or "AB"), dtype, seed=0)
         a, b, head = 3 * (9 + 9 + 7), 3 * (5 + 5 + 12), 24

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -116,31 +118,40 @@ def test_a_retry_within_a_step_rounds_the_post_to_the_same_bits():
     assert np.array_equal(whole, held)
 
 
+def run_in_steps(name, **options):
+    graph = {
+        "local-only": {},
+        "relay-sum": {"mixing_steps": 3},  # on its own tree, and in fp32 alone
+    }.get(name, BASE | {"mixing_steps": "period", "posts": "int8"})
+    return run(name, n=5, **options, options=graph)
+
+
+@cache
+def plain(name):
+    """Run a strategy once for all tests that only read what comes out, and its checkpoints."""
+    kept = {}
+    keep = lambda reached: kept.update({reached.server_round: reached})  # noqa: E731
+    return *run_in_steps(name, on_round=keep), kept
+
+
 @pytest.mark.parametrize("name", CASES)
 class TestEveryStrategy:
-    def run(self, name, **options):
-        graph = {
-            "local-only": {},
-            "relay-sum": {"mixing_steps": 3},  # on its own tree, and in fp32 alone
-        }.get(name, BASE | {"mixing_steps": "period", "posts": "int8"})
-        return run(name, n=5, **options, options=graph)
-
     def test_users_functions_run_once_a_round(self, name):
-        _, _, grid = self.run(name, rounds=2)
+        grid = plain(name)[2]
         asked = [m.content["decaf.call"]["ask"] for m in grid.sent if "decaf.call" in m.content]
-        mixes = 2 * (3 - 1) * 5  # two rounds of three steps, five nodes
+        mixes = 3 * (3 - 1) * 5  # three rounds of three steps, five nodes
         assert asked.count("mix") == (0 if name == "local-only" else mixes)
 
     def test_evaluating_does_not_change_what_nodes_hold(self, name):
-        held = [self.run(name, evaluate_every=every)[1] for every in (1, 2, 0)]
-        assert all(equal(held[0][i], other[i]) for other in held[1:] for i in held[0])
+        held = plain(name)[1]
+        for every in (2, 0):
+            other = run_in_steps(name, evaluate_every=every)[1]
+            assert all(equal(held[i], other[i]) for i in held)
 
     @pytest.mark.parametrize("stop", [1, 2])
     def test_a_resumed_run_ends_as_one_that_was_never_stopped(self, name, stop):
-        kept = {}
-        keep = lambda reached: kept.update({reached.server_round: reached})  # noqa: E731
-        once, whole, _ = self.run(name, on_round=keep)
-        again, resumed, _ = self.run(name, resume_from=kept[stop])
+        once, whole, _, kept = plain(name)
+        again, resumed, _ = run_in_steps(name, resume_from=kept[stop])
         assert all(equal(whole[node], resumed[node]) for node in whole)
         for t, record in again.train_metrics_clientapp.items():
             assert told(record) == told(once.train_metrics_clientapp[t])

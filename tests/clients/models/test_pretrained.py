@@ -22,7 +22,8 @@ def run(*command):
     return subprocess.run(command, env=env, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
-@pytest.mark.parametrize("quantization", ["8bit", pytest.param("4bit", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("quantization", ["8bit", "4bit"])
 def test_an_adapter_trains_in_full_precision_and_loads_on_either_base(quantization, tmp_path):
     done = run(sys.executable, "-m", "tests.apps.quantized", quantization, str(tmp_path))
     assert done.returncode == 0, done.stderr

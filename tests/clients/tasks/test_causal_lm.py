@@ -25,12 +25,17 @@ POSTS = Data(
     classes="rec.autos, sci.space",
     prompt="Write a post for the newsgroup {label}.",
     partitioner="pathological",
-    max_length=48,
+    max_length=24,
     max_train_samples=60,
     max_test_samples=6,
     max_local_test_samples=2,
 )
-GROUPS = replace(POSTS, prompt="{text}\nIs this on sci.space or on rec.autos?", response="{label}")
+GROUPS = replace(
+    POSTS,
+    prompt="{text}\nIs this on sci.space or on rec.autos?",
+    response="{label}",
+    max_test_samples=4,
+)
 
 
 def smollm2_folder():
