@@ -65,7 +65,8 @@ def check(config: Config, n: int, trains: bool = True, own_rows: bool = False) -
         if strategy is RelaySum:  # its constructor refuses settings that do not apply to it
             options = {"robust": config.robust, "attack": config.attack, "posts": config.posts}
             RelaySum(**options, **network_options(config))
-        check_weighted(config.weighted_mixing, config.robust)
+        weights, dynamic = config.topology.weights, config.topology.dynamic
+        check_weighted(config.weighted_mixing, weights, dynamic, config.robust)
         check_byzantine(
             network,
             config.robust.method,

@@ -83,7 +83,8 @@ class DecentralizedStrategy(PreparedStrategy):
         nothing.
     weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, \
 evaluate_metrics_aggr_fn
-        As in Flower's FedAvg; the weight is used only for metrics and ``weighted_mixing``.
+        As in Flower's FedAvg; the weight is used only for metrics, ``weighted_mixing`` and weight
+        rules by numbers of examples.
     **shorthand
         Fields of the option objects, e.g. ``evaluate_every=5``, and FedAvg's ``fraction_train``,
         ``fraction_evaluate``, ``min_train_nodes``, ``min_evaluate_nodes`` and
@@ -140,10 +141,10 @@ evaluate_metrics_aggr_fn
         self.robust = options["robust"]
         self.attack = options["attack"]
         self.resume = options["resume"]
-        self.weighted_mixing = checks.check_weighted(weighted_mixing, self.robust)
         self.mixing_steps = check_argument("mixing_steps", mixing_steps, "mixing-steps")
         weights = self.own_weights if weights is None else weights
         self.graph = GraphOptions(topology, weights, dynamic, topology_options, seed)
+        self.weighted_mixing = checks.check_weighted(weighted_mixing, weights, dynamic, self.robust)
         self.num_nodes = checks.check_num_nodes(num_nodes)
         self.local_head = local_head
         self.weighted_by_key = weighted_by_key

@@ -35,11 +35,25 @@ def laplacian(edges: Edges, n: int) -> EdgeWeights:
     return np.full(len(edges), 2 / (3 * largest) if largest > 0 else 0.0)
 
 
+def metropolis_examples(edges: Edges, n: int) -> EdgeWeights:
+    """Metropolis-Hastings with each node's influence proportional to its number of examples.
+
+    The numbers are known only when the nodes have trained. This W, which is that of ``metropolis``,
+    is for equal numbers; ``weighted_mixing.metropolis_rows`` then derives the rows of each mix.
+    """
+    return metropolis(edges, n)
+
+
 WEIGHTS: dict[str, Callable[[Edges, int], EdgeWeights]] = {
     "metropolis": metropolis,
     "uniform": uniform,
     "laplacian": laplacian,
+    "metropolis-examples": metropolis_examples,
 }
+
+
+# Rules whose W is adapted to the numbers of examples before each mix.
+BY_EXAMPLES = {"metropolis-examples"}
 
 
 def check_weights(weights: str) -> None:

@@ -151,6 +151,10 @@ def test_a_local_head_requires_adapters_on_a_graph(strategy):
     [
         ({"weighted-mixing": True}, "weighted-mixing must be false with a robust rule"),
         (
+            {"topology.weights": "metropolis-examples"},
+            "topology.weights must not be metropolis-examples with a robust rule",
+        ),
+        (
             {"strategy": "tad-lora", "train.optimizer-state": "kept"},
             "train.optimizer-state must be fresh with strategy tad-lora and a robust rule",
         ),

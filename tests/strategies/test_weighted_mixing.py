@@ -121,3 +121,45 @@ def test_a_missing_metric_is_named():
 def test_relay_sum_refuses_it():
     with pytest.raises(ValueError, match=r"weighted-mixing must be false with relay-sum"):
         RelaySum(weighted_mixing=True)
+
+
+BY_EXAMPLES = "metropolis-examples"
+
+
+def rows_by_examples(w, masses):
+    rows = w * np.minimum(1, masses / masses[:, None])
+    np.fill_diagonal(rows, 0)
+    return rows + np.diag(1 - rows.sum(axis=1))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6])
+def test_metropolis_by_examples_preserves_the_weighted_sum(n):
+    counts = np.arange(1.0, n + 1)
+    held = held_after(DLoRA("ring", weights=BY_EXAMPLES), n, rounds=2)
+    rows = rows_by_examples(build_network("ring", n), counts)
+    np.testing.assert_allclose(held, rows @ rows @ starts(n), atol=1e-12)
+    np.testing.assert_allclose(counts @ held, counts @ starts(n))
+
+
+def test_metropolis_by_examples_preserves_it_with_rounded_posts_and_a_missing_node():
+    n, counts = 5, np.arange(1.0, 6.0)
+    strategy = DLoRA("exponential", weights=BY_EXAMPLES, posts="int8", participation=[[0, 1, 2, 4]])
+    held = held_after(strategy, n)
+    present = [0, 1, 2, 4]
+    np.testing.assert_allclose(
+        counts[present] @ held[present], counts[present] @ starts(n)[present]
+    )
+    assert not np.allclose(held[present], starts(n)[present], rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weighted_mixing": True}, "weighted-mixing must be false with topology.weights"),
+        ({"robust": "clipping"}, "topology.weights must not be metropolis-examples with a robust"),
+        ({"dynamic": "base"}, "topology.weights must be auto with topology.dynamic = base"),
+    ],
+)
+def test_metropolis_by_examples_is_refused_where_it_does_not_apply(options, message):
+    with pytest.raises(ValueError, match=message):
+        DLoRA("complete", weights=BY_EXAMPLES, **options)

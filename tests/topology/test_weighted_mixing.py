@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flwr_decaf.topology.mixing_matrix import build_network
+from flwr_decaf.topology.mixing_matrix import build_network, without_nodes
 from flwr_decaf.topology.network import build_time_varying_network
-from flwr_decaf.topology.weighted_mixing import weighted_rows
+from flwr_decaf.topology.weighted_mixing import metropolis_rows, weighted_rows
 
 
 def test_rows_by_hand():
@@ -43,3 +43,68 @@ def test_a_period_of_base_graphs_gives_fedavgs_average(n, peers):
         x = rows @ x
     np.testing.assert_allclose(x, np.tile(average, (n, 1)), atol=1e-12)
     assert masses.sum() == pytest.approx(total)
+
+
+GRAPHS = ["ring", "star", "path", "complete", "binary-tree", "exponential", "bipartite"]
+
+
+def masses_for(n):
+    return np.random.default_rng(n).integers(1, 100, n).astype(float)
+
+
+def stationary(rows):
+    values, vectors = np.linalg.eig(rows.T)
+    leading = np.real(vectors[:, np.argmax(np.real(values))])
+    return leading / leading.sum()
+
+
+def test_metropolis_rows_by_hand():
+    w = np.array([[0.5, 0.5, 0.0], [0.5, 0.25, 0.25], [0.0, 0.25, 0.75]])
+    rows, masses = metropolis_rows(w, np.array([4.0, 1.0, 2.0]))
+    np.testing.assert_allclose(rows, [[0.875, 0.125, 0], [0.5, 0.25, 0.25], [0, 0.125, 0.875]])
+    assert masses.tolist() == [4, 1, 2]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_metropolis_rows_are_in_detailed_balance_with_the_masses(name, n):
+    w, masses = build_network(name, n), masses_for(n)
+    rows, _ = metropolis_rows(w, masses)
+    assert rows.min() >= 0
+    np.testing.assert_allclose(rows.sum(axis=1), 1)
+    np.testing.assert_array_equal(rows[~np.eye(n, dtype=bool)] > 0, w[~np.eye(n, dtype=bool)] > 0)
+    flow = masses[:, None] * rows
+    np.testing.assert_allclose(flow, flow.T)
+    np.testing.assert_allclose(stationary(rows), masses / masses.sum())
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_equal_masses_leave_metropolis_weights_as_they_are(name):
+    w = build_network(name, 6)
+    rows, _ = metropolis_rows(w, np.full(6, 30.0))
+    np.testing.assert_allclose(rows, w, atol=1e-15)
+
+
+def test_the_influence_of_a_single_weighted_mix_is_not_the_mass():
+    w, masses = build_network("ring", 5), np.array([1.0, 2.0, 3.0, 4.0, 50.0])
+    expected = masses * (w @ masses)
+    rows, _ = weighted_rows(w, masses)
+    np.testing.assert_allclose(stationary(rows), expected / expected.sum())
+
+
+@pytest.mark.parametrize("missing", [{3}, {0, 1}])
+def test_detailed_balance_survives_missing_nodes(missing):
+    n = 7
+    masses = masses_for(n)
+    masses[list(missing)] = 0.0  # they report nothing
+    rows, _ = metropolis_rows(without_nodes(build_network("exponential", n), missing), masses)
+    flow = masses[:, None] * rows
+    np.testing.assert_allclose(flow, flow.T)
+    np.testing.assert_allclose(masses @ rows, masses)
+    np.testing.assert_array_equal(rows[list(missing)], np.eye(n)[list(missing)])
+
+
+def test_a_node_without_examples_learns_but_does_not_teach():
+    rows, _ = metropolis_rows(build_network("complete", 4), np.array([0.0, 0.0, 5.0, 5.0]))
+    np.testing.assert_allclose(rows[0], 0.25)
+    np.testing.assert_allclose(rows[2], [0, 0, 0.75, 0.25])

@@ -15,6 +15,8 @@ from flwr_decaf.strategies.relay.roll_call import has_evaluate
 from flwr_decaf.topology.mixing_matrix import degrees_of
 from flwr_decaf.topology.network import Network
 from flwr_decaf.topology.participation import check_schedule
+from flwr_decaf.topology.time_varying import FINITE_TIME
+from flwr_decaf.topology.weights import BY_EXAMPLES
 
 _log = logging.getLogger("flwr")
 _LOOKED_AT = 20  # rounds of a time-varying network
@@ -66,18 +68,37 @@ def evaluates(grid: Grid, node_id: int, evaluation: Evaluation) -> bool:
     return registered
 
 
-def check_weighted(weighted_mixing: bool, robust: Robust) -> bool:
-    """Return ``weighted_mixing``; refuse it under a robust rule, since nodes report their weights.
+def check_weighted(weighted_mixing: bool, weights: str, dynamic: str, robust: Robust) -> bool:
+    """Return ``weighted_mixing``; refuse weights by numbers of examples where they do not apply.
+
+    Parameters
+    ----------
+    weighted_mixing, weights, dynamic, robust
+        As in ``DecentralizedStrategy``.
 
     Raises
     ------
     ValueError
-        If both are set.
+        If nodes would be weighted in two ways, under a robust rule, since nodes report their
+        numbers of examples, or by Metropolis-Hastings on Base graphs, which would not average.
     """
-    if weighted_mixing and robust.method != "none":
+    by_examples = weights in BY_EXAMPLES
+    if weighted_mixing and by_examples:
         raise ValueError(
-            f"weighted-mixing must be false with a robust rule, as a Byzantine node could report "
-            f"any number of examples; got robust.method {robust.method!r}; omit one of them"
+            f"weighted-mixing must be false with topology.weights {weights!r}, which already "
+            "weights nodes by their numbers of examples; got true; omit one of them"
+        )
+    if (weighted_mixing or by_examples) and robust.method != "none":
+        setting = f"topology.weights must not be {weights}" if by_examples else ""
+        raise ValueError(
+            f"{setting or 'weighted-mixing must be false'} with a robust rule, as a Byzantine "
+            f"node could report any number of examples; got robust.method {robust.method!r}; omit "
+            "one of them"
+        )
+    if by_examples and dynamic in FINITE_TIME:
+        raise ValueError(
+            f"topology.weights must be auto with topology.dynamic = {dynamic}, whose weights are "
+            f"part of its graphs; got {weights!r}; set weighted-mixing = true instead"
         )
     return weighted_mixing
 

@@ -28,6 +28,8 @@ from flwr_decaf.strategies.relay.schedules import Schedule, both
 from flwr_decaf.strategies.relay.session import Session
 from flwr_decaf.topology.mixing_steps import steps_on
 from flwr_decaf.topology.network import Network
+from flwr_decaf.topology.weighted_mixing import metropolis_rows, weighted_rows
+from flwr_decaf.topology.weights import BY_EXAMPLES
 
 
 class PreparedStrategy(ResumableStrategy):
@@ -112,6 +114,7 @@ class PreparedStrategy(ResumableStrategy):
         mailbox = Mailbox(n, initial, blank, self._addressing())
         if self.resume.resume_from:
             mailbox.restore(self.resume.resume_from)
+        by_examples = self.graph.weights in BY_EXAMPLES
         self._session = Session(
             roster,
             mailbox,
@@ -125,7 +128,8 @@ class PreparedStrategy(ResumableStrategy):
             seed=self.graph.seed,
             server_round=self.resume.done,
             steps=steps_on(self.network, self.mixing_steps),
-            weighted_by=self.weighted_by_key if self.weighted_mixing else "",
+            weighted_by=self.weighted_by_key if self.weighted_mixing or by_examples else "",
+            weigh=metropolis_rows if by_examples else weighted_rows,
             office=office,
         )
         return self._session

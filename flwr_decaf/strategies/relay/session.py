@@ -24,7 +24,7 @@ from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import Schedule
 from flwr_decaf.topology.graphs import Matrix
 from flwr_decaf.topology.mixing_matrix import without_nodes
-from flwr_decaf.topology.weighted_mixing import Masses, weighted_rows
+from flwr_decaf.topology.weighted_mixing import Masses, Weigh, weighted_rows
 
 TIMEOUT = 3600.0  # seconds; Flower's own default
 
@@ -61,8 +61,10 @@ class Session:
         Number of exchanges in a round; by default 1.
     weighted_by : str
         Metric that weights the nodes in mixes; by default empty: equal weights.
+    weigh : callable
+        How the rows of W weight the nodes, one of ``topology.weighted_mixing``.
     masses : ndarray
-        Weights of the nodes in the current exchange: see ``topology.weighted_mixing``.
+        Weights of the nodes in the current exchange.
     step : int
         The current exchange of the round, from 1.
     num_rounds : int
@@ -92,6 +94,7 @@ class Session:
     server_round: int
     steps: int = 1
     weighted_by: str = ""
+    weigh: Weigh = weighted_rows
     masses: Masses = field(default_factory=lambda: np.zeros(0))
     step: int = 1
     num_rounds: int = 0
@@ -222,7 +225,7 @@ class Session:
         if self.step == 1:
             self.masses = np.zeros(self.n)
             self.masses[list(contents)] = counts_of(contents.values(), self.weighted_by)
-        rows, self.masses = weighted_rows(w, self.masses)
+        rows, self.masses = self.weigh(w, self.masses)
         return rows
 
     def _usable(
