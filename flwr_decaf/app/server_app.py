@@ -27,6 +27,7 @@ from flwr_decaf.data.own_rows import RowFacts
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.lock import locked, this_process
 from flwr_decaf.runs.resume import check_resumable, record_own_rows, rewind_to_checkpoint
+from flwr_decaf.runs.trackers import tracked
 from flwr_decaf.strategies.relay.failures import DEAD_ACTOR
 from flwr_decaf.strategies.relay.roll_call import presences, roll_call
 
@@ -62,7 +63,8 @@ def main(grid: Grid, context: Context) -> None:
                 record_own_rows(folder, [asdict(report) for report in reports])
             checkpoint = rewind_to_checkpoint(folder, len(nodes)) if resumed else None
             agreed = ready[name]
-            run_once(grid, nodes, agreed, difference(agreed, config), folder, checkpoint)
+            with tracked(folder, agreed):
+                run_once(grid, nodes, agreed, difference(agreed, config), folder, checkpoint)
     _log.info("Run folder: %s", root)
 
 

@@ -21,6 +21,7 @@ from flwr_decaf.config import Config
 from flwr_decaf.data.own_files import path_of
 from flwr_decaf.extras import require_extra
 from flwr_decaf.registries import DEMO_SETS
+from flwr_decaf.text import split_list
 
 _log = logging.getLogger("flwr")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -178,8 +179,8 @@ def count_gpus() -> int:
 def _check_packages(run: Config) -> None:
     if run.model.quantization != "none":
         require_extra("quantization", f"model.quantization = {run.model.quantization}")
-    if run.tensorboard:
-        require_extra("tensorboard", "tensorboard = true")
+    for name in split_list(run.trackers):
+        require_extra(name, f'trackers = "{name}"')
 
 
 def _check_cores(engine: Engine) -> None:

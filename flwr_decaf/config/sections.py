@@ -16,7 +16,7 @@ from flwr_decaf.config.options import Attack, Evaluation, Failures, Participatio
 from flwr_decaf.config.setting import setting
 from flwr_decaf.config.task import Data, Lora, Model
 from flwr_decaf.config.training import Train
-from flwr_decaf.registries import POST_DTYPES, STRATEGIES
+from flwr_decaf.registries import POST_DTYPES, STRATEGIES, TRACKERS
 from flwr_decaf.topology.graphs import TOPOLOGIES
 from flwr_decaf.topology.time_varying import DYNAMIC
 from flwr_decaf.topology.weights import WEIGHTS
@@ -190,7 +190,12 @@ class Run:
         "Keep parameters other than the LoRA factors, such as a head, local to each node instead "
         "of mixing them (ConLoRA); they are still posted, for nodes that lose their state.",
     )
-    tensorboard: bool = setting(False, "Write TensorBoard event files.")
+    trackers: str = setting(
+        "",
+        "Experiment trackers to which metrics are written as well, separated by commas.",
+        each_of(TRACKERS, empty=True),
+        many=True,
+    )
 
 
 @dataclass(frozen=True)

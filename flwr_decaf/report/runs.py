@@ -13,7 +13,7 @@ from flwr_decaf.runs.score import score_of
 # Runs that differ only in these settings belong to the same method.
 _NOT_IN_LABELS = {
     "strategy", "seed", "run-name", "output-dir", "seeds", "sweep", "resume-from",
-    "checkpoint-every", "tensorboard",
+    "checkpoint-every", "trackers",
 }  # fmt: skip
 
 

@@ -102,7 +102,8 @@ def test_the_hardware_of_a_cluster_is_not_checked(monkeypatch):
     ("settings", "complaint"),
     [
         ({"model.quantization": "4bit"}, "model.quantization = 4bit needs .*bitsandbytes"),
-        ({"tensorboard": True}, "tensorboard = true needs .*'flwr-decaf.tensorboard.'"),
+        ({"trackers": "tensorboard"}, 'trackers = "tensorboard" needs .*flwr-decaf.tensorboard.'),
+        ({"trackers": "mlflow, wandb"}, 'trackers = "mlflow" needs .*flwr-decaf.mlflow.'),
     ],
 )
 def test_a_missing_package_is_named(monkeypatch, settings, complaint):

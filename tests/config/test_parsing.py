@@ -75,10 +75,11 @@ WRONG = [
     ("lora.bias", "some", "lora.bias must be one of none, lora_only, all; got 'some'"),
     ("lora.rank", 2.5, "lora.rank must be a whole number; got 2.5"),
     (
-        "tensorboard",
+        "weighted-mixing",
         "yes",
-        "tensorboard must be true or false; got 'yes'; write .* tensorboard=false",
+        "weighted-mixing must be true or false; got 'yes'; write .* weighted-mixing=false",
     ),
+    ("trackers", "wandb, wb", "trackers must be none or more of tensorboard, wandb, mlflow, sep"),
     ("model.name", 0.5, "model.name must be text; got 0.5; write e.g. model.name='package:"),
     ("model.name", ["a", "b"], r"model.name must be text; got \['a', 'b'\]"),
     ("lora.target-modules", ["a,b"], "lora.target-modules must be a list of values without commas"),

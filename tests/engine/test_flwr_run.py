@@ -58,7 +58,7 @@ def output(tmp_path_factory):
 @pytest.fixture(scope="module")
 def comparison(output):
     strategies = "decaf, fedavg, local-only, dlora-fa, centralized"
-    status, log = flwr_decaf_run(output, "comparison", strategy=strategies, tensorboard="true")
+    status, log = flwr_decaf_run(output, "comparison", strategy=strategies, trackers="tensorboard")
     assert status == 0, log
     return {name: RunFolder(output / "comparison" / name) for name in strategies.split(", ")}, log
 
