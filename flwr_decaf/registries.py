@@ -143,4 +143,5 @@ TRACKERS = {
 PRECISIONS = {"fp32": "torch:float32", "bf16": "torch:bfloat16", "fp16": "torch:float16"}
 # The dtypes that posts travel in: see messages/quantization.py.
 POST_DTYPES = ("fp32", "bf16", "int8")
+POST_ENCRYPTION = ("none", "x25519")
 DEVICES = ("auto", "cpu", "cuda", "mps")

@@ -35,6 +35,7 @@ def _refuse_peer_settings(config: Config) -> None:
         ("participation", config.participation, none.participation),
         ("robust.method", config.robust.method, none.robust.method),
         ("attack.sign-flipping", config.attack.sign_flipping, none.attack.sign_flipping),
+        ("posts.encryption", config.posts.encryption, none.posts.encryption),
     ):
         if value != default:
             raise ValueError(

@@ -27,7 +27,12 @@ from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.data.sources import load_rows, skipped_rows
 from flwr_decaf.rules import ALIGNED
 from flwr_decaf.strategies import STRATEGIES, FedAvg, RelaySum
-from flwr_decaf.strategies.relay.checks import check_byzantine, check_weighted
+from flwr_decaf.strategies.relay.checks import (
+    check_byzantine,
+    check_encryption,
+    check_scored,
+    check_weighted,
+)
 from flwr_decaf.strategies.relay.post_office import open_office
 from flwr_decaf.text import first_line
 from flwr_decaf.topology.participation import check_schedule, read_schedule
@@ -67,6 +72,8 @@ def check(config: Config, n: int, trains: bool = True, own_rows: bool = False) -
             RelaySum(**options, **network_options(config))
         weights, dynamic = config.topology.weights, config.topology.dynamic
         check_weighted(config.weighted_mixing, weights, dynamic, config.robust)
+        check_encryption(config.posts, config.attack)
+        check_scored(config.posts, config.evaluate_average)
         check_byzantine(
             network,
             config.robust.method,

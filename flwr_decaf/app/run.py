@@ -85,7 +85,8 @@ def run_once(
         evaluate_fn=_average_scorer(task, config, folder) if config.evaluate_average else None,
     )
     adapters = _final_adapters(strategy, grid, result)
-    if isinstance(strategy, DecentralizedStrategy) and len(adapters) < len(nodes):
+    collected = isinstance(strategy, DecentralizedStrategy) and not config.posts.encrypted
+    if collected and len(adapters) < len(nodes):
         raise RuntimeError(
             f"{len(nodes) - len(adapters)} nodes did not return their adapters at the end; resume "
             "the run with resume-from, which requests them again"

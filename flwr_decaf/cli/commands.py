@@ -68,6 +68,13 @@ def run(  # noqa: PLR0913 - one argument per option
     node_data: Annotated[
         str, typer.Option(help="Files of the nodes' own rows, {} is the position: 'node-{}.csv'.")
     ] = "",
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder made by 'flwr-decaf keys', for posts.encryption; by default temporary "
+            "keys, with which a run cannot be resumed."
+        ),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option(help="Show Flower's log instead of the progress.")
     ] = False,
@@ -87,6 +94,7 @@ def run(  # noqa: PLR0913 - one argument per option
         own = node_data_pattern(node_data, nodes)
         deploys = engine == Kind.deployment
         chosen = deployment(nodes, own) if deploys else simulation(nodes, cpus, gpus, own)
+        chosen = chosen._replace(keys=keys)
         with app_folder(app_dir) as folder:
             file = settings_file(conf)
             folders = simulate(file, settings or [], nodes, chosen, folder, shown)
@@ -108,6 +116,24 @@ def new(
     for file in written:
         console.print(str(file), soft_wrap=True)
     console.print(f"Next: cd {folder}, and read README.md", soft_wrap=True)
+
+
+@app.command()
+def keys(
+    folder: Annotated[Path, typer.Argument(help="New or empty folder for the keys.")],
+    nodes: Annotated[int, typer.Option(help="Number of nodes.", min=1)] = 10,
+) -> None:
+    """Make a key for each node, and a file of allowed signers, for posts.encryption."""
+    from flwr_decaf.cli.keys import write_keys
+
+    with errors_in_one_line():
+        write_keys(folder, nodes)
+    console.print(
+        f"Wrote keys of {nodes} nodes and allowed_signers to {folder}. Next: give each node its "
+        "own private key and allowed_signers, and name them in its node-config as posts-key and "
+        "posts-allowed-signers",
+        soft_wrap=True,
+    )
 
 
 for command in (show, report, topology, data):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from flwr_decaf.cli.processes import environment, free_port, running, wait_until_up
 from flwr_decaf.data.own_files import NODE_DATA
-from flwr_decaf.messages.shared_posts import POSTS, STORE
+from flwr_decaf.messages.shared_posts import KEYS, POSTS, STORE
 
 
 class Engine(NamedTuple):
@@ -26,17 +26,22 @@ class Engine(NamedTuple):
     ----------
     start : callable
         Context manager from a folder for Flower's files to the environment in which ``flwr`` finds
-        the engine's SuperLink under the name "local"; ``store`` is the nodes' store of posts.
+        the engine's SuperLink under the name "local"; ``store`` is the nodes' store of posts, and
+        ``keys`` the folder of their keys.
     federation : mapping
         Flower's federation-config.
     node_data : str
         Path of each node's own rows, with {} in place of its position; by default "", for nodes
         that share a common data set.
+    keys : Path, optional
+        Folder with the keys of nodes that encrypt their posts, see ``cli.keys``; by default, they
+        get new ones for each run.
     """
 
     start: Callable[..., contextlib.AbstractContextManager[dict[str, str]]]
     federation: Mapping[str, object]
     node_data: str = ""
+    keys: Path | None = None
 
 
 def simulation(nodes: int, cpus: int = 1, gpus: float = 0.0, node_data: str = "") -> Engine:
@@ -69,9 +74,11 @@ def simulation(nodes: int, cpus: int = 1, gpus: float = 0.0, node_data: str = ""
     if gpus:
         federation["client-resources-num-gpus"] = gpus
 
-    def start(home: Path, store: str = "") -> contextlib.AbstractContextManager[dict[str, str]]:
-        posts = {} if store else _shared_posts(home)
-        return superlink(home, "--simulation", **posts, **_of_the_nodes(node_data, store))
+    def start(
+        home: Path, store: str = "", keys: str = ""
+    ) -> contextlib.AbstractContextManager[dict[str, str]]:
+        posts = {} if store or keys else _shared_posts(home)
+        return superlink(home, "--simulation", **posts, **_of_the_nodes(node_data, store, keys))
 
     return Engine(start, federation, node_data)
 
@@ -95,8 +102,8 @@ def deployment(nodes: int, node_data: str = "") -> Engine:
     """
 
     @contextlib.contextmanager
-    def start(home: Path, store: str = "") -> Iterator[dict[str, str]]:
-        own = _of_the_nodes(node_data, store)
+    def start(home: Path, store: str = "", keys: str = "") -> Iterator[dict[str, str]]:
+        own = _of_the_nodes(node_data, store, keys)
         with superlink(home, **own) as env, contextlib.ExitStack() as supernodes:
             for place in range(nodes):
                 supernodes.enter_context(supernode(home, env, place, nodes))
@@ -105,9 +112,10 @@ def deployment(nodes: int, node_data: str = "") -> Engine:
     return Engine(start, {}, node_data)
 
 
-def _of_the_nodes(node_data: str, store: str) -> dict[str, str]:
+def _of_the_nodes(node_data: str, store: str, keys: str) -> dict[str, str]:
     """Return what stands in the node-config of nodes on other machines, as variables."""
-    return {name: value for name, value in ((NODE_DATA, node_data), (STORE, store)) if value}
+    variables = {NODE_DATA: node_data, STORE: store, KEYS: keys}
+    return {name: value for name, value in variables.items() if value}
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from rich.console import Console
 from flwr_decaf.app.quick_imports import quick_imports
 from flwr_decaf.cli.engine import Engine
 from flwr_decaf.cli.flwr_run import flwr_run
+from flwr_decaf.cli.keys import keys_for
 from flwr_decaf.cli.machine import (
     check_files,
     check_hub,
@@ -106,7 +107,8 @@ def simulate(
             with shown_progress(console, paths, rounds) as watch:
                 flwr_run(app, settings, engine, root / "log.txt", watch, meanwhile)
 
-    with _cleaned_up(root, folders.values()):
+    with _cleaned_up(root, folders.values()), keys_for(runs.values(), nodes, engine.keys) as keys:
+        engine = engine._replace(start=partial(engine.start, keys=keys)) if keys else engine
         run_engine(values, meanwhile=lambda: _check(runs.values(), nodes, engine.node_data))
         before = -1
         # Flower cannot replace a dead Ray actor, so a new engine resumes while there is progress.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from statistics import fmean
 
 import torch
 
 from flwr_decaf.clients.alignment import Alignment
-from flwr_decaf.distances import interference
+from flwr_decaf.distances import distances_to_first, interference
 from flwr_decaf.lora import State, compute_dtype, pairs_present, select
 from flwr_decaf.messages.inspection import outliers, read_posts
 from flwr_decaf.messages.mail import Mail
@@ -80,7 +81,8 @@ def mix(
         The node's new state.
     metrics : dict of str to float
         Seconds of mixing and of matching, the numbers of neighbours that were mixed and refused,
-        and the interference (Frobenius norm) if the mail requests it.
+        the interference (Frobenius norm) if the mail requests it, and, if posts are encrypted, the
+        mean distance to the neighbours' posts.
     refused : dict of int to str
         Senders whose posts were not used -> the cause.
     """
@@ -100,8 +102,10 @@ def mix(
         with watch.measuring("matching-seconds"):
             held = alignment.settle(held)
     metrics |= watch.seconds | {"mixing-neighbours": float(len(posts))}
+    whole = [centre, *(centre | post for post in posts.values())]
+    if mail.measured and mail.sealed:  # otherwise the relay measures the distance to the mean
+        metrics["distance-to-neighbours"] = fmean(distances_to_first(whole)[1:])
     if mail.measured and mail.robust == "none":  # a robust rule discards states on purpose
-        whole = [centre, *(centre | post for post in posts.values())]
         metrics["mixing-interference"] = interference(whole, weights, centre | mixed)
     return held, metrics, refused
 
@@ -201,6 +205,7 @@ def _no_metrics(mail: Mail) -> dict[str, float]:
     """Return the metrics of a node that mixes nothing, so that all nodes report the same keys."""
     keys = ["mixing-seconds", "mixing-neighbours"]
     keys += ["mixing-interference"] * mail.measured
+    keys += ["distance-to-neighbours"] * (mail.measured and mail.sealed)
     keys += ["matching-seconds"] * (mail.rule in ALIGNED)
     return dict.fromkeys(keys, 0.0)
 

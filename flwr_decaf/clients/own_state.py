@@ -12,13 +12,14 @@ from flwr_decaf.messages import records
 from flwr_decaf.messages.mail import Mail
 from flwr_decaf.messages.packing import (
     is_packed,
+    pack,
     pack_record,
     pack_shared,
     packed_array,
     record_of,
     unpack_record,
 )
-from flwr_decaf.messages.quantization import quantize
+from flwr_decaf.messages.quantization import dequantize, quantize
 from flwr_decaf.messages.shared_posts import is_gone
 
 
@@ -27,7 +28,8 @@ def own_state(content: RecordDict, context: Context, mail: Mail) -> State | None
     # Arrays sent with the mail replace the node's own: at the start of a run, and after a loss.
     if mail.arrays_key in content:
         arrays = cast(ArrayRecord, content[mail.arrays_key])
-        return unpack_record(arrays) if is_packed(arrays) else dict(arrays.to_torch_state_dict())
+        state = unpack_record(arrays) if is_packed(arrays) else dict(arrays.to_torch_state_dict())
+        return state | _sent_back(content, mail, like=state)
     if records.OWN not in context.state:  # the SuperNode has restarted
         return None
     version = cast(ConfigRecord, context.state.get(records.VERSION, ConfigRecord()))
@@ -35,6 +37,16 @@ def own_state(content: RecordDict, context: Context, mail: Mail) -> State | None
         return None
     own = cast(ArrayRecord, context.state[records.OWN])
     return None if is_gone(packed_array(own)) else unpack_record(own)
+
+
+def _sent_back(content: RecordDict, mail: Mail, like: State) -> State:
+    """Take the node's own last post, which only it can read, out of a message with arrays."""
+    copy, posted = content.pop(records.COPY, None), content.pop(records.POST, None)
+    if copy is not None:
+        return unpack_record(cast(ArrayRecord, copy))
+    if posted is None:
+        return {}
+    return dequantize(unpack_record(cast(ArrayRecord, posted)), mail.dtype, like)
 
 
 def keep(context: Context, own: ArrayRecord, mail: Mail) -> None:
@@ -46,14 +58,15 @@ def keep(context: Context, own: ArrayRecord, mail: Mail) -> None:
 
 def post(content: RecordDict, context: Context, own: State, mail: Mail) -> None:
     """Keep a state as the node's own, and add the post made from it to the reply."""
+    pack_post = pack if mail.sealed else pack_shared
     exchanged = select(own, mail.exchanged)
     posted = quantize(exchanged, mail.dtype, mail.rounding)
-    record = content[records.POST] = record_of(pack_shared(posted))
+    record = content[records.POST] = record_of(pack_post(posted))
     if mail.recipients:
         content[records.MESSAGES] = messages_of(own, mail)
     exact = record
     if posted is not exchanged and mail.copied:
-        exact = content[records.COPY] = record_of(pack_shared(exchanged))
+        exact = content[records.COPY] = record_of(pack_post(exchanged))
     # If the whole state is exchanged, one object serves as both and is packed and pickled only
     # once.
     whole = exchanged.keys() == own.keys() and (posted is exchanged or mail.copied)

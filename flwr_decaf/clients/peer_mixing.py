@@ -14,7 +14,7 @@ If whole models must be aligned before they are averaged (DIMAT), the client pro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -32,14 +32,15 @@ from flwr.app import (
 from flwr_decaf.clients.alignment import Prepare, check_aligns
 from flwr_decaf.clients.mixing import mix
 from flwr_decaf.clients.own_state import keep, own_state, post
-from flwr_decaf.clients.own_store import root_of_store, store_of
+from flwr_decaf.clients.own_store import store_of
+from flwr_decaf.clients.presence import presence_of
 from flwr_decaf.clients.relaying import last_received
-from flwr_decaf.data.own_files import has_own_files
+from flwr_decaf.clients.sealed_posts import seal_of
 from flwr_decaf.lora import State, factor_of
 from flwr_decaf.messages import records
 from flwr_decaf.messages.mail import Mail, read_mail, take_mail
 from flwr_decaf.messages.packing import pack_record
-from flwr_decaf.messages.sealing import seal, unseal
+from flwr_decaf.messages.tickets import deposit, redeem
 from flwr_decaf.rules.contract import check_alike
 
 Answer = Callable[[Message, Context], Message]  # older versions of Flower do not export this type
@@ -107,16 +108,23 @@ def _mix_and_call(
 ) -> Message:
     ask = cast(ConfigRecord, msg.content.get(records.CALL, ConfigRecord())).get("ask")
     if ask == records.ROLL_CALL:
-        return Message(RecordDict({records.CALL: _presence(context)}), reply_to=msg)
+        return Message(RecordDict({records.CALL: presence_of(context)}), reply_to=msg)
+    seal = seal_of(context, msg)
+    if seal and ask == records.CHECK_KEYS:
+        return Message(RecordDict({records.CALL: _in_words(seal.refusals())}), reply_to=msg)
     sent = read_mail(msg.content)
     if sent is None:
         return call_next(msg, context)
     store = store_of(context.node_config, sent)
     if store:
-        unseal([msg.content], store.get)
+        redeem([msg.content], store.get)
+    if seal:
+        seal.open(msg.content, sent.arrays_key)
     reply = _answer(msg, context, call_next, prepare)
+    if seal and not reply.has_error():
+        seal.close(reply.content, collected=ask == records.COLLECT)
     if store and not reply.has_error():
-        seal([reply.content], store.put)
+        deposit([reply.content], store.put)
     return reply
 
 
@@ -186,16 +194,8 @@ def _call(call_next: Answer, msg: Message, context: Context) -> Message:
         raise
 
 
-def _presence(context: Context) -> ConfigRecord:
-    known = ("partition-id", "num-partitions")
-    presence = ConfigRecord(
-        {key: cast(int, value) for key, value in context.node_config.items() if key in known}
-    )
-    if has_own_files(context.node_config):  # the paths stay at the node
-        presence[records.OWN_ROWS] = True
-    if root_of_store(context.node_config):
-        presence[records.OWN_STORE] = True
-    return presence
+def _in_words(causes: Mapping[int, str]) -> ConfigRecord:
+    return ConfigRecord({"senders": list(causes), "causes": list(causes.values())})
 
 
 def _keep_trained(content: RecordDict, context: Context, held: State, mail: Mail) -> None:
@@ -232,8 +232,7 @@ def _check_frozen(held: State, trained: State, factors: str) -> None:
 def _refusals(refused: dict[int, str], mail: Mail) -> dict[str, ConfigRecord]:
     if not refused or mail.repeated:
         return {}
-    record = ConfigRecord({"senders": list(refused), "causes": list(refused.values())})
-    return {records.REFUSED: record}
+    return {records.REFUSED: _in_words(refused)}
 
 
 def _report(content: RecordDict, metrics: dict[str, float], mail: Mail) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from flwr_decaf.checks import Check, above, at_least, is_root, one_of, share
 from flwr_decaf.config.setting import checked, setting
-from flwr_decaf.registries import POST_DTYPES, ROBUST
+from flwr_decaf.registries import POST_DTYPES, POST_ENCRYPTION, ROBUST
 from flwr_decaf.topology.participation import Participation as Schedule
 from flwr_decaf.topology.participation import read_schedule
 
@@ -155,6 +155,9 @@ class Posts(Options):
         are in the messages. Each node needs ``posts-store`` in its node-config.
     store_timeout : float
         Seconds to wait for the store in each message; by default 300.
+    encryption : str
+        Whether only a node's neighbours can read its posts: "none" (the default) or "x25519". Each
+        node needs ``posts-key`` in its node-config.
     """
 
     dtype: str = setting(
@@ -177,6 +180,17 @@ class Posts(Options):
         "Seconds to wait for the store, for all posts of a message together.",
         above(0, "the time that the largest post needs on the slowest connection"),
     )
+    encryption: str = setting(
+        "none",
+        "Whether nodes encrypt posts, so that only their neighbours can read them; each node needs "
+        "a posts-key.",
+        one_of(POST_ENCRYPTION),
+    )
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether only a node's neighbours can read its posts."""
+        return self.encryption != "none"
 
 
 @dataclass(frozen=True)

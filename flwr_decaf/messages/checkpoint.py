@@ -58,6 +58,8 @@ class Checkpoint:
         Nodes that have not received their mail yet; by default none.
     copies : mapping of int to Array
         Exact states of nodes whose posts are quantized, packed; by default none.
+    study : str
+        Id of the run if posts are encrypted, see ``encryption.Label``; by default "".
     """
 
     server_round: int
@@ -65,6 +67,7 @@ class Checkpoint:
     mail: Mapping[int, Letter] = field(default_factory=dict)
     pending: frozenset[int] = frozenset()
     copies: Mapping[int, Array] = field(default_factory=dict)
+    study: str = ""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -98,6 +101,7 @@ def _described(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]
 
     content = {
         "round": checkpoint.server_round,
+        "study": checkpoint.study,
         "posts": {node: name(post) for node, post in checkpoint.posts.items()},
         "copies": {node: name(copy) for node, copy in checkpoint.copies.items()},
         "pending": sorted(checkpoint.pending),
@@ -145,8 +149,14 @@ def _read(place: Path) -> Checkpoint:
         )
         for node, letter in content["mail"].items()
     }
-    pending, copies = frozenset(content["pending"]), posts(content["copies"])
-    return Checkpoint(int(content["round"]), posts(content["posts"]), mail, pending, copies)
+    return Checkpoint(
+        int(content["round"]),
+        posts(content["posts"]),
+        mail,
+        frozenset(content["pending"]),
+        posts(content["copies"]),
+        content.get("study", ""),
+    )
 
 
 def _digest_of(place: Path) -> str:

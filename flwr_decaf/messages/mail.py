@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from flwr_decaf.messages.records import MAIL, POSTS
+from flwr_decaf.messages.records import MAIL, POSTS, SEALING
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,9 @@ class Mail:
         Name under which the posts of the run are stored; by default "": they are in the messages.
     store_timeout : float
         Seconds to wait for the store in each message; by default 300.
+    sealed : bool
+        Whether posts are encrypted, so that none is written to a shared folder, and nodes measure
+        distances that the relay cannot; by default False.
     """
 
     rule: str
@@ -91,11 +94,16 @@ class Mail:
     version: str = ""
     box: str = ""
     store_timeout: float = 300.0
+    sealed: bool = False
 
 
 _LISTS = ("weights", "recipients")  # tuples, which Flower's records do not support
-# The posts, which are arrays, are in a separate record.
-_KEYS = {one.name: one.name.replace("_", "-") for one in fields(Mail) if one.name != "posts"}
+# The posts, which are arrays, are in a separate record, and so is what concerns their encryption.
+_KEYS = {
+    one.name: one.name.replace("_", "-")
+    for one in fields(Mail)
+    if one.name not in ("posts", "sealed")
+}
 
 
 def put_mail(content: RecordDict, mail: Mail) -> None:
@@ -125,6 +133,7 @@ def discard_mail(content: RecordDict) -> None:
     """Remove the mail from a message, if it contains any."""
     content.pop(MAIL, None)
     content.pop(POSTS, None)
+    content.pop(SEALING, None)
 
 
 def read_mail(content: RecordDict) -> Mail | None:
@@ -136,4 +145,4 @@ def read_mail(content: RecordDict) -> Mail | None:
     given: dict[str, Any] = {name: head[key] for name, key in _KEYS.items()}
     given |= {name: tuple(given[name]) for name in _LISTS}
     posts = {node: arrays[str(node)] for node in cast(list[int], head["senders"])}
-    return Mail(**given, posts=posts)
+    return Mail(**given, posts=posts, sealed=SEALING in content)

@@ -13,10 +13,13 @@ import safetensors.torch
 from flwr.app import Array, ArrayRecord
 
 from flwr_decaf.lora import State
+from flwr_decaf.messages.encryption import MAGIC
 from flwr_decaf.messages.shared_posts import TICKET, data_of, share
 
 PACKED = "safetensors"  # stype of an Array that holds a state, and its key in a record
 STORED = "safetensors-stored"  # stype of an Array that holds a ticket of messages.post_store
+SEALED = "safetensors-sealed"  # stype of an Array that holds an encrypted state
+REFUSED = "safetensors-refused"  # stype of an Array that says why a state cannot be opened
 _ORDER = "order"
 
 
@@ -48,8 +51,15 @@ def _order_of(state: State) -> dict[str, str]:
 
 
 def packed(data: bytes) -> Array:
-    """Create an array from bytes that ``pack`` produced."""
-    return Array(dtype="uint8", shape=(len(data),), stype=PACKED, data=data)
+    """Create an array from bytes that ``pack`` or ``encryption.seal`` produced."""
+    stype = SEALED if data.startswith(MAGIC) else PACKED
+    return Array(dtype="uint8", shape=(len(data),), stype=stype, data=data)
+
+
+def refused(cause: str) -> Array:
+    """Create an array in place of a post that cannot be opened; ``unpack`` raises the cause."""
+    data = cause.encode()
+    return Array(dtype="uint8", shape=(len(data),), stype=REFUSED, data=data)
 
 
 def unpack(array: Array) -> State:
@@ -62,6 +72,10 @@ def unpack(array: Array) -> State:
     """
     if array.stype == STORED:
         raise ValueError("it is not in the store, damaged there, or could not be read in time")
+    if array.stype == REFUSED:
+        raise ValueError(array.data.decode(errors="replace"))
+    if array.stype == SEALED:
+        raise ValueError("it is encrypted, and the run is not; see posts.encryption")
     if array.stype not in (PACKED, TICKET):
         raise ValueError(f"a packed state must be of stype {PACKED!r}; got {array.stype!r}")
     try:
@@ -98,5 +112,5 @@ def packed_array(record: ArrayRecord) -> Array:
 
 
 def is_packed(record: ArrayRecord) -> bool:
-    """Return whether a record is that of a packed state, or of its ticket."""
-    return {array.stype for array in record.values()} <= {PACKED, STORED, TICKET}
+    """Return whether a record is that of a packed state, encrypted or not, or of its ticket."""
+    return {array.stype for array in record.values()} <= {PACKED, SEALED, STORED, TICKET}

@@ -1,37 +1,56 @@
-"""Sealing: packed states in messages are replaced by tickets on their way, and back on arrival."""
+"""Sealing: what the relay tells a node whose posts are encrypted, and its record in a message."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import cast
 
-from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.app import ConfigRecord, RecordDict
 
-from flwr_decaf.messages.packing import PACKED, STORED
-
-Swap = Callable[[Sequence[Array]], Sequence[Array]]
-
-
-def seal(contents: Iterable[RecordDict], put: Swap) -> None:
-    """Replace all packed states in contents of messages by what ``put`` makes of them."""
-    _replace(contents, PACKED, put)
+from flwr_decaf.messages.records import SEALING
 
 
-def unseal(contents: Iterable[RecordDict], get: Swap) -> None:
-    """Replace all tickets in contents of messages by what ``get`` makes of them."""
-    _replace(contents, STORED, get)
+@dataclass(frozen=True)
+class Sealing:
+    """For whom a node seals its next post.
+
+    Attributes
+    ----------
+    study : str
+        Id of the run: see ``encryption.Label``.
+    turn : int
+        Exchange in which the post takes part.
+    readers : mapping of int to bytes
+        Announcements of the neighbours in this exchange, by position; by default none.
+    """
+
+    study: str
+    turn: int
+    readers: Mapping[int, bytes] = field(default_factory=dict)
 
 
-def _replace(contents: Iterable[RecordDict], stype: str, swap: Swap) -> None:
-    records = [
-        (content, name, record)
-        for content in contents
-        for name, record in content.array_records.items()
-        if any(array.stype == stype for array in record.values())
-    ]
-    # A post that is in several messages is swapped once.
-    arrays = {id(a.data): a for *_, record in records for a in record.values() if a.stype == stype}
-    swapped = dict(zip(arrays, swap(list(arrays.values())), strict=True)) if arrays else {}
-    for content, name, record in records:  # records are replaced, since nodes keep some of them
-        content[name] = ArrayRecord(
-            {key: swapped.get(id(array.data), array) for key, array in record.items()}
-        )
+def put_sealing(content: RecordDict, sealing: Sealing) -> None:
+    """Add the record to the content of a message."""
+    content[SEALING] = ConfigRecord(
+        {
+            "study": sealing.study,
+            "turn": sealing.turn,
+            "readers": list(sealing.readers),
+            "announcements": list(sealing.readers.values()),
+        }
+    )
+
+
+def read_sealing(content: RecordDict) -> Sealing | None:
+    """Read the record in a message; None if its run does not encrypt posts."""
+    if SEALING not in content:
+        return None
+    record = cast(ConfigRecord, content[SEALING])
+    readers = cast(list[int], record["readers"])
+    announcements = cast(list[bytes], record["announcements"])
+    return Sealing(
+        cast(str, record["study"]),
+        cast(int, record["turn"]),
+        dict(zip(readers, announcements, strict=True)),
+    )

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 
 POSTS = "FLWR_DECAF_POSTS"  # environment variable with the folder
 STORE = "FLWR_DECAF_STORE"  # the same for a store of posts, see messages.post_store
+KEYS = "FLWR_DECAF_KEYS"  # the same for the keys of all nodes, if posts are encrypted
 TICKET = "safetensors-ticket"  # stype of an Array that contains one
 _FORM = re.compile(rb"[0-9a-f]{32}")
 

@@ -137,7 +137,7 @@ evaluate_metrics_aggr_fn
         self.evaluation = options["evaluation"]
         self.failures = options["failures"]
         self.participation = options["participation"]
-        self.posts = options["posts"]
+        self.posts = checks.check_encryption(options["posts"], options["attack"])
         self.robust = options["robust"]
         self.attack = options["attack"]
         self.resume = options["resume"]
@@ -193,7 +193,8 @@ evaluate_metrics_aggr_fn
         measured = session.initial if self.evaluation.evaluate_every else None
         add_diagnostics(contents, states, sent, measured)
         averaged = self.train_metrics_aggr_fn(list(contents.values()), self.weighted_by_key)
-        if session.averages_each_round or server_round == session.num_rounds:
+        averages = session.averages_each_round or server_round == session.num_rounds
+        if averages and not self.posts.encrypted:
             return average(session.initial, states.values(), self.rule), averaged
         return None, averaged
 

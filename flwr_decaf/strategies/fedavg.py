@@ -80,7 +80,7 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         read = read_options(given, options)
         self.evaluation: Evaluation = read["evaluation"]
         self.failures: Failures = read["failures"]
-        self.posts: Posts = read["posts"]
+        self.posts: Posts = _readable(read["posts"])
         self.resume: Resume = read["resume"]
         one = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
         own = fields_of(given)
@@ -208,6 +208,15 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         if self.posts.dtype == "fp32":
             return 2 * size_in_bytes(state)
         return 2 * len(pack(quantize(state, self.posts.dtype, seed=0)).data)
+
+
+def _readable(posts: Posts) -> Posts:
+    if posts.encrypted:
+        raise ValueError(
+            "posts.encryption must be none with fedavg and centralized, whose server reads what "
+            f"nodes send; got {posts.encryption}; omit it, or use a strategy such as dlora"
+        )
+    return posts
 
 
 def _receiver(message: Message) -> int:

@@ -42,7 +42,7 @@ class RelaySum(DecentralizedStrategy):
 
     The graph is reduced to a spanning tree, which is logged. Since models are added up on their
     way, they are averaged tensor by tensor, as in DLoRA. Mixing weights, time-varying graphs,
-    robust rules, attacks and quantized posts are refused. Parameters: see
+    robust rules, attacks, and quantized or encrypted posts are refused. Parameters: see
     ``DecentralizedStrategy``.
 
     Raises
@@ -63,6 +63,7 @@ class RelaySum(DecentralizedStrategy):
             ("robust.method", self.robust.method, "none"),
             ("attack.sign-flipping", self.attack.sign_flipping, 0),
             ("posts.dtype", self.posts.dtype, "fp32"),
+            ("posts.encryption", self.posts.encryption, "none"),
             ("weighted-mixing", str(self.weighted_mixing).lower(), "false"),
         ):
             if given != only:

@@ -67,6 +67,22 @@ def test_settings_that_do_not_apply_to_relay_sum_are_refused():
         check(parse_config(relays | {"topology.name": "isolated"}), 3, trains=False)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"strategy": "fedavg"}, "posts.encryption must be 'none' with strategy fedavg"),
+        ({"strategy": "centralized"}, "posts.encryption must be 'none' with strategy centralized"),
+        ({"strategy": "relay-sum"}, "posts.encryption must be none with relay-sum"),
+        ({"evaluate-average": True}, "evaluate-average .* must not be set with posts.encryption"),
+        ({"attack.sign-flipping": 1}, "attack.sign-flipping must be 0 with posts.encryption"),
+    ],
+)
+def test_settings_that_need_readable_posts_are_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        check(parse_config(NETWORK | {"posts.encryption": "x25519"} | changed), 3, trains=False)
+    check(parse_config(NETWORK | {"posts.encryption": "x25519"}), 3, trains=False)
+
+
 def test_runs_with_the_same_training_settings_are_tried_once(monkeypatch):
     taken = []
     import flwr_decaf.app.preflight as module

@@ -13,6 +13,7 @@ from flwr_decaf.clients.tasks.scores import clip_scores, language_scores
 from flwr_decaf.config import flatten, parse_config
 from flwr_decaf.report.summary import summarize
 from flwr_decaf.runs.folder import RunFolder
+from tests.keys import keyed_grid
 from tests.local_grid import LocalGrid
 
 PAGE = (Path(__file__).parents[2] / "docs/metrics.md").read_text("utf8")
@@ -56,6 +57,11 @@ def folders(tmp_path_factory):
         one_run({"strategy": "dlora", "evaluate-average": True}, OneFailure, tmp_path_factory),
         one_run({"strategy": "relay-sum"}, LocalGrid, tmp_path_factory),
         one_run({"strategy": "fedavg"}, LocalGrid, tmp_path_factory),
+        one_run(
+            {"strategy": "dlora", "posts.encryption": "x25519"},
+            lambda app, n: keyed_grid(app, tmp_path_factory.mktemp("keys"), n),
+            tmp_path_factory,
+        ),
     ]
 
 

@@ -11,12 +11,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.clientapp import ClientApp
 
 from flwr_decaf.clients import peer_mixing, peer_mixing_with
+from flwr_decaf.config import Posts
 from flwr_decaf.lora import factor_of, select
 from flwr_decaf.messages.packing import pack
 from flwr_decaf.messages.quantization import quantize
 from flwr_decaf.strategies import STRATEGIES, DecentralizedStrategy
 from flwr_decaf.topology.mixing_matrix import build_network
 from flwr_decaf.topology.participation import draw_evaluated
+from tests.keys import keyed_grid, models_of
 from tests.local_grid import LocalGrid
 from tests.states import dense_products, lora_state
 
@@ -253,6 +255,21 @@ class TestEveryStrategyWithQuantizedPosts:
         assert 0 < header < 1500
         sent = result.train_metrics_clientapp[1]["bytes-sent"]
         assert sent == degree * (size + header)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "relay-sum"])  # it refuses
+class TestEveryStrategyWithEncryptedPosts:
+    @pytest.mark.parametrize("n", [1, 4])
+    def test_nodes_hold_what_readable_posts_give_them(self, name, n, tmp_path):
+        app = ClientApp(mods=[MODS.get(name, peer_mixing)])
+        app.train()(train)
+        app.evaluate()(evaluate)
+        grid = keyed_grid(app, tmp_path / "keys", n)
+        result, states, _ = run(name, grid=grid, options={"posts": Posts(encryption="x25519")})
+        assert not states
+        assert not result.arrays
+        _, expected, _ = run(name, n=n)
+        assert all(equal(expected[node], state) for node, state in models_of(grid).items())
 
 
 def test_a_frozen_a_stays_as_it_was():

@@ -33,23 +33,23 @@ def add_diagnostics(
     sent: Mapping[int, int],
     initial: State | None,
 ) -> None:
-    """Add ``bytes-sent`` and ``distance-to-mean`` to the metrics of each node.
+    """Add ``bytes-sent`` and, unless posts are encrypted, ``distance-to-mean`` to the metrics.
 
     Parameters
     ----------
     contents : mapping of int to RecordDict
         Replies, by position in the graph.
     states : mapping of int to State
-        Posts of these nodes, as their neighbours see them.
+        Posts of these nodes, as their neighbours see them; empty if they are encrypted.
     sent : mapping of int to int
         Bytes that these nodes sent.
     initial : State or None
         Initial arrays, which complete the states; with None, the distance is omitted.
     """
-    metrics = {node: next(iter(contents[node].metric_records.values())) for node in states}
-    for node in states:
+    metrics = {node: next(iter(contents[node].metric_records.values())) for node in contents}
+    for node in contents:
         metrics[node]["bytes-sent"] = sent[node]
-    if initial is not None:
+    if initial is not None and states:
         whole = [initial | state for state in states.values()]
         for node, distance in zip(states, distances_to_mean(whole), strict=True):
             metrics[node]["distance-to-mean"] = distance

@@ -41,12 +41,12 @@ def exchange_all(
         Replies to the train messages, as from ``Session.exchange``; their metrics include the
         seconds and counts of the mixes in between.
     states : dict of int to State
-        Posts after training.
+        Posts after training; empty if they are encrypted.
     sent : dict of int to int
         Bytes that each node sends in all exchanges.
     """
     contents, states, sent = session.exchange(replies, network.of_round(session.turn))
-    present = list(states)
+    present = list(contents)
     while session.step < session.steps:
         session.step += 1
         further, _, more = session.exchange(session.mix(present), network.of_round(session.turn))

@@ -22,8 +22,9 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from flwr_decaf.lora import State
 from flwr_decaf.messages.checkpoint import Checkpoint, Letter
 from flwr_decaf.messages.mail import Mail, put_mail
-from flwr_decaf.messages.packing import unpack
+from flwr_decaf.messages.packing import record_of, unpack
 from flwr_decaf.messages.quantization import dequantize
+from flwr_decaf.messages.records import COPY, POST
 from flwr_decaf.strategies.relay.addressing import Addressing, Neighbours
 from flwr_decaf.topology.graphs import Matrix
 
@@ -41,12 +42,20 @@ class Mailbox:
         Mail of a node that has nothing to mix, with the rule and the names of records.
     addressing : Addressing
         Who receives what from whom; by default all neighbours under W receive a node's post.
+    study : str
+        Id of the run if posts are encrypted; by default "".
     """
 
     def __init__(
-        self, n: int, initial: State, blank: Mail, addressing: Addressing | None = None
+        self,
+        n: int,
+        initial: State,
+        blank: Mail,
+        addressing: Addressing | None = None,
+        study: str = "",
     ) -> None:
         self._blank = blank
+        self._study = study
         self._addressing = addressing or Neighbours()
         self._initial = initial
         self._mail: dict[int, Mail] = {}
@@ -64,12 +73,13 @@ class Mailbox:
     ) -> None:
         """Add the node's pending mail, and the phase of the round, to a message.
 
-        A node without a state also receives its state as of its last post, or the initial arrays.
+        A node without a state also receives its state as of its last post, or the initial arrays;
+        if posts are encrypted, both, since only the node can read its post.
         ``rounding`` is the seed with which the node rounds its next post.
         """
         mail = self._mail.get(node, self._blank) if node in self._undelivered else self._blank
         if node in self._without_state:
-            content[self._blank.arrays_key] = ArrayRecord(self.state_of(node))
+            content.update(self._arrays_for(node))
             if node not in self.copies:  # the node's state is then what it posted
                 mail = replace(mail, rounded=-1)
         # Random, not a counter: another strategy may have run on the same nodes before.
@@ -146,7 +156,8 @@ class Mailbox:
             for node, mail in self._mail.items()
         }
         pending = frozenset(self._undelivered - self._repeated)
-        return Checkpoint(server_round, dict(self.posts), mail, pending, dict(self.copies))
+        posts, copies = dict(self.posts), dict(self.copies)
+        return Checkpoint(server_round, posts, mail, pending, copies, self._study)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Restore a checkpoint: every node receives its last post and its last mail again."""
@@ -157,6 +168,15 @@ class Mailbox:
         }
         self._undelivered = set(self._mail)
         self._repeated = self._undelivered - checkpoint.pending
+
+    def _arrays_for(self, node: int) -> dict[str, ArrayRecord]:
+        """Return the records from which a node restores its state as of its last post."""
+        if not self._study:
+            return {self._blank.arrays_key: ArrayRecord(self.state_of(node))}
+        arrays = {self._blank.arrays_key: ArrayRecord(self._initial)}
+        if node in self.copies:
+            return {**arrays, COPY: record_of(self.copies[node])}
+        return {**arrays, POST: record_of(self.posts[node])} if node in self.posts else arrays
 
     def state_of(self, node: int) -> State:
         """Rebuild a node's state as of its last post; tensors never exchanged are the initial ones.

@@ -14,10 +14,10 @@ from typing import Protocol
 from flwr.app import Array, RecordDict
 
 from flwr_decaf.config import Posts
-from flwr_decaf.messages.packing import PACKED, STORED, pack_record
+from flwr_decaf.messages.packing import PACKED, SEALED, STORED, is_packed, pack_record
 from flwr_decaf.messages.post_store import PostStore, new_box
-from flwr_decaf.messages.sealing import seal, unseal
 from flwr_decaf.messages.shared_posts import sweep
+from flwr_decaf.messages.tickets import deposit, redeem
 
 _log = logging.getLogger("flwr")
 
@@ -33,10 +33,10 @@ class PostOffice(Protocol):
 
     box: str
 
-    def seal(self, content: RecordDict) -> None:
+    def deposit(self, content: RecordDict) -> None:
         """Prepare the content of a message for its way to a node."""
 
-    def unseal(self, contents: Mapping[int, RecordDict]) -> None:
+    def redeem(self, contents: Mapping[int, RecordDict]) -> None:
         """Restore the contents of replies, by position of the node."""
 
     def sweep(self, needed: Iterable[Array]) -> None:
@@ -51,10 +51,10 @@ class InMessages:
 
     box = ""
 
-    def seal(self, content: RecordDict) -> None:
+    def deposit(self, content: RecordDict) -> None:
         """Leave the content as it is."""
 
-    def unseal(self, contents: Mapping[int, RecordDict]) -> None:
+    def redeem(self, contents: Mapping[int, RecordDict]) -> None:
         """Leave the contents as they are."""
 
     def sweep(self, needed: Iterable[Array]) -> None:
@@ -84,20 +84,20 @@ class InStore:
         self._keys: dict[int, tuple[bytes, bytes]] = {}
         self._at_exit = weakref.finalize(self, store.clear)
 
-    def seal(self, content: RecordDict) -> None:
+    def deposit(self, content: RecordDict) -> None:
         """Replace arrays by tickets; what is not stored yet, such as the initial state, is."""
         for name, record in content.array_records.items():
-            if any(array.stype not in (PACKED, STORED) for array in record.values()):
+            if not is_packed(record):
                 content[name] = pack_record(dict(record.to_torch_state_dict()))
-        seal([content], self._put)
+        deposit([content], self._put)
 
-    def unseal(self, contents: Mapping[int, RecordDict]) -> None:
+    def redeem(self, contents: Mapping[int, RecordDict]) -> None:
         """Replace tickets by the posts; those that cannot be read stay."""
         for node, content in contents.items():
             arrays = (a for record in content.array_records.values() for a in record.values())
-            if any(array.stype == PACKED for array in arrays):
+            if any(array.stype in (PACKED, SEALED) for array in arrays):
                 _log.warning("Node %d posts in its message: it cannot write to its store", node)
-        unseal(contents.values(), self._get)
+        redeem(contents.values(), self._get)
 
     def sweep(self, needed: Iterable[Array]) -> None:
         """Delete the posts that are neither among these nor in a later message."""

@@ -11,6 +11,7 @@ from flwr.serverapp.strategy import Result
 
 from flwr_decaf.config import Attack, Evaluation, Failures, Participation, Posts, Robust
 from flwr_decaf.lora import State
+from flwr_decaf.messages.encryption import new_study
 from flwr_decaf.messages.mail import Mail
 from flwr_decaf.strategies.relay import checks
 from flwr_decaf.strategies.relay.addressing import Addressing, Neighbours
@@ -19,6 +20,7 @@ from flwr_decaf.strategies.relay.attendance import Attendance
 from flwr_decaf.strategies.relay.diagnostics import average
 from flwr_decaf.strategies.relay.failures import OnFailure
 from flwr_decaf.strategies.relay.graph_options import GraphOptions
+from flwr_decaf.strategies.relay.keyring import Keyring
 from flwr_decaf.strategies.relay.mailbox import Mailbox
 from flwr_decaf.strategies.relay.post_office import open_office
 from flwr_decaf.strategies.relay.resumable import ResumableStrategy, Start
@@ -73,6 +75,7 @@ class PreparedStrategy(ResumableStrategy):
     _session: Session | None
 
     def _begin(self, start: Start) -> ArrayRecord:
+        checks.check_scored(self.posts, start.scores_arrays)
         session = self.prepare(start.grid, start.initial_arrays)
         session.num_rounds, session.timeout = start.num_rounds, start.timeout
         session.train_config = start.train_config
@@ -81,7 +84,7 @@ class PreparedStrategy(ResumableStrategy):
 
     def _end(self, start: Start, result: Result) -> None:
         session = self._running()
-        if self.resume.done == start.num_rounds:  # no round remained
+        if self.resume.done == start.num_rounds and not self.posts.encrypted:  # no round remained
             states = map(session.mailbox.posted_by, session.roster.positions)
             result.arrays = average(session.initial, states, self.rule)
         self.resume.on_round(session.mailbox.checkpoint(start.num_rounds))
@@ -103,15 +106,19 @@ class PreparedStrategy(ResumableStrategy):
             the store of posts cannot be used.
         """
         office = open_office(self.posts)
-        roster = Roster.call(grid, self.num_nodes, stored=bool(office.box))
+        study = self._study()
+        roster = Roster.call(grid, self.num_nodes, stored=bool(office.box), sealed=bool(study))
         n = len(roster.ids)
         checks.check_minimum(n, self.min_nodes)
         self.network = self.network_on(n)
         checks.check_nodes(self.network, self.robust, self.attack, self.participation)
         initial: State = dict(initial_arrays.to_torch_state_dict())
         checks.check_initial(initial, self.rule, self.local_head)
+        keyring = Keyring(study, roster.announcements, self.network) if study else None
+        if keyring:
+            keyring.check(grid, roster.ids)
         blank = replace(self._blank_mail(), box=office.box)
-        mailbox = Mailbox(n, initial, blank, self._addressing())
+        mailbox = Mailbox(n, initial, blank, self._addressing(), study)
         if self.resume.resume_from:
             mailbox.restore(self.resume.resume_from)
         by_examples = self.graph.weights in BY_EXAMPLES
@@ -131,8 +138,17 @@ class PreparedStrategy(ResumableStrategy):
             weighted_by=self.weighted_by_key if self.weighted_mixing or by_examples else "",
             weigh=metropolis_rows if by_examples else weighted_rows,
             office=office,
+            keyring=keyring,
         )
         return self._session
+
+    def _study(self) -> str:
+        """Return the id of a run that encrypts posts, which a resumed run continues."""
+        resumed = self.resume.resume_from
+        checks.check_resumed(resumed, self.posts)
+        if not self.posts.encrypted:
+            return ""
+        return resumed.study if resumed else new_study()
 
     def _addressing(self) -> Addressing:
         return Neighbours()
@@ -150,6 +166,7 @@ class PreparedStrategy(ResumableStrategy):
             dtype=self.posts.dtype,
             copied=self.resume.on_round is not forget,
             store_timeout=self.posts.store_timeout,
+            sealed=self.posts.encrypted,
         )
 
     def network_on(self, n: int) -> Network:
@@ -165,7 +182,8 @@ class PreparedStrategy(ResumableStrategy):
         Returns
         -------
         dict of int to State
-            Models by position in the graph, without those of nodes that do not reply.
+            Models by position in the graph, without those of nodes that do not reply; none if posts
+            are encrypted, since the models then stay at the nodes.
         """
         session = self._running()
         states = session.collect(grid)

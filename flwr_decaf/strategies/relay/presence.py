@@ -81,6 +81,25 @@ def require_stores(answers: Answers) -> None:
         )
 
 
+def announcements_of(answers: Answers) -> list[bytes]:
+    """Return the announcements of all nodes' keys, by position.
+
+    Raises
+    ------
+    RuntimeError
+        If a node has none.
+    """
+    announced = [answer.get(records.OWN_KEYS) for answer in answers.values()]
+    without = [str(place) for place, one in enumerate(announced) if not isinstance(one, bytes)]
+    if without:
+        raise RuntimeError(
+            "posts-key must be in the node-config of every SuperNode with posts.encryption; "
+            f"missing at node {', '.join(without)}; add it to --node-config, or start the run by "
+            "flwr-decaf run"
+        )
+    return [one for one in announced if isinstance(one, bytes)]
+
+
 def check_number(answers: Answers, num_nodes: int | None) -> None:
     """Refuse more nodes than ``num_nodes``.
 

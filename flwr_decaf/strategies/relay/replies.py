@@ -108,9 +108,9 @@ def messages_of(content: RecordDict) -> dict[int, Array]:
     return {int(recipient): message for recipient, message in record.items()}
 
 
-def size_of(post: Array, state: State, dtype: str) -> int:
-    """Count the bytes of a post: its values or, if they are quantized, everything that travels."""
-    return size_in_bytes(state) if dtype == "fp32" else len(data_of(post))
+def size_of(post: Array, state: State | None, dtype: str) -> int:
+    """Count the bytes of a post: its values or, if quantized or encrypted, all that travels."""
+    return size_in_bytes(state) if state and dtype == "fp32" else len(data_of(post))
 
 
 def cause_of(reply: Message) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from flwr.serverapp import Grid
 
-from flwr_decaf.strategies.relay.presence import require_stores
+from flwr_decaf.strategies.relay.presence import announcements_of, require_stores
 from flwr_decaf.strategies.relay.roll_call import newcomers, presences
 
 _log = logging.getLogger("flwr")
@@ -19,19 +20,27 @@ class Roster:
     ----------
     ids : list of int
         Result of ``roll_call``.
+    announcements : sequence of bytes
+        Keys that the nodes have announced, by position; by default none.
     """
 
-    def __init__(self, ids: list[int]) -> None:
+    def __init__(self, ids: list[int], announcements: Sequence[bytes] = ()) -> None:
         self.ids = ids
+        self.announcements = announcements
         self._seen = set(ids)
 
     @classmethod
-    def call(cls, grid: Grid, num_nodes: int | None, stored: bool = False) -> Roster:
-        """Wait for all nodes; see ``roll_call``. With ``stored``, each needs a store of posts."""
+    def call(
+        cls, grid: Grid, num_nodes: int | None, stored: bool = False, sealed: bool = False
+    ) -> Roster:
+        """Wait for all nodes; see ``roll_call``.
+
+        With ``stored``, each needs a store of posts; with ``sealed``, keys.
+        """
         answers = presences(grid, num_nodes)
         if stored:
             require_stores(answers)
-        return cls(list(answers))
+        return cls(list(answers), announcements_of(answers) if sealed else ())
 
     @property
     def positions(self) -> range:

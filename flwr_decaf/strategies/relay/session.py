@@ -6,20 +6,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import Array, ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from flwr_decaf.lora import State, select
 from flwr_decaf.messages import records
-from flwr_decaf.messages.inspection import read_posts
 from flwr_decaf.messages.metrics import bad_counts, counts_of
 from flwr_decaf.messages.packing import unpack
 from flwr_decaf.seeds import derive_seed
+from flwr_decaf.strategies.relay.arrivals import Arrivals, take_posts
 from flwr_decaf.strategies.relay.attacks import forged_post
 from flwr_decaf.strategies.relay.attendance import Attendance
+from flwr_decaf.strategies.relay.keyring import Keyring
 from flwr_decaf.strategies.relay.mailbox import Mailbox
 from flwr_decaf.strategies.relay.post_office import InMessages, PostOffice
-from flwr_decaf.strategies.relay.replies import copy_of, messages_of, post_of, size_of
+from flwr_decaf.strategies.relay.replies import messages_of, post_of, size_of
 from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import Schedule
 from flwr_decaf.topology.graphs import Matrix
@@ -79,6 +80,8 @@ class Session:
         Whether the first round has been configured; by default False.
     office : PostOffice
         How posts travel; by default in the messages.
+    keyring : Keyring, optional
+        Keys of the nodes if they encrypt their posts; by default None.
     """
 
     roster: Roster
@@ -103,6 +106,7 @@ class Session:
     averages_each_round: bool = True
     started: bool = False
     office: PostOffice = field(default_factory=InMessages)
+    keyring: Keyring | None = None
 
     @property
     def n(self) -> int:
@@ -157,7 +161,9 @@ class Session:
                 content[records.CALL] = call
             rounding = derive_seed(self.seed, "rounding", self.turn, node)
             self.mailbox.lay_into(content, node, phase.trained, phase.exchanged, rounding)
-            self.office.seal(content)
+            if self.keyring:
+                self.keyring.lay_into(content, node, self.turn)
+            self.office.deposit(content)
             return Message(content=content, message_type=kind, dst_node_id=self.roster.ids[node])
 
         self.attendance.timeout = self.timeout
@@ -167,7 +173,7 @@ class Session:
         """Return the contents of successful replies, by position; see ``Attendance.gather``."""
         ids, mailbox = self.roster.ids, self.mailbox
         contents = self.attendance.gather(self.server_round, replies, ids, mailbox)
-        self.office.unseal(contents)
+        self.office.redeem(contents)
         return contents
 
     def exchange(
@@ -184,12 +190,12 @@ class Session:
         contents : dict of int to RecordDict
             Replies without their posts, of the nodes whose posts are usable.
         states : dict of int to State
-            These posts, dequantized.
+            These posts, dequantized; empty if they are encrypted.
         size : dict of int to int
             Bytes that each of these nodes sends: its post, once to each neighbour.
         """
         contents = self.gather(replies)
-        posts, copies, states = self._usable(contents)
+        posts, copies, states, _ = self._usable(contents)
         w = without_nodes(w, set(self.roster.positions) - posts.keys())
         sent = {i: messages_of(contents[i]) for i in posts}
         for i in self.byzantine & posts.keys():
@@ -200,16 +206,18 @@ class Session:
         self.mailbox.collect(posts, w, self.schedule(self.server_round).mixed, sent, copies)
         self.office.sweep(self.mailbox.held)
         receivers = np.count_nonzero(w, axis=0) - (w.diagonal() != 0)
-        size = {i: int(receivers[i]) * size_of(posts[i], states[i], self.dtype) for i in states}
-        return {node: contents[node] for node in states}, states, size
+        size = {i: int(receivers[i]) * size_of(posts[i], states.get(i), self.dtype) for i in posts}
+        return {node: contents[node] for node in posts}, states, size
 
     def mix(self, nodes: Iterable[int]) -> Iterable[Message]:
         """Let nodes mix their mail and post the result, without the user's code."""
         return self._call(self.attendance.grid, nodes, records.MIX)
 
     def collect(self, grid: Grid) -> dict[int, State]:
-        """Fetch the state of every node after its last mix; see ``DecentralizedStrategy``."""
+        """Let every node mix its last mail, and fetch its state unless posts are encrypted."""
         contents = self.gather(self._call(grid, self.roster.positions, records.COLLECT))
+        if self.keyring:
+            return {}
         return {node: unpack(post_of(content)) for node, content in contents.items()}
 
     def _call(self, grid: Grid, nodes: Iterable[int], what: str) -> Iterable[Message]:
@@ -228,23 +236,14 @@ class Session:
         rows, self.masses = self.weigh(w, self.masses)
         return rows
 
-    def _usable(
-        self, contents: Mapping[int, RecordDict]
-    ) -> tuple[dict[int, Array], dict[int, Array], dict[int, State]]:
-        """Take posts and copies out of the replies; nodes with unusable posts count as missing."""
-        posts = {node: post_of(content) for node, content in contents.items()}
-        copies = {i: copy_of(content) for i, content in contents.items() if records.COPY in content}
+    def _usable(self, contents: Mapping[int, RecordDict]) -> Arrivals:
+        """Take the posts out of the replies; nodes with unusable posts count as missing."""
         exchanged = select(self.initial, self.schedule(self.server_round).exchanged)
-        states, causes = read_posts(posts, exchanged, self.dtype)
-        causes |= read_posts(copies, exchanged)[1]
+        arrived = take_posts(contents, exchanged, self.dtype, self.keyring, self.turn)
+        causes = arrived.causes
         if self.weighted_by and self.step == 1:
             causes |= bad_counts(contents, self.weighted_by)
         for node in causes:
             self.mailbox.lost(node)
         self.attendance.note_missing(self.server_round, causes, n=self.n)
-        good = [node for node in states if node not in causes]
-        return (
-            {node: posts[node] for node in good},
-            {node: copies[node] for node in good if node in copies},
-            {node: states[node] for node in good},
-        )
+        return arrived.without(causes)
