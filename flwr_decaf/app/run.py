@@ -85,7 +85,7 @@ def run_once(
         evaluate_fn=_average_scorer(task, config, folder) if config.evaluate_average else None,
     )
     adapters = _final_adapters(strategy, grid, result)
-    collected = isinstance(strategy, DecentralizedStrategy) and not config.posts.encrypted
+    collected = isinstance(strategy, DecentralizedStrategy) and config.posts.collectable
     if collected and len(adapters) < len(nodes):
         raise RuntimeError(
             f"{len(nodes) - len(adapters)} nodes did not return their adapters at the end; resume "

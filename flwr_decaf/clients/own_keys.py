@@ -31,6 +31,7 @@ from flwr_decaf.messages.announcement import (
 from flwr_decaf.messages.shared_posts import KEYS
 
 POSTS_KEY, ALLOWED_SIGNERS, TRUST = "posts-key", "posts-allowed-signers", "posts-trust"
+DISCLOSE = "posts-disclose-adapter"
 FIRST_USE = "first-use"
 _TYPE = "ssh-ed25519"
 
@@ -70,6 +71,14 @@ class Identity:
 def has_own_keys(node_config: Mapping[str, object]) -> bool:
     """Return whether the node's own node-config demands that its posts are encrypted."""
     return POSTS_KEY in node_config
+
+
+def discloses_model(node_config: Mapping[str, object]) -> bool:
+    """Return whether a node may send its final model, if the run asks for it.
+
+    The settings of a run alone cannot permit it, unless the nodes belong to whoever starts the run.
+    """
+    return bool(node_config.get(DISCLOSE, not has_own_keys(node_config)))
 
 
 def identity_of(node_config: Mapping[str, object]) -> Identity | None:

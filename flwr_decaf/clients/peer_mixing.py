@@ -31,6 +31,7 @@ from flwr.app import (
 
 from flwr_decaf.clients.alignment import Prepare, check_aligns
 from flwr_decaf.clients.mixing import mix
+from flwr_decaf.clients.own_adapter import save_own_adapter
 from flwr_decaf.clients.own_state import keep, own_state, post
 from flwr_decaf.clients.own_store import store_of
 from flwr_decaf.clients.presence import presence_of
@@ -164,6 +165,7 @@ def _collected(
 ) -> Message:
     own = pack_record(held)
     keep(context, own, mail)
+    save_own_adapter(context.node_config, held)
     return Message(RecordDict({records.POST: own, **_refusals(refused, mail)}), reply_to=msg)
 
 

@@ -6,7 +6,8 @@ from typing import cast
 
 from flwr.app import ConfigRecord, Context
 
-from flwr_decaf.clients.own_keys import identity_of
+from flwr_decaf.clients.own_adapter import check_own_adapter
+from flwr_decaf.clients.own_keys import discloses_model, identity_of
 from flwr_decaf.clients.own_store import root_of_store
 from flwr_decaf.data.own_files import has_own_files
 from flwr_decaf.messages import records
@@ -18,8 +19,9 @@ def presence_of(context: Context) -> ConfigRecord:
     Raises
     ------
     ValueError
-        If the node's keys cannot be used: see ``own_keys.identity_of``.
+        If the node's keys or its path for the final model cannot be used.
     """
+    check_own_adapter(context.node_config)
     known = ("partition-id", "num-partitions")
     presence = ConfigRecord(
         {key: cast(int, value) for key, value in context.node_config.items() if key in known}
@@ -30,4 +32,5 @@ def presence_of(context: Context) -> ConfigRecord:
         presence[records.OWN_STORE] = True
     if identity := identity_of(context.node_config):
         presence[records.OWN_KEYS] = identity.announcement
+        presence[records.DISCLOSES] = discloses_model(context.node_config)
     return presence

@@ -14,7 +14,13 @@ from typing import NamedTuple, cast
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
-from flwr_decaf.clients.own_keys import POSTS_KEY, Identity, has_own_keys, identity_of
+from flwr_decaf.clients.own_keys import (
+    POSTS_KEY,
+    Identity,
+    discloses_model,
+    has_own_keys,
+    identity_of,
+)
 from flwr_decaf.clients.trust import accepted_keys, known_signers
 from flwr_decaf.messages import records
 from flwr_decaf.messages.encryption import COPY, POST, Label, open_sealed, seal
@@ -99,16 +105,22 @@ class Seal:
         if records.CALL in content:  # the node has lost its state
             return
         turns = self._turns._replace(mixed=self._turns.posted) if self._has_mail else self._turns
-        if collected:  # the node keeps its model
-            content.pop(records.POST, None)
+        if collected:
+            self._check_disclosure(content)
         elif records.POST in content:
             turns = turns._replace(posted=self._sealing.turn)
             self._seal(content, records.POST, self._keys)
             if records.COPY in content:
                 self._seal(content, records.COPY, {})
-        _check_sealed(content)
+        if not collected:
+            _check_sealed(content)
         kept = {"study": self._sealing.study, **turns._asdict()}
         self._context.state[records.TURNS] = ConfigRecord(kept)
+
+    def _check_disclosure(self, content: RecordDict) -> None:
+        """Keep the final model at the node, unless both the run and the node disclose it."""
+        if not (self._sealing.discloses and discloses_model(self._context.node_config)):
+            content.pop(records.POST, None)
 
     def _accept_readers(self) -> dict[int, str]:
         """Keep the X25519 keys of the readers; return those whose keys are refused, and causes."""

@@ -156,8 +156,10 @@ class Posts(Options):
     store_timeout : float
         Seconds to wait for the store in each message; by default 300.
     encryption : str
-        Whether only a node's neighbours can read its posts: "none" (the default) or "x25519". Each
-        node needs ``posts-key`` in its node-config.
+        Whether only neighbours can read a node's posts, "none" or "x25519"; by default "none".
+    disclose_adapters : bool
+        Whether nodes that encrypt their posts send their final models nevertheless; by default
+        False. Each node needs ``posts-disclose-adapter=true`` in its node-config.
     """
 
     dtype: str = setting(
@@ -186,11 +188,21 @@ class Posts(Options):
         "a posts-key.",
         one_of(POST_ENCRYPTION),
     )
+    disclose_adapters: bool = setting(
+        False,
+        "Whether nodes that encrypt posts send their final adapters without encryption; each node "
+        "needs posts-disclose-adapter=true.",
+    )
 
     @property
     def encrypted(self) -> bool:
         """Whether only a node's neighbours can read its posts."""
         return self.encryption != "none"
+
+    @property
+    def collectable(self) -> bool:
+        """Whether nodes send their final models."""
+        return not self.encrypted or self.disclose_adapters
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ CHECK_KEYS = "check-keys"
 OWN_ROWS = "own-rows"  # key of a node's presence: whether it has rows of its own
 OWN_STORE = "own-store"  # the same for a store of posts
 OWN_KEYS = "own-keys"  # a node's announcement of its public keys
+DISCLOSES = "discloses"  # whether a node that encrypts its posts sends its final model
 
 # Start of a node's error if the tensors of its model differ from the run's; a retry cannot help.
 TRAINED = "what the train function returned"

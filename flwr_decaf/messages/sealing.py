@@ -23,11 +23,14 @@ class Sealing:
         Exchange in which the post takes part.
     readers : mapping of int to bytes
         Announcements of the neighbours in this exchange, by position; by default none.
+    discloses : bool
+        Whether nodes send their final models without encryption; by default False.
     """
 
     study: str
     turn: int
     readers: Mapping[int, bytes] = field(default_factory=dict)
+    discloses: bool = False
 
 
 def put_sealing(content: RecordDict, sealing: Sealing) -> None:
@@ -38,6 +41,7 @@ def put_sealing(content: RecordDict, sealing: Sealing) -> None:
             "turn": sealing.turn,
             "readers": list(sealing.readers),
             "announcements": list(sealing.readers.values()),
+            "discloses": sealing.discloses,
         }
     )
 
@@ -53,4 +57,5 @@ def read_sealing(content: RecordDict) -> Sealing | None:
         cast(str, record["study"]),
         cast(int, record["turn"]),
         dict(zip(readers, announcements, strict=True)),
+        cast(bool, record["discloses"]),
     )

@@ -17,7 +17,7 @@ from flwr_decaf.runs.lock import check_not_running
 # Settings that do not influence the results of a run.
 _FREE = {
     "output-dir", "run-name", "resume-from", "checkpoint-every", "trackers", "posts.store",
-    "posts.store-timeout",
+    "posts.store-timeout", "posts.disclose-adapters",
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ArrayRecord, MetricRecord
+from safetensors.torch import load_file
 
 from flwr_decaf.config import Posts
 from flwr_decaf.messages.checkpoint import load_checkpoint, save_checkpoint
@@ -16,44 +17,15 @@ from tests.apps.drifting import drifting
 from tests.keys import keyed_grid, models_of
 from tests.local_grid import LocalGrid
 from tests.states import lora_state
-
-N, ROUNDS = 4, 4
-SEALED_POSTS = Posts(encryption="x25519")
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory):
-    return tmp_path_factory.mktemp("keys")
-
-
-class TamperingGrid(LocalGrid):
-    """Lets a test see and change what the relay sends: ``tamper(grid, place, content)``."""
-
-    tamper = staticmethod(lambda grid, place, content: None)
-
-    def _call(self, message):
-        self.tamper(self, self.place_of(message), message.content)
-        return super()._call(message)
-
-
-def run(strategy, grid, topology="ring", posts=SEALED_POSTS, rounds=ROUNDS, n=N, **options):
-    arguments = () if strategy is LocalOnly else (topology,)
-    relay = strategy(*arguments, posts=posts, **options)
-    result = relay.start(grid, ArrayRecord(lora_state(0)), num_rounds=rounds)
-    return relay.collect(grid), result
-
-
-def plain(strategy, n=N, **options):
-    grid = LocalGrid(drifting, n)
-    states, result = run(strategy, grid, posts=Posts(options.pop("dtype", "fp32")), **options)
-    return states, result
-
-
-def assert_same(first, second):
-    assert first.keys() == second.keys()
-    for node, state in first.items():
-        assert list(state) == list(second[node])
-        assert all(torch.equal(x, second[node][name]) for name, x in state.items())
+from tests.strategies.sealed_runs import (
+    ROUNDS,
+    SEALED_POSTS,
+    N,
+    TamperingGrid,
+    assert_same,
+    plain,
+    run,
+)
 
 
 @pytest.mark.parametrize(
@@ -204,189 +176,46 @@ def test_a_node_that_answers_late_is_set_back_to_its_last_post(keys):
     assert_same(models_of(grids[0]), models_of(grids[1]))
 
 
-def attacked(keys, change, reason, place=1, at=3):
-    """Run with posts to one node changed in one round; return the causes of refused posts."""
-    grid, causes, history = keyed_grid(drifting, keys, N, TamperingGrid), [], {}
+class TestFinalModels:
+    DISCLOSED = Posts(encryption="x25519", disclose_adapters=True)
 
-    def tamper(grid, node, content):
-        if node != place or "decaf.posts" not in content:
-            return
-        t, posts = content["config"]["server-round"], content["decaf.posts"]
-        history[t] = dict(posts.items())
-        if t == at:
-            content["decaf.posts"] = ArrayRecord(change(history[t], history))
+    @pytest.mark.parametrize("posts", [SEALED_POSTS, Posts()])
+    def test_nodes_write_their_own(self, posts, keys, tmp_path):
+        grid = keyed_grid(drifting, keys, N) if posts.encrypted else LocalGrid(drifting, N)
+        for place, node_id in enumerate(grid.ids):
+            file = str(tmp_path / f"{place}.safetensors")
+            grid.contexts[node_id].node_config["adapter-path"] = file
+        run(DLoRA, grid, posts=posts)
+        written = {place: load_file(tmp_path / f"{place}.safetensors") for place in range(N)}
+        expected, _ = plain(DLoRA)
+        for place, state in written.items():
+            assert all(torch.equal(x, expected[place][name]) for name, x in state.items())
+            assert state.keys() == expected[place].keys()
 
-    grid.tamper = tamper
-    _, result = run(
-        DLoRA, grid, evaluate_every=0,
-        on_failure=lambda t, node, cause: causes.append((t, node, cause)),
-    )  # fmt: skip
-    assert causes, "nothing was refused"
-    assert all(t == at and reason in cause for t, _, cause in causes), causes
-    # The other node of each edge, and later rounds, are as ever.
-    assert result.train_metrics_clientapp[at + 1]["mixing-refused"] == 0
-    return {node for _, node, _ in causes}
-
-
-def flipped(post):
-    data = bytearray(post.data)
-    data[-100] ^= 1
-    return packed(bytes(data))
-
-
-@pytest.mark.parametrize(
-    ("change", "reason", "senders"),
-    [
-        (lambda posts, _: {**posts, "0": flipped(posts["0"])}, "its signature is not", {0}),
-        (lambda posts, _: {"0": posts["2"], "2": posts["0"]}, "its signature is not", {0, 2}),
-        (lambda _, history: history[2], "it is of exchange 1, and this node has posted", {0, 2}),
-        (lambda posts, _: {**posts, "2": packed(posts["2"].data[:99])}, "it is truncated", {2}),
-        (lambda posts, _: {**posts, "2": pack(lora_state(9))}, "it is not encrypted", {2}),
-    ],
-    ids=["tampered", "swapped", "replayed", "truncated", "plain"],
-)  # fmt: skip
-def test_a_post_that_the_relay_changes_is_a_missing_neighbour(
-    change, reason, senders, keys, caplog
-):
-    assert attacked(keys, change, reason) == senders
-    assert all(f"The post of node {sender} is refused: it" in caplog.text for sender in senders)
-
-
-def test_posts_of_another_run_are_refused(keys):
-    kept = []
-    run(DLoRA, keyed_grid(drifting, keys, N), on_round=kept.append, evaluate_every=0)
-    other = {str(node): post for node, post in kept[1].posts.items() if node in (0, 2)}
-    assert attacked(keys, lambda posts, _: other, "it is of another run") == {0, 2}
-
-
-def test_mail_that_has_been_mixed_is_not_mixed_again(keys):
-    """The relay repeats the posts of the evaluation with the next training."""
-    grid, causes, sent = keyed_grid(drifting, keys, N, TamperingGrid), [], {}
-
-    def repeat(grid, place, content):
-        if place == 1 and "decaf.posts" in content:
-            sent.update(posts=content["decaf.posts"], mail=content["decaf.mail"])
-        elif place == 1 and content.get("config", {}).get("server-round") == 3:
-            for key in ("weights", "senders"):
-                content["decaf.mail"][key] = sent["mail"][key]
-            content["decaf.posts"] = sent["posts"]
-
-    grid.tamper = repeat
-    run(DLoRA, grid, on_failure=lambda t, node, cause: causes.append((t, node, cause)))
-    assert {(t, node) for t, node, _ in causes} == {(3, 0), (3, 2)}
-    assert all("mixed exchange 2" in cause for *_, cause in causes)
-    assert_same(models_of(grid), plain(DLoRA)[0])
-
-
-def test_a_post_is_not_sealed_for_a_key_that_the_relay_puts_in(keys, tmp_path, caplog):
-    from flwr_decaf.cli.keys import write_keys
-    from flwr_decaf.clients.own_keys import identity_of
-    from tests.keys import node_config
-
-    write_keys(tmp_path / "relay", N)
-    own = identity_of(node_config(tmp_path / "relay", 2, N)).announcement
-    grid, causes = keyed_grid(drifting, keys, N, TamperingGrid), []
-
-    def put_in(grid, place, content):
-        if place == 1 and "decaf.sealing" in content and "decaf.mail" in content:
-            record = content["decaf.sealing"]
-            others = dict(zip(record["readers"], record["announcements"], strict=True))
-            record["announcements"] = list((others | {2: own}).values())
-
-    grid.tamper = put_in
-    run(
-        DLoRA, grid, evaluate_every=0, rounds=2,
-        on_failure=lambda t, node, cause: causes.append((node, cause)),
-    )  # fmt: skip
-    assert "The post is not sealed for node 2: this node's file of allowed" in caplog.text
-    assert set(causes) == {(1, "node 2 refused its post: it is not sealed for this node")}
-
-
-class TestKeys:
-    def test_a_key_that_the_file_does_not_list_is_refused_at_the_roll_call(self, tmp_path):
-        from flwr_decaf.cli.keys import write_keys
-
-        grid = keyed_grid(drifting, tmp_path / "keys", N)
-        write_keys(tmp_path / "other", N)
-        grid.contexts[grid.ids[2]].node_config["posts-key"] = str(tmp_path / "other" / "node-2")
-        with pytest.raises(RuntimeError, match="posts-key must be the key that .* for node-2"):
-            run(DLoRA, grid)
-        # With a file of its own, only its neighbours can tell.
-        signers = str(tmp_path / "other" / "allowed_signers")
-        grid.contexts[grid.ids[2]].node_config["posts-allowed-signers"] = signers
-        why = r"node \d does not accept .*node \d: this node's file of .* another key for node-2"
-        with pytest.raises(RuntimeError, match=why):
-            run(DLoRA, grid)
-        assert not any("arrays" in message.content for message in grid.sent)
-
-    def test_first_use_is_trusted_only_on_request_and_said(self, tmp_path, caplog):
-        grid = keyed_grid(drifting, tmp_path / "keys", N)
-        for context in grid.contexts.values():
-            del context.node_config["posts-allowed-signers"]
-        with pytest.raises(RuntimeError, match="posts-allowed-signers must be in the node-config"):
-            run(DLoRA, grid)
-        for context in grid.contexts.values():
-            context.node_config["posts-trust"] = "first-use"
-        run(DLoRA, grid)
-        assert caplog.text.count("trusted on first use") == 2 * N
-        assert_same(models_of(grid), plain(DLoRA)[0])
-
-    def test_a_second_key_is_not_trusted_on_first_use(self, tmp_path):
-        from flwr_decaf.cli.keys import write_keys
-
-        grid = keyed_grid(drifting, tmp_path / "keys", N)
-        write_keys(tmp_path / "other", N)
-        for context in grid.contexts.values():
-            del context.node_config["posts-allowed-signers"]
-            context.node_config["posts-trust"] = "first-use"
-        run(DLoRA, grid)
-        grid.contexts[grid.ids[2]].node_config["posts-key"] = str(tmp_path / "other" / "node-2")
-        with pytest.raises(RuntimeError, match="another key for node-2"):
-            run(DLoRA, grid)
-
-    def test_nodes_without_keys_are_refused(self):
-        with pytest.raises(RuntimeError, match="posts-key must be in .* at node 0, 1, 2, 3;"):
-            run(DLoRA, LocalGrid(drifting, N))
-
-    @pytest.mark.parametrize("strategy", [DLoRA, FedAvg])
-    def test_a_node_with_a_key_never_posts_in_the_clear(self, strategy, keys):
+    def test_a_path_that_cannot_be_written_is_refused_at_the_roll_call(self, keys, tmp_path):
         grid = keyed_grid(drifting, keys, N)
-        more = {"num_rounds": 1} if strategy is FedAvg else {}
-        relay = strategy(evaluate_every=0, **more)
-        with pytest.raises(RuntimeError, match="posts.encryption must be x25519 for nodes with"):
-            relay.start(grid, ArrayRecord(lora_state(0)), num_rounds=1)
-
-    def test_nor_with_a_message_without_mail(self, keys):
-        grid = keyed_grid(drifting, keys, N, TamperingGrid)
-        grid.tamper = lambda grid, place, content: content.pop("decaf.mail", None)
-        with pytest.raises(RuntimeError, match="posts.encryption must be x25519 for nodes with"):
+        grid.contexts[grid.ids[1]].node_config["adapter-path"] = str(tmp_path / "none" / "a")
+        with pytest.raises(RuntimeError, match="adapter-path must be a file in an existing folder"):
             run(DLoRA, grid)
 
+    def test_they_are_sent_if_the_run_and_all_nodes_disclose_them(self, keys):
+        grid = keyed_grid(drifting, keys, N, **{"posts-disclose-adapter": True})
+        assert_same(run(DLoRA, grid, posts=self.DISCLOSED)[0], plain(DLoRA)[0])
+        assert not run(DLoRA, grid)[0]
 
-def test_arrays_of_an_evaluate_function_do_not_leave_the_node(keys):
-    from flwr.app import Message, RecordDict
-    from flwr.clientapp import ClientApp
-
-    from flwr_decaf.clients import peer_mixing
-    from tests.apps.drifting import train
-
-    app = ClientApp(mods=[peer_mixing])
-    app.train()(train)
-
-    @app.evaluate()
-    def evaluate(msg, context):
-        content = {"arrays": msg.content["arrays"], "metrics": MetricRecord({"num-examples": 1})}
-        return Message(RecordDict(content), reply_to=msg)
-
-    with pytest.raises(RuntimeError, match="must return no arrays with posts.encryption"):
-        run(DLoRA, keyed_grid(app, keys, N))
-
-
-def test_nothing_is_written_to_a_shared_folder(keys, tmp_path, monkeypatch):
-    monkeypatch.setenv("FLWR_DECAF_POSTS", str(tmp_path))
-    grid = keyed_grid(drifting, keys, N)
-    run(DLoRA, grid)
-    assert not list(tmp_path.iterdir())
+    def test_a_run_alone_cannot_disclose_them(self, keys):
+        permitting = keyed_grid(drifting, keys, N, **{"posts-disclose-adapter": True})
+        grid = keyed_grid(drifting, keys, N, TamperingGrid)
+        with pytest.raises(
+            RuntimeError, match="posts-disclose-adapter must be true .* at node 0, "
+        ):
+            run(DLoRA, grid, posts=self.DISCLOSED)
+        relay = DLoRA(posts=self.DISCLOSED)
+        relay.start(permitting, ArrayRecord(lora_state(0)), num_rounds=1)
+        for context in permitting.contexts.values():  # a relay that asks all the same
+            del context.node_config["posts-disclose-adapter"]
+        with pytest.raises(RuntimeError, match="a node replied without its arrays"):
+            relay.collect(permitting)
 
 
 @pytest.mark.parametrize(
@@ -411,3 +240,56 @@ def test_the_average_is_not_scored(keys):
             grid, ArrayRecord(lora_state(0)), num_rounds=1, evaluate_fn=lambda *_: MetricRecord()
         )
     assert not grid.sent
+
+
+class TestPostsInAStore:
+    def stored(self, keys, store, **options):
+        (store).mkdir(exist_ok=True)
+        grid = keyed_grid(drifting, keys, N, TamperingGrid, **{"posts-store": str(store)})
+        posts = Posts(options.pop("dtype", "fp32"), store=str(store), encryption="x25519")
+        return grid, lambda **more: run(DLoRA, grid, posts=posts, **options, **more)
+
+    @pytest.mark.parametrize("dtype", ["fp32", "int8"])
+    def test_the_models_are_the_same_and_no_file_can_be_read(self, dtype, keys, tmp_path):
+        files = {}
+
+        def look(reached):
+            files.update({file: file.read_bytes() for file in (tmp_path / "store").iterdir()})
+
+        grid, start = self.stored(keys, tmp_path / "store", dtype=dtype)
+        start(on_round=look)
+        expected, _ = plain(DLoRA, dtype=dtype, on_round=lambda _: None)
+        assert_same(models_of(grid), expected)
+        initial = pack(lora_state(0)).data
+        sealed = [data for data in files.values() if data != initial]
+        assert len(sealed) >= N * ROUNDS
+        assert all(packed(data).stype == SEALED for data in sealed)
+
+    def test_a_checkpoint_resumes(self, keys, tmp_path):
+        folder = tmp_path / "checkpoint"
+
+        def keep(reached):
+            if reached.server_round == 2:
+                save_checkpoint(folder, reached)
+
+        whole, start = self.stored(keys, tmp_path / "store")
+        start(on_round=keep)
+        resumed, start = self.stored(keys, tmp_path / "store")
+        start(resume_from=load_checkpoint(folder))
+        assert_same(models_of(resumed), models_of(whole))
+
+    def test_a_post_that_is_gone_is_a_missing_neighbour(self, keys, tmp_path):
+        grid, start = self.stored(keys, tmp_path / "store")
+        causes = []
+
+        def lose(grid, place, content):
+            if place == 1 and "decaf.posts" in content and not causes:
+                causes.append("at work")
+                ticket = content["decaf.posts"]["2"].data.decode().partition(" ")[0]
+                (tmp_path / "store" / ticket).unlink()
+
+        grid.tamper = lose
+        start(evaluate_every=0, on_failure=lambda t, node, cause: causes.append((t, node, cause)))
+        told = {(t, node) for t, node, _ in causes[1:]}
+        assert told == {(2, 2)}
+        assert all("not in the store" in cause for *_, cause in causes[1:])

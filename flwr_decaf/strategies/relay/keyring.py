@@ -34,10 +34,18 @@ class Keyring:
         What each node has announced, by position.
     network : Network
         Mixing matrix of every exchange.
+    discloses : bool
+        Whether nodes send their final models without encryption; by default False.
     """
 
-    def __init__(self, study: str, announcements: Sequence[bytes], network: Network) -> None:
-        self.study = study
+    def __init__(
+        self,
+        study: str,
+        announcements: Sequence[bytes],
+        network: Network,
+        discloses: bool = False,
+    ) -> None:
+        self.study, self.discloses = study, discloses
         self._announcements, self._network = announcements, network
 
     def lay_into(self, content: RecordDict, node: int, turn: int) -> None:
@@ -92,7 +100,9 @@ class Keyring:
             _check_accepted(node, cast(ConfigRecord, reply.content[records.CALL]))
 
     def _for(self, readers: Sequence[int], turn: int) -> Sealing:
-        return Sealing(self.study, turn, {j: self._announcements[j] for j in readers})
+        return Sealing(
+            self.study, turn, {j: self._announcements[j] for j in readers}, self.discloses
+        )
 
 
 def _check_accepted(node: int, answer: ConfigRecord) -> None:

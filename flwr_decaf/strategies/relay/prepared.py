@@ -107,15 +107,17 @@ class PreparedStrategy(ResumableStrategy):
         """
         office = open_office(self.posts)
         study = self._study()
-        roster = Roster.call(grid, self.num_nodes, stored=bool(office.box), sealed=bool(study))
+        roster = Roster.call(grid, self.num_nodes, self.posts)
         n = len(roster.ids)
         checks.check_minimum(n, self.min_nodes)
         self.network = self.network_on(n)
         checks.check_nodes(self.network, self.robust, self.attack, self.participation)
         initial: State = dict(initial_arrays.to_torch_state_dict())
         checks.check_initial(initial, self.rule, self.local_head)
-        keyring = Keyring(study, roster.announcements, self.network) if study else None
-        if keyring:
+        keyring = None
+        if study:
+            disclosed = self.posts.disclose_adapters
+            keyring = Keyring(study, roster.announcements, self.network, disclosed)
             keyring.check(grid, roster.ids)
         blank = replace(self._blank_mail(), box=office.box)
         mailbox = Mailbox(n, initial, blank, self._addressing(), study)
@@ -183,7 +185,7 @@ class PreparedStrategy(ResumableStrategy):
         -------
         dict of int to State
             Models by position in the graph, without those of nodes that do not reply; none if posts
-            are encrypted, since the models then stay at the nodes.
+            are encrypted and ``disclose_adapters`` is false: the models then stay at the nodes.
         """
         session = self._running()
         states = session.collect(grid)

@@ -100,6 +100,27 @@ def announcements_of(answers: Answers) -> list[bytes]:
     return [one for one in announced if isinstance(one, bytes)]
 
 
+def require_disclosure(answers: Answers) -> None:
+    """Require that every node permits its final model to leave it.
+
+    Raises
+    ------
+    RuntimeError
+        If one does not.
+    """
+    without = [
+        str(place)
+        for place, answer in enumerate(answers.values())
+        if not answer.get(records.DISCLOSES)
+    ]
+    if without:
+        raise RuntimeError(
+            "posts-disclose-adapter must be true in the node-config of every SuperNode with "
+            f"posts.disclose-adapters; it is not at node {', '.join(without)}; add it, or let "
+            "nodes keep their adapters (adapter-path)"
+        )
+
+
 def check_number(answers: Answers, num_nodes: int | None) -> None:
     """Refuse more nodes than ``num_nodes``.
 

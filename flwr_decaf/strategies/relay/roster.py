@@ -7,7 +7,12 @@ from collections.abc import Sequence
 
 from flwr.serverapp import Grid
 
-from flwr_decaf.strategies.relay.presence import announcements_of, require_stores
+from flwr_decaf.config import Posts
+from flwr_decaf.strategies.relay.presence import (
+    announcements_of,
+    require_disclosure,
+    require_stores,
+)
 from flwr_decaf.strategies.relay.roll_call import newcomers, presences
 
 _log = logging.getLogger("flwr")
@@ -30,17 +35,16 @@ class Roster:
         self._seen = set(ids)
 
     @classmethod
-    def call(
-        cls, grid: Grid, num_nodes: int | None, stored: bool = False, sealed: bool = False
-    ) -> Roster:
-        """Wait for all nodes; see ``roll_call``.
-
-        With ``stored``, each needs a store of posts; with ``sealed``, keys.
-        """
+    def call(cls, grid: Grid, num_nodes: int | None, posts: Posts) -> Roster:
+        """Wait for all nodes, see ``roll_call``, and check that they can post as the run does."""
         answers = presences(grid, num_nodes)
-        if stored:
+        if posts.store:
             require_stores(answers)
-        return cls(list(answers), announcements_of(answers) if sealed else ())
+        if not posts.encrypted:
+            return cls(list(answers))
+        if posts.disclose_adapters:
+            require_disclosure(answers)
+        return cls(list(answers), announcements_of(answers))
 
     @property
     def positions(self) -> range:

@@ -214,9 +214,9 @@ class Session:
         return self._call(self.attendance.grid, nodes, records.MIX)
 
     def collect(self, grid: Grid) -> dict[int, State]:
-        """Let every node mix its last mail, and fetch its state unless posts are encrypted."""
+        """Let every node mix its last mail, and fetch its state unless it stays there."""
         contents = self.gather(self._call(grid, self.roster.positions, records.COLLECT))
-        if self.keyring:
+        if self.keyring and not self.keyring.discloses:
             return {}
         return {node: unpack(post_of(content)) for node, content in contents.items()}
 

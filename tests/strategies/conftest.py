@@ -1,0 +1,9 @@
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory):
+    """Return a folder for the keys of nodes, which ``keyed_grid`` fills."""
+    return tmp_path_factory.mktemp("keys")
