@@ -212,10 +212,10 @@ def seal_of(context: Context, msg: Message) -> Seal | None:
         demands encryption, and the message would make it send its model without.
     """
     sealing, mailed = read_sealing(msg.content), records.MAIL in msg.content
+    ask = cast(ConfigRecord, msg.content.get(records.CALL, ConfigRecord())).get("ask")
     trains = msg.metadata.message_type.startswith(MessageType.TRAIN)
-    checks = records.CALL in msg.content  # of keys, without mail
-    sends_model = mailed or (trains and not checks)
-    if has_own_keys(context.node_config) and sends_model and not (sealing and mailed):
+    is_sealed = sealing is not None and (mailed or ask == records.CHECK_KEYS)
+    if has_own_keys(context.node_config) and (mailed or trains) and not is_sealed:
         raise ValueError(
             f"posts.encryption must be x25519 for nodes with {POSTS_KEY} in their node-config; the "
             "run does not encrypt posts; set it, or start the node without the key"

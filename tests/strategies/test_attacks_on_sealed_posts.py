@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from flwr.app import ArrayRecord, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 
 from flwr_decaf.messages.packing import pack, packed
 from flwr_decaf.strategies import DLoRA, FedAvg
@@ -172,11 +172,22 @@ class TestKeys:
         with pytest.raises(RuntimeError, match="posts.encryption must be x25519 for nodes with"):
             relay.start(grid, ArrayRecord(lora_state(0)), num_rounds=1)
 
-    def test_nor_with_a_message_without_mail(self, keys):
-        grid = keyed_grid(drifting, keys, N, TamperingGrid)
-        grid.tamper = lambda grid, place, content: content.pop("decaf.mail", None)
-        with pytest.raises(RuntimeError, match="posts.encryption must be x25519 for nodes with"):
-            run(DLoRA, grid)
+    @pytest.mark.parametrize("missing", [["mail"], ["sealing"], ["mail", "sealing"]])
+    @pytest.mark.parametrize("ask", ["", "anything", "mix", "collect", "check-keys"])
+    def test_nor_with_a_message_that_lacks_a_record(self, missing, ask, keys):
+        grid = keyed_grid(drifting, keys, N)
+        run(DLoRA, grid, rounds=1)
+        message = next(m for m in grid.sent if "arrays" in m.content)
+        context = grid.contexts[message.metadata.dst_node_id]
+        for name in missing:
+            del message.content[f"decaf.{name}"]
+        if ask:
+            message.content["decaf.call"] = ConfigRecord({"ask": ask})
+        if ask == "check-keys" and missing == ["mail"]:  # the mod answers it
+            assert not drifting(message, context).content.array_records
+        else:
+            with pytest.raises(ValueError, match="posts.encryption must be x25519 for nodes with"):
+                drifting(message, context)
 
 
 def test_arrays_of_an_evaluate_function_do_not_leave_the_node(keys):
