@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
+import pytest
+
 from flwr_decaf.cli.keys import write_keys
+from flwr_decaf.messages.packing import unpack_record
 from tests.local_grid import LocalGrid
+
+needs_ssh_keygen = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="needs ssh-keygen")
+
+
+def ssh_keygen(*arguments, **options):
+    command = ["ssh-keygen", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, **options).stdout
 
 
 def node_config(folder, place, n, **more):
@@ -26,8 +39,6 @@ def keyed_grid(app, folder, n, grid=LocalGrid, **more):
 
 def models_of(grid):
     """Return the models that the nodes hold, by position."""
-    from flwr_decaf.messages.packing import unpack_record
-
     return {
         place: unpack_record(grid.contexts[node_id].state["decaf.own"])
         for place, node_id in enumerate(grid.ids)
