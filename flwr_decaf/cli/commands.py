@@ -12,6 +12,7 @@ import typer
 from flwr_decaf import __version__
 from flwr_decaf.cli.console import console, errors_in_one_line
 from flwr_decaf.cli.drawing import data, topology
+from flwr_decaf.cli.pushing import push
 from flwr_decaf.cli.viewing import list_names, print_runs, report, show
 from flwr_decaf.extras import require_app
 
@@ -136,6 +137,6 @@ def keys(
     )
 
 
-for command in (show, report, topology, data):
+for command in (show, report, push, topology, data):
     app.command()(command)
 app.command("list")(list_names)

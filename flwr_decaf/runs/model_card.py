@@ -61,11 +61,11 @@ def model_card(
         "data": "each node's own" if own_rows else _shares(config.data),
         "trained by": f"{peers}, {config.num_server_rounds} rounds, seed {config.seed}",
         **({} if whole else _adapter(config.lora)),
-        **_scores(name, evaluation),
+        **scores_in_words(name, evaluation),
     }
     rows = "\n".join(f"| {what} | {value} |" for what, value in facts.items())
     made = f"Made with flwr-decaf {version('flwr-decaf')}; the run's `run.json` has all settings."
-    front = _front_matter(config, whole)
+    front = front_matter(config)
     return f"---\n{front}---\n\n# {name}: {kind}\n\n| | |\n| --- | --- |\n{rows}\n\n{made}\n"
 
 
@@ -105,7 +105,9 @@ def _without_folder(name: str) -> str:
     return Path(name).name if Path(name).exists() else name
 
 
-def _front_matter(config: Config, whole: bool) -> str:
+def front_matter(config: Config) -> str:
+    """Write what the Hub reads from a card: the library, the base model and tags, as YAML."""
+    whole = config.model.task == "cnn"
     tags = ["decentralized-learning", "federated-learning", "flower", *([] if whole else ["lora"])]
     lines = ["tags:", *(f"- {tag}" for tag in tags)]
     if not whole:
@@ -116,7 +118,8 @@ def _front_matter(config: Config, whole: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _scores(name: str, evaluation: Line) -> dict[str, str]:
+def scores_in_words(name: str, evaluation: Line) -> dict[str, str]:
+    """Describe the scores of a model on the common test set and on its own."""
     score = score_of([evaluation])
     if score is None:
         return {}
