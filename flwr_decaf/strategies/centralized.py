@@ -6,7 +6,6 @@ from typing import Any
 
 from flwr.app import ArrayRecord, Message
 
-from flwr_decaf.config import Posts
 from flwr_decaf.strategies.fedavg import FedAvg
 
 
@@ -24,7 +23,6 @@ class Centralized(FedAvg):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.posts = Posts()  # nothing is sent, so nothing is rounded
         self.evaluation = replace(self.evaluation, evaluate_fraction=1.0)
 
     def _note_asked(self, messages: Iterable[Message]) -> list[Message]:
@@ -32,5 +30,5 @@ class Centralized(FedAvg):
         by_place = sorted(messages, key=lambda message: self._node(message.metadata.dst_node_id))
         return super()._note_asked(by_place[:1])
 
-    def _bytes_carried(self, arrays: ArrayRecord) -> int:
-        return 0
+    def _carried(self, arrays: ArrayRecord, *sender: int) -> tuple[ArrayRecord, int]:
+        return arrays, 0  # nothing is sent, so nothing is rounded

@@ -116,7 +116,7 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         """Configure training as Flower does."""
         if server_round > self.resume.done + 1:
             self._keep(server_round - 1, arrays)
-        sent = self._rounded(arrays, server_round - 1)
+        sent, _ = self._carried(arrays, server_round - 1)
         return self._note_asked(super().configure_train(server_round, sent, config, grid))
 
     @counting_on
@@ -129,8 +129,9 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
             if not reply.has_error():
                 key, arrays = next(iter(reply.content.array_records.items()))
                 metrics = next(iter(reply.content.metric_records.values()))
-                metrics["bytes-sent"] = self._bytes_carried(arrays)
-                reply.content[key] = self._rounded(arrays, server_round, self._node(_sender(reply)))
+                sender = self._node(_sender(reply))
+                reply.content[key], size = self._carried(arrays, server_round, sender)
+                metrics["bytes-sent"] = 2 * size  # both ways
         return super().aggregate_train(server_round, received)
 
     @counting_on
@@ -140,7 +141,7 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         """Configure evaluation as Flower does, in the rounds that are due, on all nodes or some."""
         if not is_due(server_round, self.evaluation.evaluate_every, self.num_rounds):
             return []
-        sent = self._rounded(arrays, server_round)  # as the next training receives it
+        sent, _ = self._carried(arrays, server_round)  # as the next training receives it
         asked = list(super().configure_evaluate(server_round, sent, config, grid))
         known, share = sorted(self._place.values()), self.evaluation.evaluate_fraction
         if share == 1 or len(asked) == 1 or not known:
@@ -194,20 +195,15 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
             Checkpoint(server_round, {_GLOBAL: pack(arrays.to_torch_state_dict())})
         )
 
-    def _rounded(self, arrays: ArrayRecord, *sender: int) -> ArrayRecord:
-        """Return what a quantized message would contain; ``sender`` is a round, then any node."""
-        if self.posts.dtype == "fp32":
-            return arrays
+    def _carried(self, arrays: ArrayRecord, *sender: int) -> tuple[ArrayRecord, int]:
+        """Return what a message carries, and its bytes; ``sender`` is a round, then any node."""
         state: State = dict(arrays.to_torch_state_dict())
+        if self.posts.dtype == "fp32":
+            return arrays, size_in_bytes(state)
         seed = derive_seed(self.seed, "rounding", *sender)
         posted = quantize(state, self.posts.dtype, seed)
-        return ArrayRecord(dequantize(posted, self.posts.dtype, like=state))
-
-    def _bytes_carried(self, arrays: ArrayRecord) -> int:
-        state: State = dict(arrays.to_torch_state_dict())
-        if self.posts.dtype == "fp32":
-            return 2 * size_in_bytes(state)
-        return 2 * len(pack(quantize(state, self.posts.dtype, seed=0)).data)
+        rounded = dequantize(posted, self.posts.dtype, like=state)
+        return ArrayRecord(rounded), len(pack(posted).data)
 
 
 def _readable(posts: Posts) -> Posts:
