@@ -33,7 +33,7 @@ def test_distances_against_the_dense_formula(n):
         assert measured == pytest.approx(expected.norm(dim=1).tolist(), abs=1e-6)
 
 
-def test_nodes_that_hold_the_same_model_in_another_basis_are_not_apart():
+def test_nodes_with_the_same_model_in_another_basis_have_distance_zero():
     state = lora_state(0)
     turned = dict(state)
     for layer in ("q", "v", "up"):

@@ -21,7 +21,7 @@ def test_pairs_of_a_real_peft_model():
     assert sorted(name.rsplit(".", 1)[-1] for name in dense) == ["bias", "weight"]
 
 
-def test_a_layer_called_like_a_factor_is_none():
+def test_a_layer_named_like_a_factor_is_not_one():
     assert factor_of("lora_Abc.weight") is None
     assert factor_of("blocks.A.weight") is None
     assert factor_of("x.lora_A.default.weight") == "A"

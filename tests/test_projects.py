@@ -28,7 +28,7 @@ def in_numpy(n, rounds):
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
-def test_numpy_arrays_alone(n):
+def test_arrays_of_numpy_without_torch(n):
     grid = LocalGrid(projects.numpy_app, n)
     strategy = DLoRA(fraction_train=1.0, fraction_evaluate=1.0)
     result = strategy.start(grid=grid, initial_arrays=ArrayRecord(projects.FIRST), num_rounds=3)

@@ -18,7 +18,7 @@ EVERY = {
 @pytest.mark.parametrize(
     ("registry", "name"), [(key, name) for key, each in EVERY.items() for name in each]
 )
-def test_what_is_registered_is_there(registry, name):
+def test_all_registered_names_exist(registry, name):
     assert EVERY[registry][name] is not None
 
 

@@ -39,7 +39,7 @@ def test_the_weight_of_a_refused_post_goes_to_the_own():
         torch.testing.assert_close(held[name], x * 2 / 3 + OTHER[name] / 3)
 
 
-def test_bytes_that_are_no_post_are_refused():
+def test_bytes_that_are_not_a_post_are_refused():
     posts = {4: replace(pack(OTHER), data=b"no safetensors at all")}
     _, _, refused = mix(OWN, Mail("average", "AB", "AB", weights=(0.5, 0.5), posts=posts))
     assert "cannot be read" in refused[4]

@@ -94,7 +94,7 @@ def test_a_factor_that_is_frozen_must_not_move():
         peer_mixing(message(mail(trained="B")), ctx, returning(plus_one("lora")))
 
 
-def test_arrays_beside_the_mail_set_the_node_s_own_anew():
+def test_arrays_sent_with_the_mail_replace_the_node_s_own():
     ctx = context(OTHER)
     peer_mixing(message(Mail("average", "AB", "AB"), arrays=ArrayRecord(OWN)), ctx, returning())
     kept = unpack_record(ctx.state[records.OWN])

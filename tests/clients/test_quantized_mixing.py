@@ -70,7 +70,7 @@ def test_a_node_keeps_its_residual():
     assert not torch.equal(held[0][0][name], sum(w[0, j] * seen[j][name] for j in range(3)))
 
 
-def test_decaf_factorizes_its_own_exactly_and_averages_the_head_as_ever():
+def test_decaf_factorizes_its_own_product_exactly_and_averages_the_head():
     states, w = [lora_state(node) for node in range(2)], build_network("complete", 2)
     seen = as_seen(states, "int8")
     held, _, _ = mixed_by_all(states, w, "int8", rule="factorize")[0]

@@ -94,7 +94,7 @@ def test_a_field_given_by_its_name_is_that_of_the_object():
     assert FedAvg(num_rounds=3, max_failures=1).failures == Failures(max_failures=1)
 
 
-def test_what_is_no_option_is_refused_with_what_to_write():
+def test_unknown_options_are_refused_with_the_remedy():
     with pytest.raises(TypeError, match=r"no argument 'retrys'; .* did you mean 'retries'\?"):
         DeCAF("ring", retrys=2)
     with pytest.raises(TypeError, match=r"failures must be an object of Failures; got 2; write"):

@@ -194,7 +194,7 @@ def test_a_column_of_free_text_is_not_one_of_classes():
         check_class_names(map(str, range(10_001)))
 
 
-def test_a_mark_of_no_label_is_a_gap(tmp_path):
+def test_a_value_for_missing_labels_is_treated_as_empty(tmp_path):
     features = Features({"text": Value("string"), "label": ClassLabel(names=["art", "sport"])})
     rows = {"text": ["a", "b", "c", "d"], "label": [0, -1, 1, 0]}
     Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "rows.parquet")

@@ -164,7 +164,7 @@ def test_classes_of_flwr_datasets_take_their_arguments(folder, name, arguments, 
         ("LinearPartitioner", '{"alpha": 1}', r"unexpected keyword.*; it accepts num_partitions"),
     ],
 )
-def test_what_is_no_class_or_argument_is_refused(folder, name, arguments, message):
+def test_unknown_classes_and_arguments_are_refused(folder, name, arguments, message):
     given = Data(name=folder, partitioner=name, partitioner_arguments=arguments)
     with pytest.raises(ValueError, match=message):
         node_data(given, 0, N, 0)

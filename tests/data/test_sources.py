@@ -108,7 +108,7 @@ def test_20_newsgroups():
 
 
 @pytest.mark.parametrize("name", ["no/such.csv", "./no-folder", "/no/such"])
-def test_a_path_that_does_not_exist_is_not_looked_for_elsewhere(name):
+def test_a_missing_path_is_not_searched_for_elsewhere(name):
     with pytest.raises(ValueError, match=f"got '{name}'; there is no /.*; check the spelling"):
         load_rows(Data(name=name), seed=0)
 

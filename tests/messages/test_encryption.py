@@ -36,7 +36,7 @@ def opened(sealed, reader=1, sender=0, key=None):
 
 
 @pytest.mark.parametrize("readers", [(0,), (0, 1), (0, 1, 2)])
-def test_its_readers_open_it_and_nobody_else(readers):
+def test_only_its_readers_can_open_it(readers):
     sealed = sealed_by(readers=readers)
     for reader in range(4):
         if reader in readers:
@@ -98,12 +98,12 @@ def test_a_reader_cannot_change_the_label_of_a_post_it_can_decrypt():
         opened(other[:41] + sealed[41:])
 
 
-def test_kinds_are_told_apart():
+def test_kinds_are_distinguished():
     assert opened(sealed_by(kind=COPY))[0].kind == COPY
 
 
 @pytest.mark.parametrize("data", [b"", b"decaf\x00x1", SECRET, b"decaf\x00x1" + b"\xff" * 300])
-def test_other_bytes_are_no_sealed_posts(data):
+def test_other_bytes_are_not_sealed_posts(data):
     with pytest.raises(ValueError, match="not encrypted|malformed"):
         opened(data)
 

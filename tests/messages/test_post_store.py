@@ -54,7 +54,7 @@ def test_posts_come_back_to_the_bit_and_leave_nothing(root):
     assert not names_in(root)
 
 
-def test_a_ticket_is_no_post(root):
+def test_a_ticket_is_not_a_post(root):
     (ticket,) = PostStore(root, new_box(), SECONDS).put(POSTS[:1])
     with pytest.raises(ValueError, match="not in the store, damaged there, or could not be read"):
         unpack(ticket)

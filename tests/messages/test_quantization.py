@@ -78,7 +78,7 @@ def test_zero_rows_and_tiny_rows_stay_finite():
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "int8"])
-def test_what_would_not_become_smaller_is_posted_as_it_is(dtype):
+def test_tensors_that_would_not_shrink_are_posted_unchanged(dtype):
     state = {
         "batches": torch.tensor(5),
         "ids": torch.arange(9),

@@ -50,7 +50,7 @@ def test_without_room_a_post_travels_as_it_is(folder):
 
 
 @pytest.mark.parametrize("data", [b"../" * 10 + b"xx", b"/etc/hostname", b"", b"A" * 32])
-def test_what_is_no_ticket_is_refused(folder, data):
+def test_other_strings_than_tickets_are_refused(folder, data):
     with pytest.raises(ValueError, match="needs a well-formed ticket"):
         unpack(Array(dtype="uint8", shape=(len(data),), stype="safetensors-ticket", data=data))
 
@@ -62,7 +62,7 @@ def test_a_ticket_means_nothing_where_there_is_no_folder(folder, monkeypatch):
         unpack(ticket)
 
 
-def test_what_nobody_needs_is_swept_away(folder):
+def test_unused_files_are_deleted(folder):
     kept, gone = (pack_shared(lora_state(seed)) for seed in range(2))
     sweep([kept, pack(lora_state(2))])
     assert not is_gone(kept)

@@ -100,7 +100,7 @@ class TestEveryRuleRejects:
         with pytest.raises(ValueError, match="weight"):
             EVERY[name][0](neighbourhood(name, 2), weights)
 
-    def test_nothing_at_all(self, name):
+    def test_no_states(self, name):
         with pytest.raises(ValueError, match="got 0 states"):
             EVERY[name][0]([], [])
 

@@ -185,7 +185,7 @@ class TestEveryStrategy:
         assert len(with_arrays) == 4  # the initial ones, once a node
 
     @pytest.mark.parametrize("stop", [1, 3, 4])
-    def test_a_resumed_run_ends_as_one_that_was_never_stopped(self, name, stop):
+    def test_a_resumed_run_gives_the_result_of_an_uninterrupted_one(self, name, stop):
         once, whole, _, kept = plain(name, 4)
         assert sorted(kept) == [1, 2, 3, 4]
         again, resumed, grid = run(name, rounds=4, resume_from=stopped_after(name, stop))
@@ -221,7 +221,7 @@ class TestEveryStrategyWithQuantizedPosts:
         assert all(equal(held[node], other[node]) for node in held)
 
     @pytest.mark.parametrize("n", [1, 2, 3])
-    def test_nodes_hold_nearly_what_exact_posts_give_them(self, name, n, dtype):
+    def test_nodes_hold_nearly_the_same_as_with_exact_posts(self, name, n, dtype):
         _, exact, *_ = plain(name, n=n)
         result, held, *_ = plain(name, n=n, dtype=dtype)
         assert list(result.arrays) == list(lora_state(0))
@@ -232,7 +232,7 @@ class TestEveryStrategyWithQuantizedPosts:
             assert equal(state, exact[node]) != changed
 
     @pytest.mark.parametrize("stop", [1, 3, 4])
-    def test_a_resumed_run_ends_as_one_that_was_never_stopped(self, name, stop, dtype):
+    def test_a_resumed_run_gives_the_result_of_an_uninterrupted_one(self, name, stop, dtype):
         once, whole, *_ = plain(name, 4, dtype=dtype)
         reached = stopped_after(name, stop, dtype)
         again, resumed, _ = run(name, rounds=4, resume_from=reached, dtype=dtype)
@@ -278,7 +278,7 @@ def test_a_frozen_a_stays_as_it_was():
         assert equal({k: x for k, x in lora_state(0).items() if "lora_A" in k}, state)
 
 
-def test_the_resting_factor_moves_by_mixing_alone():  # invariant 12
+def test_the_frozen_factor_changes_only_by_mixing():  # invariant 12
     _, held, _ = run("tad-lora", rounds=2)  # both rounds train A: B stays what all began with
     for state in held.values():
         for name, x in lora_state(0).items():
@@ -306,7 +306,7 @@ def test_rolora_mixes_the_factor_that_trained_and_leaves_the_other():
             torch.testing.assert_close(held[node][name], xs[node])
 
 
-def test_a_local_head_trains_as_if_alone_and_the_factors_as_ever():
+def test_a_local_head_trains_as_if_alone_and_does_not_affect_the_factors():
     _, held, _ = run("conlora")
     _, mixed, _ = run("dlora-fa")
     _, alone, _ = run("local-only")
@@ -331,7 +331,7 @@ def test_dec_lora_weighs_by_the_laplacian():  # invariant 13
     assert STRATEGIES["dec-lora"]("ring", weights="uniform").graph.weights == "uniform"
 
 
-def test_nodes_alone_train_as_if_there_were_nobody_else():
+def test_nodes_of_local_only_train_as_in_a_network_of_one():
     _, held, _ = run("local-only", n=3)
     _, alone, _ = run("local-only", n=1)
     assert equal(held[0], alone[0])
@@ -367,7 +367,7 @@ def test_fedavg_stops_when_too_many_fail(broken, tolerated):
     assert len(told) == len(broken)
 
 
-def test_dimat_is_refused_before_anybody_trains_where_nothing_aligns():
+def test_dimat_is_refused_before_training_if_clients_do_not_match_models():
     trained = []
     app = ClientApp(mods=[peer_mixing])
     app.train()(lambda msg, context: trained.append(msg))
@@ -432,7 +432,7 @@ def train_told(msg, context):
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5])
-def test_a_share_that_is_none_is_refused(fraction):
+def test_an_invalid_fraction_is_refused(fraction):
     with pytest.raises(ValueError, match=r"evaluate_fraction must be > 0 and <= 1; got"):
         STRATEGIES["decaf"]("ring", evaluate_fraction=fraction)
 
@@ -490,7 +490,7 @@ def test_fedavg_learns_positions_from_the_metrics_of_replies():
 
 
 @pytest.mark.parametrize("length", [0, 2.5, True, "all"])
-def test_a_phase_length_that_is_no_count_is_refused(length):
+def test_an_invalid_phase_length_is_refused(length):
     with pytest.raises(ValueError, match="phase_length must be a whole number >= 1"):
         STRATEGIES["tad-lora"]("ring", phase_length=length)
 
@@ -524,7 +524,7 @@ class TestResumedFedAvg:
         return result, kept
 
     @pytest.mark.parametrize("stop", [1, 3, 4])
-    def test_it_ends_as_one_that_was_never_stopped_and_counts_its_rounds(self, stop):
+    def test_it_gives_the_result_of_an_uninterrupted_run_and_counts_its_rounds(self, stop):
         whole, kept = self.run(4)
         seen = []
         score = lambda t, arrays: seen.append(t) or MetricRecord({"t": t})  # noqa: E731

@@ -253,7 +253,7 @@ def test_a_node_that_fails_once_is_asked_again(retries, failed):
 
 
 @pytest.mark.parametrize("harm", [lambda x: x * float("nan"), lambda x: x[:1]])
-def test_a_post_that_no_one_could_use_is_a_node_missing(harm):
+def test_a_node_whose_post_is_unusable_counts_as_missing(harm):
     """The relay drops the links on both sides, so that W stays doubly stochastic."""
     n, w, told = 5, build_network("ring", 5), []
     grid = LocalGrid(app, n)
@@ -314,7 +314,7 @@ def named_client():
 @pytest.mark.parametrize("retries", [0, 1])
 @pytest.mark.parametrize("every", [0, 1])
 @pytest.mark.parametrize("after", [0, 1, 2, 3])
-def test_a_reply_that_comes_too_late_is_a_node_missing(after, every, retries):
+def test_a_node_whose_reply_is_late_counts_as_missing(after, every, retries):
     """The node has mixed and trained, and what it holds is written back sooner or later."""
     n, grid = 5, LocalGrid(named_client(), 5)
     strategy = DLoRA("ring", evaluate_every=every, retries=retries)
@@ -378,7 +378,7 @@ def test_a_call_that_fails_does_not_mix_mail_twice_where_its_state_is_kept(retri
     np.testing.assert_allclose(held, w @ third @ w @ w @ starts(n), atol=1e-14)
 
 
-def test_a_node_whose_post_was_not_finite_goes_on_from_its_last_good_one():
+def test_a_node_whose_post_was_not_finite_continues_from_its_last_finite_one():
     def train(msg, context):
         reply = train_identity(msg, context)
         if is_round(msg, 2) and context.node_config["partition-id"] == 2:
@@ -522,7 +522,7 @@ def test_a_node_with_another_model_stops_the_run(retries):
 
 
 @pytest.mark.parametrize("num_nodes", [0, -1, 2.5, True, "three"])
-def test_a_number_of_nodes_that_is_none_is_refused(num_nodes):
+def test_an_invalid_number_of_nodes_is_refused(num_nodes):
     with pytest.raises(ValueError, match=r"num_nodes must be a whole number >= 1; got"):
         DLoRA("ring", num_nodes=num_nodes)
 

@@ -149,7 +149,7 @@ class TestEveryStrategy:
             assert all(equal(held[i], other[i]) for i in held)
 
     @pytest.mark.parametrize("stop", [1, 2])
-    def test_a_resumed_run_ends_as_one_that_was_never_stopped(self, name, stop):
+    def test_a_resumed_run_gives_the_result_of_an_uninterrupted_one(self, name, stop):
         once, whole, _, kept = plain(name)
         again, resumed, _ = run_in_steps(name, resume_from=kept[stop])
         assert all(equal(whole[node], resumed[node]) for node in whole)
@@ -201,7 +201,7 @@ def test_every_exchange_of_a_byzantine_node_is_forged():
     np.testing.assert_allclose(seen[1], -after, atol=1e-12)
 
 
-def test_nodes_that_stay_away_are_not_called_in_between():
+def test_nodes_that_are_away_are_not_called():
     grid = LocalGrid(app, 4)
     strategy = DLoRA("ring", mixing_steps=2, participation=[[0, 1, 2], [0, 1, 2, 3]])
     held_after(strategy, grid, rounds=1)
@@ -255,7 +255,7 @@ def test_quantized_posts_are_counted_in_every_step():
 
 
 @pytest.mark.parametrize("steps", [0, -1, "often", 1.5, True])
-def test_numbers_that_are_none_are_refused(steps):
+def test_invalid_numbers_of_steps_are_refused(steps):
     with pytest.raises(ValueError, match="mixing_steps must be"):
         DLoRA("ring", mixing_steps=steps)
 

@@ -97,7 +97,7 @@ def test_checkpoints_keep_exact_states_and_come_back_from_disk(tmp_path):
     assert all(equal(whole[node], resumed[node]) for node in whole)
 
 
-def test_no_copy_travels_where_nobody_keeps_checkpoints():
+def test_no_copy_is_sent_without_checkpoints():
     for keep, copied in ((forget, False), (lambda reached: None, True)):
         grid = run("decaf", rounds=1, dtype="int8", on_round=keep)[2]
         mail = [m.content["decaf.mail"] for m in grid.sent if "decaf.mail" in m.content]

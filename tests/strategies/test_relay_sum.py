@@ -116,7 +116,7 @@ def test_a_node_sends_one_message_along_each_edge():
 
 
 @pytest.mark.parametrize("keeps", [False, True])
-def test_the_last_message_of_a_missing_node_counts_on(keeps):
+def test_the_last_message_of_a_missing_node_remains_in_use(keeps):
     # On the path 0 - 1 - 2, the middle is missing in round 3. The ends train 3 in every round.
     app = ClientApp(mods=[peer_mixing])
 
@@ -179,7 +179,7 @@ def test_posts_that_a_node_cannot_use_are_replaced_by_its_own():
     assert held == pytest.approx([(1 + 2 + 2) / 3, (1 + 2 + 2) / 3, 1000.0])
 
 
-def test_the_kept_mail_does_not_outlast_the_run():
+def test_kept_mail_is_deleted_after_the_run():
     _, _, grid = run(train_constant, 3, "path", 2)
     again, _, _ = run(train_constant, 3, "path", 1, grid)
     np.testing.assert_allclose(again, run(train_constant, 3, "path", 1)[0])

@@ -252,6 +252,6 @@ def test_a_store_that_the_relay_cannot_use_is_refused_before_any_node_is_called(
 
 
 @pytest.mark.parametrize("root", ["folder", "ftp://me:secret@host/x", "s3://bucket/x?key=secret"])
-def test_credentials_and_relative_paths_are_no_roots(root):
+def test_urls_with_credentials_and_relative_paths_are_refused(root):
     with pytest.raises(ValueError, match="store must be a URL without user, password and query"):
         Posts(store=root)

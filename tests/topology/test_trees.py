@@ -28,7 +28,7 @@ def test_the_tree_of_a_tree_is_itself_and_that_of_a_complete_graph_a_star():
     assert nx.utils.edges_equal(spanning_tree(nx.complete_graph(4)).edges, nx.star_graph(3).edges)
 
 
-def test_the_network_of_a_tree_has_its_edges_alone_and_names_those_of_a_reduced_graph(caplog):
+def test_the_network_of_a_tree_has_only_its_edges_and_names_those_of_a_reduced_graph(caplog):
     caplog.set_level(logging.INFO, "flwr")
     tree = tree_network(build_time_varying_network("ring", 4))
     check_mixing_matrix(tree.of_round(3))

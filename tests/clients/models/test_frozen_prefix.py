@@ -257,7 +257,7 @@ def test_without_room_the_encoder_computes_as_usual(caplog):
     assert "model.prefix-cache" in caplog.text
 
 
-def test_a_full_disk_is_found_out_first(caplog, monkeypatch):
+def test_a_full_disk_is_detected_first(caplog, monkeypatch):
     monkeypatch.setattr(kept_states.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     model = adapted("bert")
     attached(model)
@@ -293,7 +293,7 @@ def size_limit(store):
     return round(pages * page, -4)
 
 
-def test_a_model_that_needs_more_than_hidden_states_is_found_out(caplog):
+def test_a_model_that_needs_more_than_hidden_states_is_detected(caplog):
     model, plain = adapted("bert"), adapted("bert")
     for one in (model, plain):  # a connection past the layers
         bert = one.get_base_model().bert
@@ -356,7 +356,7 @@ def test_rows_of_one_length_are_computed_together():
     assert sizes == [1, 2]
 
 
-def test_rows_are_computed_alone_where_their_values_would_depend_on_the_batch():
+def test_rows_are_computed_one_by_one_if_their_values_would_depend_on_the_batch():
     model, alone = adapted("bert"), adapted("bert")
     for one in (model, alone):  # as kernels do that are chosen by the size of a batch
         layer = one.get_base_model().bert.encoder.layer[0].output.dense

@@ -25,7 +25,7 @@ def evaluations(strategy, n=4, rounds=3):
 
 
 @pytest.mark.parametrize("strategy", [DLoRA, TADLoRA])
-def test_what_means_the_same_on_a_graph_is_taken_over(strategy):
+def test_arguments_with_the_same_meaning_on_a_graph_are_accepted(strategy):
     chosen = strategy(fraction_train=1.0, fraction_evaluate=1.0, min_train_nodes=2)
     assert chosen.evaluation == Evaluation(evaluate_every=1, evaluate_fraction=1.0)
 
@@ -44,18 +44,18 @@ def test_fraction_evaluate_is_the_share_of_nodes_that_are_evaluated():
         ({"min_train_nodes": 2.0}, "min_train_nodes must be a whole number; got 2.0"),
     ],
 )
-def test_what_means_nothing_on_a_graph_is_refused_with_what_to_use(arguments, complaint):
+def test_arguments_without_meaning_on_a_graph_are_refused_with_the_remedy(arguments, complaint):
     with pytest.raises(ValueError, match=complaint):
         DLoRA("ring", **arguments)
 
 
-def test_an_argument_that_nobody_knows_is_refused_with_those_that_are_known():
+def test_an_unknown_argument_is_refused_with_a_list_of_the_known_ones():
     with pytest.raises(TypeError, match="no argument 'server_learning_rate'; known are topology,"):
         DLoRA("ring", server_learning_rate=0.5)
 
 
 @pytest.mark.parametrize("name", ["min_train_nodes", "min_evaluate_nodes", "min_available_nodes"])
-def test_a_minimum_is_checked_once_the_nodes_are_there(name):
+def test_a_minimum_is_checked_as_soon_as_the_nodes_have_registered(name):
     evaluations(DLoRA("ring", **{name: 4}))
     with pytest.raises(ValueError, match=f"{name}.*at most the number of nodes, 4; got 5;"):
         evaluations(DLoRA("ring", **{name: 5}))

@@ -24,7 +24,7 @@ def test_more_failures_than_tolerated_stop_the_run_with_the_first_cause():
         check_failures(7, {4: "y", 2: "x"}, 5, tolerated=1)
 
 
-def test_all_that_were_called_are_too_many_whatever_is_tolerated():
+def test_a_round_without_any_reply_stops_the_run_whatever_is_tolerated():
     check_any_replied(7, {3: "y"}, asked=[3, 4])
     with pytest.raises(RuntimeError, match="2 of 2 nodes failed, all of those called; .* 3: x"):
         check_any_replied(7, {3: "x", 4: "y"}, asked=[3, 4])

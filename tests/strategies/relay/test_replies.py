@@ -61,7 +61,7 @@ def chained():
         ),
     ],
 )
-def test_of_a_traceback_the_last_exception_is_what_is_told(text, line):
+def test_only_the_last_exception_of_a_traceback_is_reported(text, line):
     assert exception_line(text) == line
 
 

@@ -9,18 +9,18 @@ from tests.apps.pure_mixing import app, app_without_the_mod
 from tests.local_grid import LocalGrid
 
 
-def test_nodes_stand_in_the_order_of_their_partitions():
+def test_nodes_are_sorted_by_their_partitions():
     grid = LocalGrid(app, 4)
     assert roll_call(grid) == [grid.ids[place] for place in range(4)]
 
 
-def test_nobody_starts_before_all_have_registered():  # known defect 7
+def test_no_node_starts_before_all_have_registered():  # known defect 7
     grid = LocalGrid(app, 5, arrivals=[0, 0, 2, 2, 3])
     assert len(roll_call(grid)) == 5
     assert len(grid.sent) == 5  # each was asked once
 
 
-def test_nodes_that_stay_away_are_an_error():  # known defect 7
+def test_nodes_that_never_register_are_an_error():  # known defect 7
     grid = LocalGrid(app, 3, node_config=lambda k: {"partition-id": k, "num-partitions": 4})
     with pytest.raises(RuntimeError, match="3 of 4 answered the roll call"):
         roll_call(grid, patience=0.5)
@@ -28,7 +28,7 @@ def test_nodes_that_stay_away_are_an_error():  # known defect 7
         roll_call(LocalGrid(app, 0), patience=0.5)
 
 
-def test_a_client_app_without_the_mod_is_found_out():
+def test_a_client_app_without_the_mod_is_detected():
     with pytest.raises(RuntimeError, match=r"write ClientApp\(mods=\[peer_mixing, ...\]\)"):
         roll_call(LocalGrid(app_without_the_mod, 2))
 
@@ -62,7 +62,7 @@ def test_a_client_app_without_a_train_function_is_asked_for_one():
         roll_call(LocalGrid(ClientApp(mods=[peer_mixing]), 2))
 
 
-def test_without_partition_ids_nodes_stand_in_the_order_of_their_ids():
+def test_without_partition_ids_nodes_are_sorted_by_their_ids():
     grid = LocalGrid(app, 3, node_config=lambda k: {})
     assert roll_call(grid, num_nodes=3) == sorted(grid.ids)
 
@@ -96,7 +96,7 @@ def test_another_number_of_nodes_than_asked_for_is_an_error(num_nodes, configure
         roll_call(LocalGrid(app, 4, node_config=configure), num_nodes, patience=0.3)
 
 
-def test_waiting_reports_how_many_nodes_are_there(caplog):
+def test_waiting_reports_how_many_nodes_have_registered(caplog):
     caplog.set_level("INFO", logger="flwr")
     with pytest.raises(RuntimeError, match=r"waited 1 s .* 2 of 3"):
         roll_call(LocalGrid(app, 2, lambda k: {}), 3, patience=1, report_every=0.3)
