@@ -162,6 +162,22 @@ def test_a_node_that_lost_its_state_gets_its_sealed_post_back(keys):
     assert_same(models_of(grids[0]), models_of(grids[1]))
 
 
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_node_that_fails_in_a_round_takes_part_in_the_next(kind, keys):
+    grids = [keyed_grid(drifting, keys, N, TamperingGrid), TamperingGrid(drifting, N)]
+    for grid, posts in zip(grids, (SEALED_POSTS, Posts()), strict=True):
+
+        def fail(grid, place, content, kind=kind):
+            now = content.get("config", {}).get("server-round")
+            evaluates = "decaf.posts" in content  # they are sent with the evaluate message
+            grid.broken = {3} if now == 2 and evaluates == (kind == "evaluate") else set()
+
+        grid.keeps_state_of_failed_calls = True
+        grid.tamper = fail
+        run(DLoRA, grid, posts=posts)
+    assert_same(models_of(grids[0]), models_of(grids[1]))
+
+
 def test_a_node_that_answers_late_is_set_back_to_its_last_post(keys):
     grids = [keyed_grid(drifting, keys, N, TamperingGrid), TamperingGrid(drifting, N)]
     for grid, posts in zip(grids, (SEALED_POSTS, Posts()), strict=True):
