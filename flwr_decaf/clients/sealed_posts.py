@@ -106,7 +106,7 @@ class Seal:
             return
         turns = self._turns._replace(mixed=self._turns.posted) if self._has_mail else self._turns
         if collected:
-            self._check_disclosure(content)
+            self._keep_unless_disclosed(content)
         elif records.POST in content:
             turns = turns._replace(posted=self._sealing.turn)
             self._seal(content, records.POST, self._keys)
@@ -117,7 +117,7 @@ class Seal:
         kept = {"study": self._sealing.study, **turns._asdict()}
         self._context.state[records.TURNS] = ConfigRecord(kept)
 
-    def _check_disclosure(self, content: RecordDict) -> None:
+    def _keep_unless_disclosed(self, content: RecordDict) -> None:
         """Keep the final model at the node, unless both the run and the node disclose it."""
         if not (self._sealing.discloses and discloses_model(self._context.node_config)):
             content.pop(records.POST, None)
