@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 
 import networkx as nx
 import numpy as np
@@ -65,13 +66,19 @@ def score_by_node_and_round(folders: Sequence[RunFolder]) -> Figure | None:
     for axes, (label, table) in zip(grid, tables.items(), strict=False):
         axes.set_axis_on()
         image = axes.imshow(table, "cividis", aspect="auto", vmin=low, vmax=high)
-        axes.set_xticks(range(table.shape[1]), [str(when) for when in table.columns])
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_formatter(partial(_round_at, list(table.columns)))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set(xlabel="round", ylabel="node", title=textwrap.fill(label, 34))
         axes.grid(visible=False)
     name = score_in(read_metrics(folders)).name
     figure.colorbar(image, ax=list(grid), label=name, shrink=0.8)
     return figure
+
+
+def _round_at(rounds: Sequence[int], place: float, _: object) -> str:
+    """Label a column of a heat map with its round; places between and beyond columns have none."""
+    return str(rounds[int(place)]) if place in range(len(rounds)) else ""
 
 
 def draw_graph(axes: Axes, graph: nx.Graph, colours: object = "#0072B2") -> None:

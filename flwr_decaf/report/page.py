@@ -9,19 +9,25 @@ from importlib.resources import files
 from pathlib import Path
 
 import jinja2
+import matplotlib as mpl
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from flwr_decaf.atomic import write_atomically
 from flwr_decaf.report.paired import paired_differences
 from flwr_decaf.report.plots import PLOTS, draw
-from flwr_decaf.report.runs import labels_of, scored
+from flwr_decaf.report.runs import labels_of, scored, snapshots
 from flwr_decaf.report.settings import commands, main_settings, settings_of
+from flwr_decaf.report.style import RC
 from flwr_decaf.report.summary import summarize
 from flwr_decaf.report.table import comparison_cells, headings, node_table
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.lock import status_of
 from flwr_decaf.runs.score import score_of
+
+_DPI = 150
 
 
 def write_report(folders: Sequence[RunFolder], target: Path) -> Path:
@@ -45,7 +51,7 @@ def write_report(folders: Sequence[RunFolder], target: Path) -> Path:
     ValueError
         If no run has been evaluated yet, or if the runs have different scores.
     """
-    folders = scored(folders)
+    folders = scored(snapshots(folders))
     summary = summarize(folders)
     plots = {name: figure for name in PLOTS if (figure := draw(name, folders))}
     drawn = {name: _render(figure, "svg") for name, figure in plots.items()}
@@ -122,8 +128,13 @@ def _base64(content: bytes) -> str:
 
 
 def _render(figure: Figure, kind: str) -> bytes:
+    """Write a figure as svg or png, without the additional pass of ``Figure.savefig``."""
     buffer = io.BytesIO()
-    # Without a date, the same runs produce the same file.
-    metadata = {"Date": None} if kind == "svg" else None
-    figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+    with mpl.rc_context(RC):
+        if kind == "svg":  # without a date, the same runs produce the same file
+            canvas = FigureCanvasSVG(figure)
+            canvas.print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
+        else:
+            figure.set_dpi(_DPI)
+            FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
     return buffer.getvalue()

@@ -87,4 +87,8 @@ PLOTS = {
 def draw(name: str, folders: Sequence[RunFolder]) -> Figure | None:
     """Draw one of ``PLOTS`` in the report's style; None if the runs have no data for it."""
     with mpl.rc_context(RC):
-        return PLOTS[name].draw(folders)
+        figure = PLOTS[name].draw(folders)
+        if figure and (engine := figure.get_layout_engine()):
+            engine.execute(figure)
+            figure.set_layout_engine("none")  # the layout is not computed again for each file
+        return figure

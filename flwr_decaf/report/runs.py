@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,32 @@ _NOT_IN_LABELS = {
 }  # fmt: skip
 
 
+class Snapshot(RunFolder):
+    """A run folder at the time of a report: each file is read only once.
+
+    Plots and tables share what was read, and must not change it.
+    """
+
+    @cached_property
+    def run(self) -> dict[str, Any]:
+        """Content of ``run.json``."""
+        return super().run
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of ``metrics.jsonl``."""
+        return super().metrics
+
+
+def snapshots(folders: Iterable[RunFolder]) -> list[RunFolder]:
+    """Read run folders once, as they are now."""
+    return [each if isinstance(each, Snapshot) else Snapshot(each.path) for each in folders]
+
+
 def find_runs(paths: Iterable[Path]) -> list[RunFolder]:
     """Find run folders among the given folders and directly below them.
 
-    The runs in each given folder are in the order in which they started.
+    The runs in each given folder are in the order in which they started. Each is a ``Snapshot``.
 
     Raises
     ------
@@ -36,7 +59,7 @@ def find_runs(paths: Iterable[Path]) -> list[RunFolder]:
             raise ValueError(
                 f"FOLDERS must be run folders or contain some; got {path}; see output-dir"
             )
-        found += sorted((RunFolder(run) for run in here), key=lambda run: str(run.run["started"]))
+        found += sorted((Snapshot(run) for run in here), key=lambda run: str(run.run["started"]))
     return found
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import cast
 
 import pandas as pd
 
-from flwr_decaf.report.runs import labels_of, scored
+from flwr_decaf.report.runs import Snapshot, labels_of, scored
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.score import Score, score_of
 
@@ -23,8 +24,20 @@ def read_metrics(folders: Sequence[RunFolder]) -> pd.DataFrame:
     -------
     DataFrame
         One row for each run, round, node and phase. The columns are the metrics and ``run``
-        (position in ``folders``), ``label``, ``strategy`` and ``seed``.
+        (position in ``folders``), ``label``, ``strategy`` and ``seed``. The table of snapshots is
+        shared: it must not be changed in place.
     """
+    if all(isinstance(folder, Snapshot) for folder in folders):
+        return _read_once(tuple(folders))
+    return _read(folders)
+
+
+@lru_cache(maxsize=16)  # a report asks for the runs together, and for some alone
+def _read_once(folders: tuple[RunFolder, ...]) -> pd.DataFrame:
+    return _read(folders)
+
+
+def _read(folders: Sequence[RunFolder]) -> pd.DataFrame:
     tables = []
     for place, (folder, label) in enumerate(zip(folders, labels_of(folders), strict=True)):
         table = pd.DataFrame(folder.metrics)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import csv
 import re
+from pathlib import Path
 
 import pytest
 
@@ -90,3 +91,32 @@ def test_a_run_without_an_evaluation_is_left_out(tmp_path):
 def test_missing_nodes_are_listed_and_their_causes_escaped(page, interrupted):
     assert "Missing nodes" not in page.read_text("utf8")
     assert "<td>1</td><td>1</td><td>&lt;b&gt;out of memory&lt;/b&gt;</td>" in interrupted
+
+
+def test_each_file_of_a_run_is_read_once(tmp_path, monkeypatch):
+    folders = write_comparison(tmp_path)
+    read, real = [], Path.read_text
+
+    def read_text(path, *arguments, **options):
+        read.append(path)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    write_report(folders, tmp_path / "report")
+    of_runs = sorted(path for path in read if path.parent.parent == tmp_path / "c")
+    names = ("run.json", "metrics.jsonl")
+    assert of_runs == sorted(folder.path / name for folder in folders for name in names)
+
+
+def test_a_report_of_live_folders_shows_what_they_have_by_now(tmp_path):
+    folder = write_run(tmp_path / "decaf", "decaf", rounds=1)
+    first = write_report([folder], tmp_path / "report").read_text("utf8")
+    folder.append([{"round": 2, "node": n, "phase": "evaluate", "accuracy": 0.9} for n in (0, 1)])
+    again = write_report([folder], tmp_path / "report").read_text("utf8")
+    assert "<td>0.900</td>" in again
+    assert "<td>0.900</td>" not in first
+
+
+def test_text_in_plots_is_text(page):
+    for plot in ("over-rounds", "by-node", "graph"):
+        assert "<text" in (page.parent / "plots" / f"{plot}.svg").read_text("utf8")
