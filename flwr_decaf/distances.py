@@ -76,11 +76,21 @@ def _distances(
     total = torch.zeros(len(states), dtype=torch.float64)
     adapted = pairs_present(states[0])
     for pair in adapted:
-        total += squares([s[pair.b] for s in states], [s[pair.a] for s in states])
+        lefts, rights = ([s[name].flatten(1) for s in states] for name in (pair.b, pair.a))
+        total += squares(*_of_one_rank(lefts, rights))
     for name in _dense(states[0], adapted):
         for rows in _pieces([s[name] for s in states]):
             total += (rows - centre(rows)).square().sum(dim=1)
     return [math.sqrt(max(value, 0.0)) for value in total.tolist()]
+
+
+def _of_one_rank(lefts: list[Tensor], rights: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Pad factors with zeros to the largest rank, which does not change their products."""
+    most, pad = max(map(len, rights)), torch.nn.functional.pad
+    return (
+        [pad(x, (0, most - x.shape[1])) for x in lefts],
+        [pad(x, (0, 0, 0, most - len(x))) for x in rights],
+    )
 
 
 def _squares_to_first(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from flwr_decaf.clients.learning_rate import WITH_WARMUP
 from flwr_decaf.config import Config, Train
 from flwr_decaf.config.setting import spelled
+from flwr_decaf.rules import FACTORIZING
 from flwr_decaf.strategies import STRATEGIES, FedAvg, TADLoRA
+from flwr_decaf.text import split_list
 
 
 def check_compatibility(config: Config) -> None:
@@ -22,6 +24,7 @@ def check_compatibility(config: Config) -> None:
         _check_moments(config)
     _check_warmup(config.train)
     _check_dora(config)
+    _check_ranks(config)
     _check_initialization(config)
     _check_checkpointing(config)
 
@@ -75,6 +78,33 @@ def _check_dora(config: Config) -> None:
             f"robust.method {config.robust.method}; set it to false, or use dlora without a robust "
             "method"
         )
+
+
+def _check_ranks(config: Config) -> None:
+    """Refuse ranks of nodes where factors are averaged, or where they have no meaning."""
+    if not config.lora.ranks:
+        return
+    lora, ranks = config.lora, [int(rank) for rank in split_list(config.lora.ranks)]
+    rule = getattr(STRATEGIES[config.strategy], "rule", "")
+    if rule not in FACTORIZING:
+        raise ValueError(
+            f"lora.ranks must be empty with strategy {config.strategy}, as only products of "
+            f"factors can be mixed across ranks; got {lora.ranks!r}; omit it, or use decaf"
+        )
+    if max(ranks) > lora.rank:
+        raise ValueError(
+            f"lora.ranks must be at most lora.rank, {lora.rank}; got {max(ranks)}; set lora.rank "
+            "to the largest rank"
+        )
+    for key, value, only in (
+        ("rank-pattern", lora.rank_pattern, ""),
+        ("init-lora-weights", lora.init_lora_weights, "default"),
+    ):
+        if value != only:
+            raise ValueError(
+                f"lora.ranks must be empty with lora.{key} {value!r}, which defines factors of one "
+                f"rank; got {lora.ranks!r}; omit one of them"
+            )
 
 
 def _check_initialization(config: Config) -> None:

@@ -26,11 +26,12 @@ from flwr_decaf.lora import State
 from flwr_decaf.messages.checkpoint import Checkpoint, save_checkpoint
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.model_card import last_evaluations, model_card
-from flwr_decaf.strategies import STRATEGIES, DecentralizedStrategy, FedAvg, TADLoRA
+from flwr_decaf.strategies import STRATEGIES, DeCAF, DecentralizedStrategy, FedAvg, TADLoRA
 from flwr_decaf.strategies.relay.failures import check_failures
 from flwr_decaf.strategies.relay.replies import sort_replies
 from flwr_decaf.strategies.relay.resuming import Resume, forget
 from flwr_decaf.strategies.relay.schedules import is_due
+from flwr_decaf.text import split_list
 
 
 def run_once(
@@ -97,6 +98,7 @@ def run_once(
         last = evaluations.get(name, {})
         card = model_card(name, config, len(nodes), last, own_rows="own-rows" in folder.run)
         folder.save(name, partial(_write_model, task, config, card))
+    set_adapter(task.model, initial)  # the next run may need another rank than the last node's
     _check_complete(config, folder)
 
 
@@ -171,6 +173,8 @@ def build_strategy(
             "mixing_steps": config.mixing_steps,
             "weighted_mixing": config.weighted_mixing,
         }
+    if strategy is DeCAF:
+        common["ranks"] = [int(rank) for rank in split_list(config.lora.ranks)]
     if strategy is TADLoRA:
         length = config.tad.phase_length
         common["phase_length"] = length if length == "auto" else int(length)

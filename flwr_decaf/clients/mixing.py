@@ -139,7 +139,9 @@ def usable_posts(own: State, mail: Mail) -> tuple[dict[int, State], dict[int, st
     refused : dict of int to str
         Sender -> why its post cannot be used.
     """
-    posts, refused = read_posts(mail.posts, select(own, mail.exchanged), mail.dtype)
+    mixable = select(own, mail.exchanged)
+    # Neighbours' ranks may differ where products are mixed; the relay checks each by its sender's.
+    posts, refused = read_posts(mail.posts, mixable, mail.dtype, mail.rule in FACTORIZING)
     with _one_thread():  # both ends of an edge must compute the same norms, bit for bit
         refused |= outliers(own, {sender: own | post for sender, post in posts.items()})
     return {sender: post for sender, post in posts.items() if sender not in refused}, refused

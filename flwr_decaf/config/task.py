@@ -22,6 +22,7 @@ from flwr_decaf.registries import (
     PRECISIONS,
     TASKS,
 )
+from flwr_decaf.text import split_list
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,17 @@ class Lora:
     """
 
     rank: int = setting(8, "Rank of the factors A and B.", at_least(1, "the papers use 2 to 16"))
+    ranks: str = setting(
+        "",
+        "Ranks of the nodes, used in turn, of at most lora.rank (decaf); empty gives all nodes "
+        "lora.rank. The scale is that of lora.rank at every node.",
+        Check(
+            "be integers >= 1, separated by commas, or empty",
+            lambda value: all(part.isdecimal() and int(part) for part in split_list(value)),
+            'write e.g. "2, 4, 8"',
+        ),
+        many=True,
+    )
     alpha: float = setting(
         16.0,
         "Numerator of the adapter's scale, alpha / rank.",

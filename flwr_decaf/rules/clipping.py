@@ -44,9 +44,9 @@ def clipping(rule: Rule, byzantine: int) -> Rule:
     """
 
     def clipped(states: Sequence[State], weights: Sequence[float]) -> State:
-        check_arguments(states, weights)
         if byzantine == 0:
             return rule(states, weights)
+        check_arguments(states, weights, any_rank=True)
         mix = factorize if pairs_present(states[0]) else rule
         return mix(states, clipped_weights(states, weights, byzantine))
 

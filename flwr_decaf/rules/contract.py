@@ -11,13 +11,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from flwr_decaf.lora import State
+from torch import Tensor
+
+from flwr_decaf.lora import State, pairs_present
 
 Rule = Callable[[Sequence[State], Sequence[float]], State]
 
 
-def check_arguments(states: Sequence[State], weights: Sequence[float]) -> None:
+def check_arguments(
+    states: Sequence[State], weights: Sequence[float], any_rank: bool = False
+) -> None:
     """Reject states that do not match one another, or weights that do not sum to 1.
+
+    Parameters
+    ----------
+    states, weights
+        The arguments of a rule.
+    any_rank : bool
+        Whether the ranks of LoRA pairs may differ between the states, because the rule mixes their
+        products; by default False.
 
     Raises
     ------
@@ -32,7 +44,7 @@ def check_arguments(states: Sequence[State], weights: Sequence[float]) -> None:
     if min(weights) < 0 or not math.isclose(sum(weights), 1.0, abs_tol=1e-6):
         raise ValueError(f"mixing weights must be >= 0 and sum to 1; got {list(weights)}")
     for position, state in enumerate(states[1:], start=1):
-        check_alike(states[0], state, who=f"state {position}")
+        check_alike(states[0], state, f"state {position}", any_rank)
 
 
 def unprotected(rule: Rule, byzantine: int) -> Rule:
@@ -40,7 +52,7 @@ def unprotected(rule: Rule, byzantine: int) -> Rule:
     return rule
 
 
-def check_alike(own: State, other: State, who: str) -> None:
+def check_alike(own: State, other: State, who: str, any_rank: bool = False) -> None:
     """Reject a state whose names, shapes or dtypes differ from those of ``own``.
 
     Parameters
@@ -51,6 +63,9 @@ def check_alike(own: State, other: State, who: str) -> None:
         The state to check.
     who : str
         Name of ``other`` in error messages.
+    any_rank : bool
+        Whether the ranks of complete LoRA pairs may differ, up to the shorter side of a layer; by
+        default False.
 
     Raises
     ------
@@ -63,10 +78,24 @@ def check_alike(own: State, other: State, who: str) -> None:
             f"{who} must have the same tensors as the node's own; {unmatched} is in only one of "
             "them"
         )
+    adapted = pairs_present(other) if any_rank else []
+    axes = {name: axis for pair in adapted for axis, name in enumerate(pair)}  # of the rank
     for name, tensor in other.items():
-        expected = own[name]
-        if tensor.shape != expected.shape or tensor.dtype != expected.dtype:
+        expected, axis = own[name], axes.get(name)
+        shape, wanted = _apart_from(axis, tensor), _apart_from(axis, expected)
+        if shape != wanted or tensor.dtype != expected.dtype:
             raise ValueError(
                 f"{who}: {name} must be {tuple(expected.shape)} {expected.dtype}; "
                 f"got {tuple(tensor.shape)} {tensor.dtype}"
             )
+    for a, b in adapted:
+        rank, most = len(other[a]), max(len(own[a]), min(own[a][0].numel(), len(own[b])))
+        if other[b].shape[1] != rank or not 1 <= rank <= most:
+            raise ValueError(
+                f"{who}: {a} and {b} must have the same rank, from 1 to {most}; got {rank} and "
+                f"{other[b].shape[1]}"
+            )
+
+
+def _apart_from(axis: int | None, x: Tensor) -> tuple[int, ...]:
+    return tuple(0 if place == axis else size for place, size in enumerate(x.shape))

@@ -2,6 +2,9 @@
 
     P = sum_j w_j B_j A_j,   P ~ U_r S_r V_r^T,   B~ = U_r S_r^(1/2),   A~ = S_r^(1/2) V_r^T
 
+The factors B_j, A_j may have any rank; r is that of the node's own. (The scale of the product,
+alpha / rank, is not part of a state: it must be the same at all nodes, see ``flwr_decaf.lora``.)
+
 The symmetric split is that of the authors' code. Only factors are exchanged, and the matrix of
 shape (d_out, d_in) is never formed: with ``left = [w_1 B_1, ..., w_m B_m]`` and
 ``right = [A_1; ...; A_m]``, the truncated SVD works on the two factors of ``P = left @ right``.
@@ -32,7 +35,8 @@ def factorize(states: Sequence[State], weights: Sequence[float]) -> State:
     Parameters
     ----------
     states : sequence of State
-        The node's own state first; all have the same names, shapes and dtypes.
+        The node's own state first; all have the same names, shapes and dtypes, except that their
+        ranks may differ.
     weights : sequence of float
         The node's row of the mixing matrix, which sums to 1.
 
@@ -48,7 +52,7 @@ def factorize(states: Sequence[State], weights: Sequence[float]) -> State:
         If the states do not match, the weights do not sum to 1, there is no LoRA pair, or the
         adapter is one of DoRA.
     """
-    check_arguments(states, weights)
+    check_arguments(states, weights, any_rank=True)
     own = states[0]
     adapted = pairs(own)
     check_products(own)
@@ -58,7 +62,7 @@ def factorize(states: Sequence[State], weights: Sequence[float]) -> State:
             "use DLoRA (plain averaging) for whole models"
         )
     mixed: State = {}
-    for layers in _by_shape(own, adapted):
+    for layers in _by_shape(states, adapted):
         mixed |= _factorize_layers(states, weights, layers)
     return {
         name: mixed[name] if name in mixed else weighted_mean([s[name] for s in states], weights)
@@ -66,11 +70,12 @@ def factorize(states: Sequence[State], weights: Sequence[float]) -> State:
     }
 
 
-def _by_shape(own: State, adapted: list[Pair]) -> list[list[Pair]]:
+def _by_shape(states: Sequence[State], adapted: list[Pair]) -> list[list[Pair]]:
     # One batched call to torch.linalg handles all layers of a shape: 12 or 24 in a transformer.
-    groups: dict[tuple[torch.Size, torch.Size, torch.dtype], list[Pair]] = defaultdict(list)
-    for pair in adapted:
-        groups[own[pair.a].shape, own[pair.b].shape, own[pair.a].dtype].append(pair)
+    groups: dict[object, list[Pair]] = defaultdict(list)
+    for a, b in adapted:
+        shapes = tuple((state[a].shape, state[b].shape) for state in states)
+        groups[shapes, states[0][a].dtype].append(Pair(a, b))
     return list(groups.values())
 
 

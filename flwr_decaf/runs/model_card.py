@@ -76,6 +76,7 @@ def _shares(data: Data) -> str:
 def _adapter(lora: Lora) -> dict[str, str]:
     facts = {
         "rank, alpha": f"{lora.rank}, {lora.alpha:g}",
+        "ranks of the nodes, in turn": _code(lora.ranks),
         "ranks of some layers": _code(lora.rank_pattern),
         "alpha of some layers": _code(lora.alpha_pattern),
         "scaling": "alpha / sqrt(rank) (rsLoRA)" if lora.use_rslora else "",

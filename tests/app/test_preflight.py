@@ -10,6 +10,7 @@ import torch
 from transformers import BertModel
 
 from flwr_decaf.app import preflight
+from flwr_decaf.app.compatibility import check_compatibility
 from flwr_decaf.app.preflight import check
 from flwr_decaf.clients.loading import forget_task, load_task
 from flwr_decaf.clients.models.adapter import get_adapter
@@ -224,3 +225,27 @@ def test_dora_is_refused_where_products_are_mixed(small_base, changed, refused):
             check(config, 4)
     else:
         check(config, 4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"strategy": "dlora"}, "lora.ranks must be empty with strategy dlora, as only products"),
+        ({"strategy": "fedavg"}, "lora.ranks must be empty with strategy fedavg"),
+        ({"strategy": "dlora", "robust.method": "clipping"}, "lora.ranks must be empty with"),
+        ({"lora.ranks": "2, 16"}, "lora.ranks must be at most lora.rank, 8; got 16"),
+        ({"lora.rank-pattern": '{"query": 4}'}, "lora.ranks must be empty with lora.rank-pattern"),
+        ({"lora.init-lora-weights": "olora"}, "must be empty with lora.init-lora-weights 'olora'"),
+    ],
+)
+def test_ranks_that_differ_are_refused_where_they_cannot_be_mixed(changed, message):
+    settings = {"strategy": "decaf", "lora.rank": 8, "lora.ranks": "2, 4, 8"}
+    check_compatibility(parse_config(settings))
+    with pytest.raises(ValueError, match=message):
+        check_compatibility(parse_config(settings | changed))
+
+
+@pytest.mark.parametrize("ranks", ["0", "2, x", "-1", "2.5"])
+def test_ranks_that_are_not_whole_numbers_are_refused(ranks):
+    with pytest.raises(ValueError, match="lora.ranks must be integers >= 1, separated by commas"):
+        parse_config({"lora.ranks": ranks})

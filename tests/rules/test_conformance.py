@@ -88,8 +88,24 @@ class TestEveryRuleRejects:
             EVERY[name][0](states, [0.5, 0.5])
 
     def test_other_shapes(self, name):
+        wider = lora_state(1, shapes={"q": (5, 10), "v": (5, 9), "up": (12, 7)})
         with pytest.raises(ValueError, match=r"lora_A.weight must be \(3, 9\)"):
-            EVERY[name][0]([lora_state(0), lora_state(1, rank=2)], [0.5, 0.5])
+            EVERY[name][0]([lora_state(0), wider], [0.5, 0.5])
+
+    def test_other_ranks_unless_it_mixes_products(self, name):
+        states = [lora_state(0), lora_state(1, rank=2)]
+        if name == "factorize" or name in HARDENED:
+            assert [*map(len, EVERY[name][0](states, [0.5, 0.5]).values())] == [
+                *map(len, states[0].values())
+            ]
+            return
+        with pytest.raises(ValueError, match=r"lora_A.weight must be \(3, 9\)"):
+            EVERY[name][0](states, [0.5, 0.5])
+
+    def test_factors_of_a_pair_with_two_ranks(self, name):
+        other = lora_state(1, rank=2) | {"model.q.lora_A.weight": torch.ones(3, 9).double()}
+        with pytest.raises(ValueError, match="lora_[AB].weight must"):
+            EVERY[name][0]([lora_state(0), other], [0.5, 0.5])
 
     def test_other_dtypes(self, name):
         with pytest.raises(ValueError, match="float64"):

@@ -34,11 +34,18 @@ CASES = {
     "local-only": ({}, ""),
     "rolora": ({"topology": "ring", "phase_length": 1, "mixes": "active"}, "AB"),
     "conlora": ({"topology": "ring", "local_head": True}, "B"),
+    "mixed-ranks": ({"topology": "ring", "ranks": [3, 1, 2]}, "AB"),
 }
 # Mean degree, where it is not a ring's: the hub of the star has 3 neighbours, and node i counts
 # 10 + i times.
 DEGREES = {"local-only": 0, "relay-sum": (3 * 10 + 11 + 12 + 13) / 46}
-KINDS = {**STRATEGIES} | {"rolora": STRATEGIES["tad-lora"], "conlora": STRATEGIES["dlora-fa"]}
+# Mean rank as a share of that of the initial arrays.
+RANKS = {"mixed-ranks": (3 * 10 + 1 * 11 + 2 * 12 + 3 * 13) / 46 / 3}
+KINDS = {**STRATEGIES} | {
+    "rolora": STRATEGIES["tad-lora"],
+    "conlora": STRATEGIES["dlora-fa"],
+    "mixed-ranks": STRATEGIES["decaf"],
+}
 
 
 class InOrder:
@@ -171,8 +178,8 @@ class TestEveryStrategy:
         width = 8
         travelling = {"AB": 3 * (5 + 9) * 2 + 3 * (12 + 7), "B": 3 * (5 + 5 + 12), "": 0}[factors]
         head = 4 * 6
-        expected = degree * (travelling + head) * width
-        assert result.train_metrics_clientapp[1]["bytes-sent"] == expected
+        expected = degree * (travelling * RANKS.get(name, 1) + head) * width
+        assert result.train_metrics_clientapp[1]["bytes-sent"] == pytest.approx(expected)
 
     def test_the_result_is_the_average_model_and_no_node_gets_it(self, name):
         seen = {}
@@ -246,15 +253,18 @@ class TestEveryStrategyWithQuantizedPosts:
     def test_bytes_are_what_travels(self, name, dtype):
         result, *_ = plain(name, dtype=dtype)
         factors, degree = CASES[name][1], DEGREES.get(name, 2)
-        posted = quantize(select(lora_state(0), factors or "AB"), dtype, seed=0)
-        a, b, head = 3 * (9 + 9 + 7), 3 * (5 + 5 + 12), 24
-        values = {"AB": a + b, "B": b, "": a + b}[factors] + head
-        rows = {"AB": 6 * 3, "B": 3 * 3, "": 6 * 3}[factors] + 4
-        size = 2 * values if dtype == "bf16" else values + 4 * rows
-        header = len(pack(posted).data) - size
-        assert 0 < header < 1500
+        ranks, sizes = CASES[name][0].get("ranks", [3]), []
+        for rank in (ranks[node % len(ranks)] for node in range(4)):
+            posted = quantize(select(lora_state(0, rank), factors or "AB"), dtype, seed=0)
+            a, b, head = rank * (9 + 9 + 7), rank * (5 + 5 + 12), 24
+            values = {"AB": a + b, "B": b, "": a + b}[factors] + head
+            rows = {"AB": 6 * rank, "B": 3 * rank, "": 6 * rank}[factors] + 4
+            size = 2 * values if dtype == "bf16" else values + 4 * rows
+            header = len(pack(posted).data) - size
+            assert 0 < header < 1500
+            sizes.append(degree * (size + header))
         sent = result.train_metrics_clientapp[1]["bytes-sent"]
-        assert sent == degree * (size + header)
+        assert sent == pytest.approx(np.average(sizes, weights=[10, 11, 12, 13]))
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "relay-sum"])  # it refuses

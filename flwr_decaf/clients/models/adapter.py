@@ -24,6 +24,7 @@ NEW_HEADS = ("classifier", "score")  # transformers' names of heads that are nev
 _HEADS = (*NEW_HEADS, "lm_head")
 # With bias = "all", PEFT lists the biases of modules that are trained in full more than once.
 _TWICE = re.compile(r"\.(original_module|modules_to_save)\.")
+_WITHOUT_ADAPTER = re.compile(r"\.lora_(embedding_)?[AB]")  # state dicts omit the adapter's name
 RANDOM = (True, "gaussian")  # PEFT's init_lora_weights that do not depend on the base
 
 
@@ -150,6 +151,9 @@ def digest(model: nn.Module) -> str:
 def set_adapter(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy values into the adapter, or the whole model, in place.
 
+    LoRA factors take over the ranks of the values, so that one model serves nodes of all ranks. The
+    scales of the products do not change.
+
     Raises
     ------
     ValueError
@@ -164,4 +168,14 @@ def set_adapter(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         )
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(state[name])
+            if factor_of(name) and tensor.shape != state[name].shape:
+                _replace(model, name, state[name].to(tensor, copy=True))
+            else:
+                tensor.copy_(state[name])
+
+
+def _replace(model: nn.Module, name: str, value: Tensor) -> None:
+    """Replace a LoRA factor by one of another rank; PEFT's layers do not depend on its shape."""
+    adapter = model.active_adapter
+    parameter = model.get_parameter(_WITHOUT_ADAPTER.sub(rf"\g<0>.{adapter}", name))
+    parameter.data, parameter.grad = value, None

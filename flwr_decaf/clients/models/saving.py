@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from flwr_decaf.clients.models.adapter import RANDOM
+from flwr_decaf.clients.models.adapter import RANDOM, get_adapter
 from flwr_decaf.lora import State, factor_of
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -23,7 +23,8 @@ def save_model(model: Any, path: Path, base_name: str) -> None:
 
     PiSSA and OLoRA subtract the initial product from the base, and PEFT would repeat this whenever
     it loads the adapter. Such an adapter is saved as a plain one of twice the rank, which is added
-    to the unchanged base (see ``added_to_base``).
+    to the unchanged base (see ``added_to_base``). If the ranks of nodes differ, each adapter is
+    saved with its own rank and alpha.
 
     Parameters
     ----------
@@ -43,6 +44,8 @@ def save_model(model: Any, path: Path, base_name: str) -> None:
         state = added_to_base(load_file(path / _WEIGHTS), model.initial_values)
         save_file(state, path / _WEIGHTS, metadata={"format": "pt"})
         described |= _of_twice_the_rank(described)
+    elif not described["rank_pattern"]:
+        described |= _of_rank(described, _rank_of(model))
     described["base_model_name_or_path"] = base_name
     (path / _CONFIG).write_text(json.dumps(described, indent=2), encoding="utf8")
 
@@ -74,6 +77,23 @@ def added_to_base(state: State, initial: State) -> State:
         return x
 
     return {name: joined(name, x) for name, x in state.items()}
+
+
+def _rank_of(model: Any) -> int:
+    return next(len(x) for name, x in get_adapter(model).items() if factor_of(name) == "A")
+
+
+def _of_rank(described: Mapping[str, Any], rank: int) -> dict[str, Any]:
+    """Give the factors' own rank, and an alpha with which the scaling stays the same."""
+    factor = rank / described["r"]
+    if factor == 1:
+        return {}
+    factor = math.sqrt(factor) if described["use_rslora"] else factor
+    return {
+        "r": rank,
+        "lora_alpha": factor * described["lora_alpha"],
+        "alpha_pattern": {name: factor * x for name, x in described["alpha_pattern"].items()},
+    }
 
 
 def _of_twice_the_rank(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Arrivals(NamedTuple):
 
 def take_posts(
     contents: Mapping[int, RecordDict],
-    like: State,
+    likes: Mapping[int, State],
     dtype: str,
     keyring: Keyring | None = None,
     turn: int = 0,
@@ -58,8 +58,8 @@ def take_posts(
     ----------
     contents : mapping of int to RecordDict
         Replies, by position.
-    like : State
-        State whose names, shapes and dtypes a post must match.
+    likes : mapping of int to State
+        States whose names, shapes and dtypes the posts must match, by position.
     dtype : str
         How posts are quantized.
     keyring : Keyring, optional
@@ -72,5 +72,17 @@ def take_posts(
     copies = {i: copy_of(content) for i, content in contents.items() if records.COPY in content}
     if keyring:
         return Arrivals(posts, copies, {}, keyring.unusable(posts, copies, turn))
-    states, causes = read_posts(posts, like, dtype)
-    return Arrivals(posts, copies, states, causes | read_posts(copies, like)[1])
+    states, causes = _read(posts, likes, dtype)
+    return Arrivals(posts, copies, states, causes | _read(copies, likes)[1])
+
+
+def _read(
+    posts: Mapping[int, Array], likes: Mapping[int, State], dtype: str = "fp32"
+) -> tuple[dict[int, State], dict[int, str]]:
+    states: dict[int, State] = {}
+    causes: dict[int, str] = {}
+    for node, post in posts.items():
+        good, bad = read_posts({node: post}, likes[node], dtype)
+        states |= good
+        causes |= bad
+    return states, causes

@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord, RecordDict
 from flwr_decaf.distances import distances_to_mean
 from flwr_decaf.lora import State
 from flwr_decaf.rules import RULES
+from flwr_decaf.rules.ranks import average_at_rank_of
 
 
 def average(initial: State, states: Iterable[State], rule: str) -> ArrayRecord:
@@ -17,14 +18,15 @@ def average(initial: State, states: Iterable[State], rule: str) -> ArrayRecord:
     Parameters
     ----------
     initial : State
-        Initial arrays, which complete states that contain only what was exchanged.
+        Initial arrays, which complete states that contain only what was exchanged. If ranks
+        differ, they determine that of the average.
     states : iterable of State
         States to average.
     rule : str
         Key of ``registries.RULES``.
     """
     whole = [initial | state for state in states]
-    return ArrayRecord(RULES[rule](whole, [1.0 / len(whole)] * len(whole)))
+    return ArrayRecord(average_at_rank_of(initial, whole, RULES[rule]))
 
 
 def add_diagnostics(

@@ -13,7 +13,7 @@ Flower matches them to messages.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -34,10 +34,8 @@ class Mailbox:
 
     Parameters
     ----------
-    n : int
-        Number of nodes.
-    initial : State
-        State from which every node starts.
+    starts : sequence of State
+        State from which each node starts.
     blank : Mail
         Mail of a node that has nothing to mix, with the rule and the names of records.
     addressing : Addressing
@@ -48,8 +46,7 @@ class Mailbox:
 
     def __init__(
         self,
-        n: int,
-        initial: State,
+        starts: Sequence[State],
         blank: Mail,
         addressing: Addressing | None = None,
         study: str = "",
@@ -57,11 +54,11 @@ class Mailbox:
         self._blank = blank
         self._study = study
         self._addressing = addressing or Neighbours()
-        self._initial = initial
+        self.starts = starts
         self._mail: dict[int, Mail] = {}
         self._undelivered: set[int] = set()
         self._repeated: set[int] = set()  # whose mail is sent a second time
-        self._without_state = set(range(n))
+        self._without_state = set(range(len(starts)))
         self._version: dict[int, str] = {}  # of the state that each node answered with last
         self._next_version: dict[int, str] = {}  # of the state that its latest message leads to
         self._rounding: dict[int, int] = {}  # seed of the post that each node sends next
@@ -173,7 +170,7 @@ class Mailbox:
         """Return the records from which a node restores its state as of its last post."""
         if not self._study:
             return {self._blank.arrays_key: ArrayRecord(self.state_of(node))}
-        arrays = {self._blank.arrays_key: ArrayRecord(self._initial)}
+        arrays = {self._blank.arrays_key: ArrayRecord(self.starts[node])}
         if node in self.copies:
             return {**arrays, COPY: record_of(self.copies[node])}
         return {**arrays, POST: record_of(self.posts[node])} if node in self.posts else arrays
@@ -184,11 +181,11 @@ class Mailbox:
         If posts are quantized, the state is exact if the node sent a copy of it.
         """
         if node in self.copies:
-            return self._initial | unpack(self.copies[node])
-        return self._initial | self.posted_by(node)
+            return self.starts[node] | unpack(self.copies[node])
+        return self.starts[node] | self.posted_by(node)
 
     def posted_by(self, node: int) -> State:
         """Return a node's last post as its neighbours see it; empty before the first."""
         if node not in self.posts:
             return {}
-        return dequantize(unpack(self.posts[node]), self._blank.dtype, like=self._initial)
+        return dequantize(unpack(self.posts[node]), self._blank.dtype, like=self.starts[node])

@@ -120,7 +120,7 @@ class PreparedStrategy(ResumableStrategy):
             keyring = Keyring(study, roster.announcements, self.network, disclosed)
             keyring.check(grid, roster.ids)
         blank = replace(self._blank_mail(), box=office.box)
-        mailbox = Mailbox(n, initial, blank, self._addressing(), study)
+        mailbox = Mailbox(self._starts(initial, n), blank, self._addressing(), study)
         if self.resume.resume_from:
             mailbox.restore(self.resume.resume_from)
         by_examples = self.graph.weights in BY_EXAMPLES
@@ -151,6 +151,10 @@ class PreparedStrategy(ResumableStrategy):
         if not self.posts.encrypted:
             return ""
         return resumed.study if resumed else new_study()
+
+    def _starts(self, initial: State, n: int) -> list[State]:
+        """Return the state from which each node starts."""
+        return [initial] * n
 
     def _addressing(self) -> Addressing:
         return Neighbours()

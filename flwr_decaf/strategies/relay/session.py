@@ -238,8 +238,9 @@ class Session:
 
     def _usable(self, contents: Mapping[int, RecordDict]) -> Arrivals:
         """Take the posts out of the replies; nodes with unusable posts count as missing."""
-        exchanged = select(self.initial, self.schedule(self.server_round).exchanged)
-        arrived = take_posts(contents, exchanged, self.dtype, self.keyring, self.turn)
+        exchanged = self.schedule(self.server_round).exchanged
+        likes = {node: select(self.mailbox.starts[node], exchanged) for node in contents}
+        arrived = take_posts(contents, likes, self.dtype, self.keyring, self.turn)
         causes = arrived.causes
         if self.weighted_by and self.step == 1:
             causes |= bad_counts(contents, self.weighted_by)

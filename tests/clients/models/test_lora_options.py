@@ -17,6 +17,7 @@ from flwr_decaf.clients.models.saving import added_to_base, save_model
 from flwr_decaf.config import Lora
 from flwr_decaf.lora import factor_of
 from flwr_decaf.rules import average, factorize
+from flwr_decaf.rules.ranks import at_rank
 from tests.states import dense_products, lora_state
 
 TARGETS = "query,value"
@@ -201,3 +202,34 @@ def test_a_saved_adapter_of_twice_the_rank_describes_itself(tmp_path):
     )
     assert described["rank_pattern"] == {"layer.1.attention.self.query": 6}
     assert described["alpha_pattern"] == {"value": 10}
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"alpha_pattern": '{"value": 5}'}])
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_model_takes_over_the_rank_of_a_node_and_saves_it(rank, options, tmp_path):
+    model, before = adapted(bert(), **options), adapted(bert(), **options)
+    trained(model)
+    lower = at_rank({name: x.clone() for name, x in get_adapter(model).items()}, rank)
+    set_adapter(model, lower)
+    expected = logits(model)
+    trained(model)  # factors of the new rank get gradients and steps
+    set_adapter(model, lower)
+    save_model(model, tmp_path, "base")
+    loaded = PeftModel.from_pretrained(bert(), tmp_path)
+    torch.testing.assert_close(logits(loaded), expected)
+    saved = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert saved["r"] == rank
+    set_adapter(model, get_adapter(before))
+    assert {n: x.shape for n, x in get_adapter(model).items()} == {
+        n: x.shape for n, x in get_adapter(before).items()
+    }
+    torch.testing.assert_close(logits(model), logits(before))
+
+
+def test_factors_of_another_rank_are_trained():
+    model = adapted(bert())
+    set_adapter(model, at_rank({n: x.clone() for n, x in get_adapter(model).items()}, 1))
+    parameters = [p for name, p in model.named_parameters() if "lora_B" in name]
+    model.train()(input_ids=TOKENS).logits.sum().backward()
+    assert all(p.grad.shape == p.shape and p.shape[1] == 1 for p in parameters)
+    assert all(p.grad.abs().sum() > 0 for p in parameters)

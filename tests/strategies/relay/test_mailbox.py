@@ -13,9 +13,8 @@ POSTS = {node: pack({"x": torch.tensor([float(node)])}) for node in range(4)}
 
 
 def mailbox(n=4):
-    return Mailbox(
-        n, {"x": torch.zeros(1), "a": torch.ones(1)}, Mail("average", "AB", "AB", "model")
-    )
+    start = {"x": torch.zeros(1), "a": torch.ones(1)}
+    return Mailbox([start] * n, Mail("average", "AB", "AB", "model"))
 
 
 def read(box, node):
