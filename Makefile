@@ -1,6 +1,7 @@
 # make run    sets up and runs the main experiment: ten nodes, DeCAF against FedAvg, real text
 # make test   sets up and runs the tests: all fast ones, and one run of each kind of engine
 # make test-fast                        omits those that start an engine; make test-all runs all
+# make test-versions                    runs the fast ones on the lowest and the newest versions (requires uv)
 # make docs   builds the site in build/docs, and installs the required packages
 # make benchmark                        speed against alternatives, in minutes; BENCHMARK=--large takes longer
 #
@@ -15,7 +16,7 @@ DOCS := .venv/.docs
 # Each file of tests runs in one of these processes, so that its tests share their fixtures.
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup run test test-fast check test-all docs benchmark clean
+.PHONY: setup run test test-fast test-versions check test-all docs benchmark clean
 
 setup: $(READY)
 
@@ -43,6 +44,10 @@ test-fast: $(READY)
 
 test-all: $(READY) $(DOCS)
 	$(BIN)/python -m pytest -m ""
+
+test-versions: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/versions lowest
+	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/versions newest
 
 check: $(READY)
 	$(BIN)/ruff format --check .
