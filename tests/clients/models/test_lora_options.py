@@ -14,6 +14,7 @@ from transformers import BertConfig, BertForSequenceClassification, GPT2Config, 
 from flwr_decaf.clients.models.adapter import get_adapter, initialize_adapter, set_adapter
 from flwr_decaf.clients.models.pretrained import add_adapter
 from flwr_decaf.clients.models.saving import added_to_base, save_model
+from flwr_decaf.clients.optimizer_state import OptimizerState
 from flwr_decaf.config import Lora
 from flwr_decaf.lora import factor_of
 from flwr_decaf.rules import average, factorize
@@ -233,3 +234,22 @@ def test_factors_of_another_rank_are_trained():
     model.train()(input_ids=TOKENS).logits.sum().backward()
     assert all(p.grad.shape == p.shape and p.shape[1] == 1 for p in parameters)
     assert all(p.grad.abs().sum() > 0 for p in parameters)
+
+
+def test_moments_are_kept_by_nodes_of_different_ranks_that_share_a_model():
+    model = adapted(bert())
+    full = {name: x.clone() for name, x in get_adapter(model).items()}
+    kept = {rank: OptimizerState({}, rotates=True) for rank in (1, 2)}
+    for _ in range(2):  # rounds
+        for rank, moments in kept.items():
+            set_adapter(model, at_rank(full, rank))
+            optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
+            moments.restore(optimizer, model)
+            model.train()(input_ids=TOKENS, labels=torch.tensor([0, 1])).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            moments.store(optimizer, model)
+    for rank, moments in kept.items():
+        assert {float(x) for name, x in moments.state.items() if name.startswith("step ")} == {2.0}
+        firsts = [x for name, x in moments.state.items() if "exp_avg " in name and "lora_A" in name]
+        assert {len(x) for x in firsts} == {rank}
