@@ -71,6 +71,7 @@ STRATEGIES = {
     "tad-lora": "flwr_decaf.strategies:TADLoRA",
     "dimat": "flwr_decaf.strategies:DIMAT",
     "relay-sum": "flwr_decaf.strategies:RelaySum",
+    "gradient-tracking": "flwr_decaf.strategies:GradientTracking",
     "local-only": "flwr_decaf.strategies:LocalOnly",
     "fedavg": "flwr_decaf.strategies:FedAvg",
     "centralized": "flwr_decaf.strategies:Centralized",

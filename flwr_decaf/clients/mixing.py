@@ -16,6 +16,7 @@ from flwr_decaf.messages.inspection import outliers, read_posts
 from flwr_decaf.messages.mail import Mail
 from flwr_decaf.messages.quantization import dequantize, quantize
 from flwr_decaf.rules import ALIGNED, FACTORIZING, NEEDED, ROBUST, RULES
+from flwr_decaf.rules.tracking import model_of
 
 Prepared = Callable[[], Alignment | None]
 
@@ -102,11 +103,11 @@ def mix(
         with watch.measuring("matching-seconds"):
             held = alignment.settle(held)
     metrics |= watch.seconds | {"mixing-neighbours": float(len(posts))}
-    whole = [centre, *(centre | post for post in posts.values())]
+    whole = [model_of(state) for state in (centre, *(centre | post for post in posts.values()))]
     if mail.measured and mail.sealed:  # otherwise the relay measures the distance to the mean
         metrics["distance-to-neighbours"] = fmean(distances_to_first(whole)[1:])
     if mail.measured and mail.robust == "none":  # a robust rule discards states on purpose
-        metrics["mixing-interference"] = interference(whole, weights, centre | mixed)
+        metrics["mixing-interference"] = interference(whole, weights, model_of(centre | mixed))
     return held, metrics, refused
 
 

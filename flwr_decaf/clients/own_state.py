@@ -21,6 +21,7 @@ from flwr_decaf.messages.packing import (
 )
 from flwr_decaf.messages.quantization import dequantize, quantize
 from flwr_decaf.messages.shared_posts import is_gone
+from flwr_decaf.rules.tracking import split
 
 
 def own_state(content: RecordDict, context: Context, mail: Mail) -> State | None:
@@ -59,15 +60,15 @@ def keep(context: Context, own: ArrayRecord, mail: Mail) -> None:
 def post(content: RecordDict, context: Context, own: State, mail: Mail) -> None:
     """Keep a state as the node's own, and add the post made from it to the reply."""
     pack_post = pack if mail.sealed else pack_shared
-    exchanged = select(own, mail.exchanged)
+    restored = select(own, mail.exchanged)  # all that a node which lost its state needs
+    exchanged, unposted = split(restored)
     posted = quantize(exchanged, mail.dtype, mail.rounding)
     record = content[records.POST] = record_of(pack_post(posted))
     if mail.recipients:
         content[records.MESSAGES] = messages_of(own, mail)
-    exact = record
-    if posted is not exchanged and mail.copied:
-        exact = content[records.COPY] = record_of(pack_post(exchanged))
-    # If the whole state is exchanged, one object serves as both and is packed and pickled only
-    # once.
-    whole = exchanged.keys() == own.keys() and (posted is exchanged or mail.copied)
+    exact, suffices = record, posted is exchanged and not unposted
+    if not suffices and mail.copied:
+        exact = content[records.COPY] = record_of(pack_post(restored))
+    # If the whole state is sent, one object serves as both and is packed and pickled only once.
+    whole = restored.keys() == own.keys() and (suffices or mail.copied)
     keep(context, exact if whole else pack_record(own), mail)

@@ -43,6 +43,7 @@ from flwr_decaf.messages.mail import Mail, read_mail, take_mail
 from flwr_decaf.messages.packing import pack_record
 from flwr_decaf.messages.tickets import deposit, redeem
 from flwr_decaf.rules.contract import check_alike
+from flwr_decaf.rules.tracking import model_of, split, track
 
 Answer = Callable[[Message, Context], Message]  # older versions of Flower do not export this type
 Mod = Callable[[Message, Context, Answer], Message]
@@ -140,14 +141,16 @@ def _answer(msg: Message, context: Context, call_next: Answer, prepare: Prepare 
     own = own_state(msg.content, context, mail)
     if own is None:  # the relay sends the node's last post with the next message
         return Message(RecordDict({records.CALL: ConfigRecord({"lost": True})}), reply_to=msg)
+    own, unmixed = split(own)
     held, metrics, refused = mix(own, mail, lambda: prepare(msg, context) if prepare else None)
+    held |= unmixed
     # Posts that are not forwarded are discarded, since training a large model needs the memory.
     own, mail = {}, last_received(mail, context, starts=mail.arrays_key in msg.content)
     if ask == records.COLLECT:
         return _collected(msg, context, held, refused, mail)
     if ask == records.MIX:
         return _mixed(msg, context, held, metrics, refused, mail)
-    msg.content[mail.arrays_key] = ArrayRecord(held)
+    msg.content[mail.arrays_key] = ArrayRecord(model_of(held))
     reply = _call(call_next, msg, context)
     if not reply.has_error():
         # Keep it only now: SuperNodes store the state even if a call fails, and mail is sent again.
@@ -163,10 +166,11 @@ def _answer(msg: Message, context: Context, call_next: Answer, prepare: Prepare 
 def _collected(
     msg: Message, context: Context, held: State, refused: dict[int, str], mail: Mail
 ) -> Message:
-    own = pack_record(held)
+    own, model = pack_record(held), model_of(held)
     keep(context, own, mail)
-    save_own_adapter(context.node_config, held)
-    return Message(RecordDict({records.POST: own, **_refusals(refused, mail)}), reply_to=msg)
+    save_own_adapter(context.node_config, model)
+    post = own if model.keys() == held.keys() else pack_record(model)
+    return Message(RecordDict({records.POST: post, **_refusals(refused, mail)}), reply_to=msg)
 
 
 def _mixed(
@@ -202,9 +206,10 @@ def _in_words(causes: Mapping[int, str]) -> ConfigRecord:
 
 def _keep_trained(content: RecordDict, context: Context, held: State, mail: Mail) -> None:
     """Keep the trained state as the node's own, and replace it by the node's post in the reply."""
-    trained = _trained(content, held)
-    _check_frozen(held, trained, mail.trained)
-    post(content, context, trained, mail)
+    model = model_of(held)
+    trained = _trained(content, model)
+    _check_frozen(model, trained, mail.trained)
+    post(content, context, track(held, trained), mail)
 
 
 def _trained(content: RecordDict, held: State) -> State:

@@ -28,6 +28,7 @@ _COLOURS = {
     "dec-lora": "#CC79A7",
     "tad-lora": "#56B4E9",
     "relay-sum": "#A6761D",
+    "gradient-tracking": "#882255",
     "dimat": "#5D3A9B",
     "fedavg": "#D55E00",
     "centralized": "#000000",

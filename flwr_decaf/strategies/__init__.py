@@ -16,6 +16,7 @@ from flwr_decaf.strategies.dimat import DIMAT
 from flwr_decaf.strategies.dlora import DLoRA
 from flwr_decaf.strategies.dlora_fa import DLoRAFA
 from flwr_decaf.strategies.fedavg import FedAvg
+from flwr_decaf.strategies.gradient_tracking import GradientTracking
 from flwr_decaf.strategies.local_only import LocalOnly
 from flwr_decaf.strategies.relay_sum import RelaySum
 from flwr_decaf.strategies.tad_lora import TADLoRA
@@ -32,6 +33,7 @@ __all__ = [
     "DecLoRA",
     "DecentralizedStrategy",
     "FedAvg",
+    "GradientTracking",
     "LocalOnly",
     "RelaySum",
     "TADLoRA",

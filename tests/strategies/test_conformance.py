@@ -15,6 +15,7 @@ from flwr_decaf.config import Posts
 from flwr_decaf.lora import factor_of, select
 from flwr_decaf.messages.packing import pack
 from flwr_decaf.messages.quantization import quantize
+from flwr_decaf.rules.tracking import split, with_tracking
 from flwr_decaf.strategies import STRATEGIES, DecentralizedStrategy
 from flwr_decaf.topology.mixing_matrix import build_network
 from flwr_decaf.topology.participation import draw_evaluated
@@ -31,6 +32,7 @@ CASES = {
     "tad-lora": ({"topology": "ring", "phase_length": 2}, "AB"),
     "dimat": ({"topology": "ring"}, "AB"),
     "relay-sum": ({"topology": "star"}, "AB"),
+    "gradient-tracking": ({"topology": "ring"}, "AB"),
     "local-only": ({}, ""),
     "rolora": ({"topology": "ring", "phase_length": 1, "mixes": "active"}, "AB"),
     "conlora": ({"topology": "ring", "local_head": True}, "B"),
@@ -41,6 +43,8 @@ CASES = {
 DEGREES = {"local-only": 0, "relay-sum": (3 * 10 + 11 + 12 + 13) / 46}
 # Mean rank as a share of that of the initial arrays.
 RANKS = {"mixed-ranks": (3 * 10 + 1 * 11 + 2 * 12 + 3 * 13) / 46 / 3}
+# Where nodes post more than their models: once more for each tensor that is tracked.
+TRAVELLING = {"gradient-tracking": 2}
 KINDS = {**STRATEGIES} | {
     "rolora": STRATEGIES["tad-lora"],
     "conlora": STRATEGIES["dlora-fa"],
@@ -179,6 +183,7 @@ class TestEveryStrategy:
         travelling = {"AB": 3 * (5 + 9) * 2 + 3 * (12 + 7), "B": 3 * (5 + 5 + 12), "": 0}[factors]
         head = 4 * 6
         expected = degree * (travelling * RANKS.get(name, 1) + head) * width
+        expected *= TRAVELLING.get(name, 1)
         assert result.train_metrics_clientapp[1]["bytes-sent"] == pytest.approx(expected)
 
     def test_the_result_is_the_average_model_and_no_node_gets_it(self, name):
@@ -256,12 +261,15 @@ class TestEveryStrategyWithQuantizedPosts:
         ranks, sizes = CASES[name][0].get("ranks", [3]), []
         for rank in (ranks[node % len(ranks)] for node in range(4)):
             posted = quantize(select(lora_state(0, rank), factors or "AB"), dtype, seed=0)
+            if name in TRAVELLING:
+                posted = quantize(split(with_tracking(lora_state(0, rank)))[0], dtype, seed=0)
             a, b, head = rank * (9 + 9 + 7), rank * (5 + 5 + 12), 24
             values = {"AB": a + b, "B": b, "": a + b}[factors] + head
             rows = {"AB": 6 * rank, "B": 3 * rank, "": 6 * rank}[factors] + 4
             size = 2 * values if dtype == "bf16" else values + 4 * rows
+            size *= TRAVELLING.get(name, 1)
             header = len(pack(posted).data) - size
-            assert 0 < header < 1500
+            assert 0 < header < 3000
             sizes.append(degree * (size + header))
         sent = result.train_metrics_clientapp[1]["bytes-sent"]
         assert sent == pytest.approx(np.average(sizes, weights=[10, 11, 12, 13]))

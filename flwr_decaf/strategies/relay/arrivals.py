@@ -10,6 +10,7 @@ from flwr.app import Array, RecordDict
 from flwr_decaf.lora import State
 from flwr_decaf.messages import records
 from flwr_decaf.messages.inspection import read_posts
+from flwr_decaf.rules.tracking import split
 from flwr_decaf.strategies.relay.keyring import Keyring
 from flwr_decaf.strategies.relay.replies import copy_of, post_of
 
@@ -59,7 +60,7 @@ def take_posts(
     contents : mapping of int to RecordDict
         Replies, by position.
     likes : mapping of int to State
-        States whose names, shapes and dtypes the posts must match, by position.
+        States whose names, shapes and dtypes the posts and copies must match, by position.
     dtype : str
         How posts are quantized.
     keyring : Keyring, optional
@@ -72,7 +73,8 @@ def take_posts(
     copies = {i: copy_of(content) for i, content in contents.items() if records.COPY in content}
     if keyring:
         return Arrivals(posts, copies, {}, keyring.unusable(posts, copies, turn))
-    states, causes = _read(posts, likes, dtype)
+    exchanged = {node: split(like)[0] for node, like in likes.items()}
+    states, causes = _read(posts, exchanged, dtype)
     return Arrivals(posts, copies, states, causes | _read(copies, likes)[1])
 
 

@@ -25,7 +25,7 @@ def average(initial: State, states: Iterable[State], rule: str) -> ArrayRecord:
     rule : str
         Key of ``registries.RULES``.
     """
-    whole = [initial | state for state in states]
+    whole = [_completed(initial, state) for state in states]
     return ArrayRecord(average_at_rank_of(initial, whole, RULES[rule]))
 
 
@@ -52,6 +52,11 @@ def add_diagnostics(
     for node in contents:
         metrics[node]["bytes-sent"] = sent[node]
     if initial is not None and states:
-        whole = [initial | state for state in states.values()]
+        whole = [_completed(initial, state) for state in states.values()]
         for node, distance in zip(states, distances_to_mean(whole), strict=True):
             metrics[node]["distance-to-mean"] = distance
+
+
+def _completed(initial: State, posted: State) -> State:
+    """Return the whole model of a node that posted only parts of it, or more than its model."""
+    return {name: posted.get(name, x) for name, x in initial.items()}
