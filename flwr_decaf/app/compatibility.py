@@ -6,7 +6,7 @@ from flwr_decaf.clients.learning_rate import WITH_WARMUP
 from flwr_decaf.config import Config, Train
 from flwr_decaf.config.setting import spelled
 from flwr_decaf.rules import FACTORIZING
-from flwr_decaf.strategies import STRATEGIES, FedAvg, TADLoRA
+from flwr_decaf.strategies import STRATEGIES, FedAvg, GradientTracking, TADLoRA
 from flwr_decaf.text import split_list
 
 
@@ -22,6 +22,7 @@ def check_compatibility(config: Config) -> None:
         _refuse_peer_settings(config)
     else:
         _check_moments(config)
+        _check_pretraining(config)
     _check_warmup(config.train)
     _check_dora(config)
     _check_ranks(config)
@@ -56,6 +57,16 @@ def _check_moments(config: Config) -> None:
             f"train.optimizer-state must be fresh with strategy {config.strategy} and a robust "
             "rule, which factorizes products while one of the factors is not trained; got kept; "
             'set it to fresh, or robust.method to "none"'
+        )
+
+
+def _check_pretraining(config: Config) -> None:
+    """Refuse to track the change of a round of pretraining, which is no step of the later ones."""
+    epochs = config.train.pretrain_epochs
+    if epochs and STRATEGIES[config.strategy] is GradientTracking:
+        raise ValueError(
+            f"train.pretrain-epochs must be 0 with strategy {config.strategy}, which would correct "
+            f"the second round by the change in pretraining; got {epochs}; omit it, or use dlora"
         )
 
 

@@ -26,7 +26,7 @@ from flwr_decaf.config.network import network_of, network_options
 from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.data.sources import load_rows, skipped_rows
 from flwr_decaf.rules import ALIGNED
-from flwr_decaf.strategies import STRATEGIES, FedAvg, RelaySum
+from flwr_decaf.strategies import STRATEGIES, FedAvg, GradientTracking, RelaySum
 from flwr_decaf.strategies.relay.checks import (
     check_byzantine,
     check_encryption,
@@ -67,9 +67,10 @@ def check(config: Config, n: int, trains: bool = True, own_rows: bool = False) -
     if not issubclass(strategy, FedAvg):
         check_schedule(read_schedule(config.participation), n)
         open_office(config.posts).close()  # tries the store of posts, if there is one
-        if strategy is RelaySum:  # its constructor refuses settings that do not apply to it
+        if strategy in (GradientTracking, RelaySum):  # their constructors refuse some settings
             options = {"robust": config.robust, "attack": config.attack, "posts": config.posts}
-            RelaySum(**options, **network_options(config))
+            weighted = {"weighted_mixing": config.weighted_mixing}
+            strategy(**options, **weighted, **network_options(config))
         weights, dynamic = config.topology.weights, config.topology.dynamic
         check_weighted(config.weighted_mixing, weights, dynamic, config.robust)
         check_encryption(config.posts, config.attack)

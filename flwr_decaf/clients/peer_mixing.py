@@ -169,8 +169,8 @@ def _collected(
     own, model = pack_record(held), model_of(held)
     keep(context, own, mail)
     save_own_adapter(context.node_config, model)
-    post = own if model.keys() == held.keys() else pack_record(model)
-    return Message(RecordDict({records.POST: post, **_refusals(refused, mail)}), reply_to=msg)
+    sent = own if model.keys() == held.keys() else pack_record(model)
+    return Message(RecordDict({records.POST: sent, **_refusals(refused, mail)}), reply_to=msg)
 
 
 def _mixed(

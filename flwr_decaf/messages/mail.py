@@ -51,8 +51,8 @@ class Mail:
         Seed with which the node's last post was rounded, so that the node can mix the others with
         it; by default -1: the node posted its own state unrounded.
     copied : bool
-        Whether the node also sends its exact state along with a quantized post, for the relay to
-        keep; by default False.
+        Whether the node also sends its exact state along with a post that does not contain it, for
+        the relay to keep; by default False.
     recipients : tuple of int
         Neighbours to which the node forwards what it has received, each in a separate message; by
         default none: all neighbours receive its post.

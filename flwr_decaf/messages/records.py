@@ -9,8 +9,8 @@ record                 meaning
 ``decaf.posts``        to a node: its neighbours' posts, by position
 ``decaf.sealing``      to a node, if posts are encrypted: of which turn, and for whom
 ``decaf.post``         from a node: its own post; to a node that lost its state: the same
-``decaf.copy``         from a node: its exact state, only for the relay, if posts are
-                       quantized; to a node that lost its state: the same
+``decaf.copy``         from a node: its exact state, only for the relay, if its post is
+                       quantized or a part of it; to a node that lost its state: the same
 ``decaf.messages``     from a node: what it forwards to each neighbour, by position
 ``decaf.call``         to a node: roll call, mix or collection, answered without the
                        user's code

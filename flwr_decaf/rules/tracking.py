@@ -1,21 +1,21 @@
 """Gradient tracking: each node follows the mean change of all models, not only that of its own.
 
-    Delta_i = x_i+ - x_i                     the change of a round of training
-    c_i     = y_i - Delta_i of its last      correction; 0 in the first round
-    y_i    <- Delta_i + c_i                  the node's estimate of the mean change
-    p_i     = x_i + y_i = x_i+ + c_i
+    c_i     = y_i - Delta_i     correction, from the last round; 0 in the first
+    Delta_i = x_i+ - x_i        change in this round's training
+    y_i     = Delta_i + c_i     the node's estimate of the mean change
+    p_i     = x_i + y_i         which is x_i+ + c_i
 
-x_i is the model before training and x_i+ the trained one. Nodes post p and y, and mix both, so that
-x_i is then ``sum_j w_ij p_j``, and y_i ``sum_j w_ij y_j``. As W is doubly stochastic, ``sum_i c_i =
-0`` and ``sum_i y_i = sum_i Delta_i`` after every exchange. Where the nodes agree on a stationary
-point of the mean loss, their y is 0, whatever their own changes are; without tracking, each node
-is drawn to the optimum of its own data.
+x_i is the model before training and x_i+ the trained one. Nodes post p and y and mix both: x_i
+becomes ``sum_j w_ij p_j``, and y_i ``sum_j w_ij y_j``. As W is doubly stochastic, ``sum_i c_i = 0``
+and ``sum_i y_i = sum_i Delta_i`` after every exchange. Training comes to rest where all models are
+the same and their changes sum to 0; without tracking, each node is drawn towards the optimum of its
+own data, and the nodes do not agree.
 
 The method is that of Di Lorenzo and Scutari (NEXT, arXiv 1602.00591) and of Nedic, Olshevsky and
 Shi (DIGing, arXiv 1607.03218); with local steps, that of Liu et al. (K-GT, arXiv 2301.01313) and
-Nguyen et al. (LU-GT, arXiv 2210.04757). These papers track gradients, and with local steps add the
-correction to the gradient of every step. Here it is added once, to the change of a round, which may
-be that of any optimizer.
+Nguyen et al. (LU-GT, arXiv 2210.04757). These papers track gradients and, with local steps, add the
+correction to the gradient of every step. Here, it is added once, to the change of a round, which
+may be that of any optimizer.
 
 A node's state is its model, y and Delta in one dict: y and Delta of a tensor have its name after a
 prefix. A state without these is that of any other method, and passes through unchanged.
@@ -79,20 +79,15 @@ def track(own: State, trained: State) -> State:
     {'x': tensor([3.5000]), 'decaf.tracked.x': tensor([2.5000]), 'decaf.change.x': tensor([0.5000])}
     """
     posted, tracked, changes = dict(trained), {}, {}
-    for name, after in trained.items():
-        if _TRACKED + name not in own:
-            continue
+    for name in (name for name in trained if _TRACKED + name in own):
         x, y, last, after = (
             tensor.to(compute_dtype(tensor.dtype))
-            for tensor in (own[name], own[_TRACKED + name], own[_CHANGE + name], after)
+            for tensor in (own[name], own[_TRACKED + name], own[_CHANGE + name], trained[name])
         )
         change, correction = after - x, y - last
-        for state, key, value in (
-            (posted, name, after + correction),
-            (tracked, _TRACKED + name, change + correction),
-            (changes, _CHANGE + name, change),
-        ):
-            state[key] = value.to(own[name].dtype)
+        posted[name] = (after + correction).to(own[name].dtype)
+        tracked[_TRACKED + name] = (change + correction).to(own[name].dtype)
+        changes[_CHANGE + name] = change.to(own[name].dtype)
     return posted | tracked | changes
 
 

@@ -71,6 +71,23 @@ def test_settings_that_do_not_apply_to_relay_sum_are_refused():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"robust.method": "clipping"}, "robust.method must be none .* got clipping; omit it"),
+        ({"attack.sign-flipping": 1}, "attack.sign-flipping must be 0 .* got 1; omit it"),
+        ({"weighted-mixing": True}, "weighted-mixing must be false .* got true; omit it"),
+        ({"topology.weights": "metropolis-examples"}, "topology.weights must not be metropolis-ex"),
+        ({"train.pretrain-epochs": 2}, "train.pretrain-epochs must be 0 .* got 2; omit it"),
+    ],
+)
+def test_settings_that_do_not_apply_to_gradient_tracking_are_refused(changed, message):
+    tracks = NETWORK | {"strategy": "gradient-tracking"}
+    check(parse_config(tracks), 3, trains=False)
+    with pytest.raises(ValueError, match=message):
+        check(parse_config(tracks | changed), 3, trains=False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
         ({"strategy": "fedavg"}, "posts.encryption must be 'none' with strategy fedavg"),
         ({"strategy": "centralized"}, "posts.encryption must be 'none' with strategy centralized"),
         ({"strategy": "relay-sum"}, "posts.encryption must be none with relay-sum"),

@@ -63,7 +63,7 @@ def test_the_period_of_a_constant_graph_is_one():
     np.testing.assert_allclose(held, w @ w @ starts(5), atol=1e-14)
 
 
-def failing(n, plan):
+def failing(n, plan, app=app):
     """A grid on which nodes fail in some exchanges: plan is turn -> nodes."""
     grid, turn = LocalGrid(app, n), 0
     send = grid.send_and_receive
