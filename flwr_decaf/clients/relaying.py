@@ -54,7 +54,18 @@ def relayed_means(own: State, received: Mail) -> dict[int, State]:
 
 
 def messages_of(own: State, received: Mail) -> ArrayRecord:
-    """Pack what a node sends to each neighbour into a record, by recipient."""
+    """Pack what a node sends to each neighbour into a record, by recipient.
+
+    Raises
+    ------
+    ValueError
+        If posts are encrypted, which forwarded ones are not.
+    """
+    if received.sealed:
+        raise ValueError(
+            "posts.encryption must be none for posts that are forwarded; got x25519; use a "
+            "strategy other than relay-sum"
+        )
     means = relayed_means(own, received)
     return ArrayRecord({str(recipient): pack_shared(mean) for recipient, mean in means.items()})
 

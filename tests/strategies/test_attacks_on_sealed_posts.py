@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
 
+from flwr_decaf.cli.keys import write_keys
+from flwr_decaf.clients import peer_mixing
+from flwr_decaf.clients.own_keys import identity_of
 from flwr_decaf.messages.packing import pack, packed
 from flwr_decaf.strategies import DLoRA, FedAvg
-from tests.apps.drifting import drifting
-from tests.keys import keyed_grid, models_of
+from tests.apps.drifting import drifting, train
+from tests.keys import keyed_grid, models_of, node_config
 from tests.local_grid import LocalGrid
 from tests.states import lora_state
 from tests.strategies.sealed_runs import (
@@ -95,10 +99,6 @@ def test_mail_that_has_been_mixed_is_not_mixed_again(keys):
 
 
 def test_a_post_is_not_sealed_for_a_key_that_the_relay_puts_in(keys, tmp_path, caplog):
-    from flwr_decaf.cli.keys import write_keys
-    from flwr_decaf.clients.own_keys import identity_of
-    from tests.keys import node_config
-
     write_keys(tmp_path / "relay", N)
     own = identity_of(node_config(tmp_path / "relay", 2, N)).announcement
     grid, causes = keyed_grid(drifting, keys, N, TamperingGrid), []
@@ -120,8 +120,6 @@ def test_a_post_is_not_sealed_for_a_key_that_the_relay_puts_in(keys, tmp_path, c
 
 class TestKeys:
     def test_a_key_that_the_file_does_not_list_is_refused_at_the_roll_call(self, tmp_path):
-        from flwr_decaf.cli.keys import write_keys
-
         grid = keyed_grid(drifting, tmp_path / "keys", N)
         write_keys(tmp_path / "other", N)
         grid.contexts[grid.ids[2]].node_config["posts-key"] = str(tmp_path / "other" / "node-2")
@@ -148,8 +146,6 @@ class TestKeys:
         assert_same(models_of(grid), plain(DLoRA)[0])
 
     def test_a_second_key_is_not_trusted_on_first_use(self, tmp_path):
-        from flwr_decaf.cli.keys import write_keys
-
         grid = keyed_grid(drifting, tmp_path / "keys", N)
         write_keys(tmp_path / "other", N)
         for context in grid.contexts.values():
@@ -191,12 +187,6 @@ class TestKeys:
 
 
 def test_arrays_of_an_evaluate_function_do_not_leave_the_node(keys):
-    from flwr.app import Message, RecordDict
-    from flwr.clientapp import ClientApp
-
-    from flwr_decaf.clients import peer_mixing
-    from tests.apps.drifting import train
-
     app = ClientApp(mods=[peer_mixing])
     app.train()(train)
 
