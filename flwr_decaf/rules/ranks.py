@@ -31,14 +31,14 @@ def at_rank(state: State, rank: int) -> State:
     Raises
     ------
     ValueError
-        If there is no LoRA pair.
+        If there is no LoRA pair, or a rank exceeds the shorter side of its layer.
 
     Examples
     --------
     >>> import torch
-    >>> state = {"q.lora_A.weight": torch.ones(8, 3), "q.lora_B.weight": torch.zeros(5, 8)}
+    >>> state = {"q.lora_A.weight": torch.ones(4, 9), "q.lora_B.weight": torch.zeros(5, 4)}
     >>> {name: tuple(x.shape) for name, x in at_rank(state, 2).items()}
-    {'q.lora_A.weight': (2, 3), 'q.lora_B.weight': (5, 2)}
+    {'q.lora_A.weight': (2, 9), 'q.lora_B.weight': (5, 2)}
     """
     axes = {"A": 0, "B": 1}
     cut = dict(state)
