@@ -103,12 +103,21 @@ def mix(
         with watch.measuring("matching-seconds"):
             held = alignment.settle(held)
     metrics |= watch.seconds | {"mixing-neighbours": float(len(posts))}
-    whole = [model_of(state) for state in (centre, *(centre | post for post in posts.values()))]
-    if mail.measured and mail.sealed:  # otherwise the relay measures the distance to the mean
-        metrics["distance-to-neighbours"] = fmean(distances_to_first(whole)[1:])
-    if mail.measured and mail.robust == "none":  # a robust rule discards states on purpose
-        metrics["mixing-interference"] = interference(whole, weights, model_of(centre | mixed))
+    if mail.measured:
+        whole = [model_of(state) for state in (centre, *(centre | post for post in posts.values()))]
+        metrics |= _measured(whole, weights, model_of(centre | mixed), mail)
     return held, metrics, refused
+
+
+def _measured(
+    whole: Sequence[State], weights: Sequence[float], mixed: State, mail: Mail
+) -> dict[str, float]:
+    metrics = {}
+    if mail.sealed:  # otherwise the relay measures the distance to the mean
+        metrics["distance-to-neighbours"] = fmean(distances_to_first(whole)[1:])
+    if mail.robust == "none":  # a robust rule discards states on purpose
+        metrics["mixing-interference"] = interference(whole, weights, mixed)
+    return metrics
 
 
 def as_posted(own: State, mail: Mail) -> State:

@@ -116,7 +116,7 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         """Configure training as Flower does."""
         if server_round > self.resume.done + 1:
             self._keep(server_round - 1, arrays)
-        sent, _ = self._carried(arrays, server_round - 1)
+        sent = self._sent(arrays, server_round - 1)
         return self._note_asked(super().configure_train(server_round, sent, config, grid))
 
     @counting_on
@@ -141,7 +141,7 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         """Configure evaluation as Flower does, in the rounds that are due, on all nodes or some."""
         if not is_due(server_round, self.evaluation.evaluate_every, self.num_rounds):
             return []
-        sent, _ = self._carried(arrays, server_round)  # as the next training receives it
+        sent = self._sent(arrays, server_round)  # as the next training receives it
         asked = list(super().configure_evaluate(server_round, sent, config, grid))
         known, share = sorted(self._place.values()), self.evaluation.evaluate_fraction
         if share == 1 or len(asked) == 1 or not known:
@@ -194,6 +194,12 @@ class FedAvg(ResumableStrategy, flwr_strategy.FedAvg):
         self.resume.on_round(
             Checkpoint(server_round, {_GLOBAL: pack(arrays.to_torch_state_dict())})
         )
+
+    def _sent(self, arrays: ArrayRecord, server_round: int) -> ArrayRecord:
+        """Return what messages to the nodes carry, without reading arrays that stay as they are."""
+        if self.posts.dtype == "fp32":
+            return arrays
+        return self._carried(arrays, server_round)[0]
 
     def _carried(self, arrays: ArrayRecord, *sender: int) -> tuple[ArrayRecord, int]:
         """Return what a message carries, and its bytes; ``sender`` is a round, then any node."""
