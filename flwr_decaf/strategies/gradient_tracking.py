@@ -9,6 +9,7 @@ from flwr_decaf.lora import State
 from flwr_decaf.messages.mail import Mail
 from flwr_decaf.rules.tracking import with_tracking
 from flwr_decaf.strategies.decentralized import DecentralizedStrategy
+from flwr_decaf.strategies.relay.checks import check_only
 from flwr_decaf.topology.conversion import TopologyLike
 from flwr_decaf.topology.weights import BY_EXAMPLES
 
@@ -44,16 +45,12 @@ class GradientTracking(DecentralizedStrategy):
 
     def __init__(self, topology: TopologyLike = "ring", **options: Any) -> None:
         super().__init__(topology, **options)
-        for key, given, only in (
+        given = (
             ("robust.method", self.robust.method, "none"),
             ("attack.sign-flipping", self.attack.sign_flipping, 0),
             ("weighted-mixing", str(self.weighted_mixing).lower(), "false"),
-        ):
-            if given != only:
-                raise ValueError(
-                    f"{key} must be {only} with gradient-tracking, whose mixes must preserve the "
-                    f"sum over the nodes; got {given}; omit it, or use dlora"
-                )
+        )
+        check_only(given, "gradient-tracking, whose mixes must preserve the sum over the nodes")
         if self.graph.weights in BY_EXAMPLES:
             raise ValueError(
                 f"topology.weights must not be {self.graph.weights} with gradient-tracking, whose "

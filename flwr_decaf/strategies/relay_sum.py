@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from flwr_decaf.messages.mail import Mail
 from flwr_decaf.strategies.decentralized import DecentralizedStrategy
 from flwr_decaf.strategies.relay.addressing import Addressing, Relayed
+from flwr_decaf.strategies.relay.checks import check_only
 from flwr_decaf.strategies.relay.session import Session
 from flwr_decaf.topology.conversion import TopologyLike
 from flwr_decaf.topology.mixing_matrix import graph_of
@@ -57,7 +58,7 @@ class RelaySum(DecentralizedStrategy):
         super().__init__(topology, **options)
         is_matrix = isinstance(self.graph.topology, np.ndarray)
         weights = options.get("weights") or ("a matrix" if is_matrix else "auto")
-        for key, given, only in (
+        given = (
             ("topology.weights", weights, "auto"),
             ("topology.dynamic", self.graph.dynamic, "static"),
             ("robust.method", self.robust.method, "none"),
@@ -65,12 +66,8 @@ class RelaySum(DecentralizedStrategy):
             ("posts.dtype", self.posts.dtype, "fp32"),
             ("posts.encryption", self.posts.encryption, "none"),
             ("weighted-mixing", str(self.weighted_mixing).lower(), "false"),
-        ):
-            if given != only:
-                raise ValueError(
-                    f"{key} must be {only} with relay-sum, which averages all models with equal "
-                    f"weights along a tree; got {given}; omit it, or use dlora"
-                )
+        )
+        check_only(given, "relay-sum, which averages all models with equal weights along a tree")
 
     def network_on(self, n: int) -> Network:
         """Build the spanning tree on n nodes."""

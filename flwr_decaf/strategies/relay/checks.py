@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 import numpy as np
 from flwr.serverapp import Grid
@@ -102,6 +103,28 @@ def check_weighted(weighted_mixing: bool, weights: str, dynamic: str, robust: Ro
             f"part of its graphs; got {weights!r}; set weighted-mixing = true instead"
         )
     return weighted_mixing
+
+
+def check_only(given: Iterable[tuple[str, object, object]], reason: str) -> None:
+    """Refuse options that do not apply to a strategy.
+
+    Parameters
+    ----------
+    given : iterable of (str, object, object)
+        Keys in the settings, the values of the options, and the only ones that apply.
+    reason : str
+        Name of the strategy, and what excludes other values.
+
+    Raises
+    ------
+    ValueError
+        If a value is another one.
+    """
+    for key, value, only in given:
+        if value != only:
+            raise ValueError(
+                f"{key} must be {only} with {reason}; got {value}; omit it, or use dlora"
+            )
 
 
 def check_encryption(posts: Posts, attack: Attack) -> Posts:

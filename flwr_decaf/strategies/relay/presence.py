@@ -70,13 +70,10 @@ def require_stores(answers: Answers) -> None:
     RuntimeError
         If one has none.
     """
-    without = [
-        place for place, answer in enumerate(answers.values()) if records.OWN_STORE not in answer
-    ]
-    if without:
+    if without := _positions_without(answers, records.OWN_STORE):
         raise RuntimeError(
             "posts-store must be in the node-config of every SuperNode with posts.store; missing "
-            f"at node {', '.join(map(str, without))}; add it to --node-config, or start a "
+            f"at node {without}; add it to --node-config, or start a "
             "simulation by flwr-decaf run"
         )
 
@@ -108,17 +105,17 @@ def require_disclosure(answers: Answers) -> None:
     RuntimeError
         If one does not.
     """
-    without = [
-        str(place)
-        for place, answer in enumerate(answers.values())
-        if not answer.get(records.DISCLOSES)
-    ]
-    if without:
+    if without := _positions_without(answers, records.DISCLOSES):
         raise RuntimeError(
             "posts-disclose-adapter must be true in the node-config of every SuperNode with "
-            f"posts.disclose-adapters; it is not at node {', '.join(without)}; add it, or let "
+            f"posts.disclose-adapters; it is not at node {without}; add it, or let "
             "nodes keep their adapters (adapter-path)"
         )
+
+
+def _positions_without(answers: Answers, key: str) -> str:
+    """List the positions of the nodes whose answer lacks something; empty if none does."""
+    return ", ".join(str(i) for i, answer in enumerate(answers.values()) if not answer.get(key))
 
 
 def check_number(answers: Answers, num_nodes: int | None) -> None:
