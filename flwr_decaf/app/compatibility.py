@@ -7,7 +7,6 @@ from flwr_decaf.config import Config, Train
 from flwr_decaf.config.setting import spelled
 from flwr_decaf.rules import FACTORIZING
 from flwr_decaf.strategies import STRATEGIES, FedAvg, GradientTracking, TADLoRA
-from flwr_decaf.text import split_list
 
 
 def check_compatibility(config: Config) -> None:
@@ -44,8 +43,7 @@ def _refuse_peer_settings(config: Config) -> None:
         if value != default:
             raise ValueError(
                 f"{key} must be {spelled(default)} with strategy {config.strategy}; got "
-                f"{spelled(value)}; it "
-                "applies only to nodes on a graph"
+                f"{spelled(value)}; it applies only to nodes on a graph"
             )
 
 
@@ -95,7 +93,7 @@ def _check_ranks(config: Config) -> None:
     """Refuse ranks of nodes where factors are averaged, or where they have no meaning."""
     if not config.lora.ranks:
         return
-    lora, ranks = config.lora, [int(rank) for rank in split_list(config.lora.ranks)]
+    lora, ranks = config.lora, config.lora.ranks_in_turn
     rule = getattr(STRATEGIES[config.strategy], "rule", "")
     if rule not in FACTORIZING:
         raise ValueError(

@@ -31,7 +31,6 @@ from flwr_decaf.strategies.relay.failures import check_failures
 from flwr_decaf.strategies.relay.replies import sort_replies
 from flwr_decaf.strategies.relay.resuming import Resume, forget
 from flwr_decaf.strategies.relay.schedules import is_due
-from flwr_decaf.text import split_list
 
 
 def run_once(
@@ -174,7 +173,7 @@ def build_strategy(
             "weighted_mixing": config.weighted_mixing,
         }
     if strategy is DeCAF:
-        common["ranks"] = [int(rank) for rank in split_list(config.lora.ranks)]
+        common["ranks"] = config.lora.ranks_in_turn
     if strategy is TADLoRA:
         length = config.tad.phase_length
         common["phase_length"] = length if length == "auto" else int(length)

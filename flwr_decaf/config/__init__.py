@@ -1,5 +1,6 @@
 """Settings: sections, parsing, checks and comparisons."""
 
+from flwr_decaf.config.lora import Lora
 from flwr_decaf.config.options import (
     Attack,
     Evaluation,
@@ -12,7 +13,7 @@ from flwr_decaf.config.options import (
 from flwr_decaf.config.parsing import flatten, parse_config
 from flwr_decaf.config.sections import Config, Dimat, Tad, Topology
 from flwr_decaf.config.setting import Value
-from flwr_decaf.config.task import Data, Lora, Model
+from flwr_decaf.config.task import Data, Model
 from flwr_decaf.config.training import Train
 
 __all__ = [

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flwr_decaf.checks import Check, above, at_least, each_of, one_of, whole_numbers
+from flwr_decaf.config.lora import Lora
 from flwr_decaf.config.options import Attack, Evaluation, Failures, Participation, Posts, Robust
 from flwr_decaf.config.setting import setting
-from flwr_decaf.config.task import Data, Lora, Model
+from flwr_decaf.config.task import Data, Model
 from flwr_decaf.config.training import Train
 from flwr_decaf.registries import POST_DTYPES, STRATEGIES, TRACKERS
 from flwr_decaf.topology.graphs import TOPOLOGIES
