@@ -1,6 +1,6 @@
 # make run    sets up and runs the main experiment: ten nodes, DeCAF against FedAvg, real text
 # make test   sets up and runs the tests: all fast ones, and one run of each kind of engine
-# make test-fast                        omits those that start an engine; make test-all runs all
+# make test-fast                        omits those with an engine or a pretrained model; make test-all runs all
 # make test-versions                    runs the fast ones on the lowest and the newest versions (requires uv)
 # make docs   builds the site in build/docs, and installs the required packages
 # make benchmark                        speed against alternatives, in minutes; BENCHMARK=--large takes longer
@@ -40,7 +40,7 @@ test: $(READY)
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not engine"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not engine and not pretrained"
 
 test-all: $(READY) $(DOCS)
 	$(BIN)/python -m pytest -m ""

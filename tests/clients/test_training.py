@@ -21,6 +21,8 @@ from flwr_decaf.config import Train
 from flwr_decaf.lora import factor_of
 from tests.states import lora_state
 
+pytestmark = pytest.mark.pretrained
+
 TRAIN = Train(local_steps=3, batch_size=8)
 
 

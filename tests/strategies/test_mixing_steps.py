@@ -251,7 +251,8 @@ def test_tad_lora_counts_its_phases_in_rounds():
 def test_quantized_posts_are_counted_in_every_step():
     result, _, _ = run("dlora", dtype="int8", options={"topology": "ring", "mixing_steps": 3})
     size = len(pack(quantize(lora_state(0), "int8", seed=0)).data)
-    assert result.train_metrics_clientapp[1]["bytes-sent"] == 3 * 2 * size
+    # The division of the mean over the nodes may round.
+    assert result.train_metrics_clientapp[1]["bytes-sent"] == pytest.approx(3 * 2 * size)
 
 
 @pytest.mark.parametrize("steps", [0, -1, "often", 1.5, True])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from pathlib import Path
 
 import torch
 from huggingface_hub import cached_assets_path
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flwr_decaf.atomic import replacing
 from flwr_decaf.extras import require_extra
@@ -54,8 +55,9 @@ def _convert(file: Path, folder: Path) -> None:
     require_extra("gguf", f"model.name = {file}")
     origin, name = str(file.parent), file.name
     read = AutoModelForCausalLM.from_pretrained(origin, gguf_file=name, dtype=torch.float32)
-    config = AutoConfig.from_pretrained(origin, gguf_file=name)
     # Create a model with the same weights that is not marked as quantized.
+    config = copy.copy(read.config)
+    del config.quantization_config
     with torch.device("meta"):  # takes no memory, since two copies may not fit
         plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     plain.load_state_dict(read.state_dict(), assign=True)

