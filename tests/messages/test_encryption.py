@@ -140,9 +140,7 @@ class TestAnnouncements:
             read_announcement(announce(SIGNERS[2], 2) + b"\x00", 2)
 
     def test_degenerate_keys_are_refused(self):
-        from flwr_decaf.messages.announcement import _signed
-
         zero = bytes(32)
-        signed = zero + PUBLIC[2] + SIGNERS[2].sign(_signed(zero, 2))
+        signature = SIGNERS[2].sign(b"flwr-decaf announcement 1\x00node-2\x00" + zero)
         with pytest.raises(ValueError, match="degenerate"):
-            read_announcement(signed, 2)
+            read_announcement(zero + PUBLIC[2] + signature, 2)
