@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from flwr_decaf.report.end_labels import fit, write_end_labels
 from flwr_decaf.report.style import SIZE, Look, looks
 from flwr_decaf.report.summary import consensus_distance, over_rounds, read_metrics, score_in
 from flwr_decaf.runs.folder import RunFolder
@@ -53,7 +54,7 @@ def deviation_over_nodes(folders: Sequence[RunFolder]) -> Figure:
     figure, axes = _figure(1)
     _lines(axes[0], rows, "round", "node-std")
     axes[0].set(xlabel="round", ylabel=f"std of {score_in(metrics).name} over nodes")
-    _legend(figure, axes[0])
+    _name_lines(figure, axes[0])
     return figure
 
 
@@ -74,7 +75,7 @@ def consensus_and_interference(folders: Sequence[RunFolder]) -> Figure | None:
     # Exact rules have only rounding errors, which would stretch the scale over ten decades.
     _lines(axes[1], lost[lost["mixing-interference"] > _ROUNDING], "round", "mixing-interference")
     axes[1].set(xlabel="round", ylabel="interference", yscale="log")
-    _legend(figure, axes[0])
+    _name_lines(figure, axes[0])
     return figure
 
 
@@ -90,7 +91,7 @@ def _mean_and_worst(
         panel.set(xlabel=name)
     axes[0].set(ylabel=f"{score.name}, {score.test}", title="mean of the nodes")
     axes[1].set(title="worst node")
-    _legend(figure, axes[0])
+    _name_lines(figure, axes[1])
     return figure
 
 
@@ -115,13 +116,17 @@ def _figure(panels: int, sharey: bool = False) -> tuple[Figure, list[Axes]]:
     return figure, list(np.ravel(figure.subplots(1, panels, squeeze=False, sharey=sharey)))
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if len(labels) < 2:  # the heading of the table already names a single method
+def _name_lines(figure: Figure, axes: Axes) -> None:
+    """Write the names of a panel's lines beside it if it is the last one and they fit, or below."""
+    lines = {str(line.get_label()): line for line in axes.get_lines()}
+    if len(lines) < 2:  # the heading of the table already names a single method
         return
-    longest = max(map(len, labels), default=1)
-    columns = max(min(len(labels), 4, 80 // longest), 1)
+    if axes is figure.axes[-1] and fit(lines):
+        write_end_labels(axes, lines)
+        return
+    columns = max(min(len(lines), 4, 80 // max(map(len, lines))), 1)
     # A long legend must not reduce the height of the plot.
-    rows = -(-len(labels) // columns)
+    rows = -(-len(lines) // columns)
     figure.set_size_inches(SIZE[0], SIZE[1] + 0.25 * max(rows - 2, 0))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    handles = list(lines.values())
+    figure.legend(handles, list(lines), loc="outside lower center", ncols=columns, frameon=False)

@@ -49,9 +49,23 @@ def test_the_heat_map_has_a_row_per_node_and_a_column_per_evaluation(comparison)
     assert [axes.get_title() for axes in figure.axes[:2]] == ["decaf", "fedavg"]
 
 
-def test_a_single_method_has_no_legend(comparison):
-    assert draw("over-rounds", comparison).legends
-    assert not draw("over-rounds", comparison[:1]).legends
+def test_lines_are_named_at_their_ends_and_a_single_method_is_not(comparison):
+    figure = draw("over-rounds", comparison)
+    names = {text.get_text() for text in figure.axes[1].texts}
+    assert names == {line.get_label() for line in figure.axes[1].get_lines()}
+    assert not figure.legends
+    assert not draw("over-rounds", comparison[:1]).axes[1].texts
+
+
+def test_names_that_do_not_fit_beside_the_plot_are_in_a_legend(tmp_path):
+    modules = {f"runs-{i}": f"encoder.attention.query.{i}" for i in range(2)}
+    folders = [
+        write_run(tmp_path / run, "decaf", **{"lora.target-modules": value})
+        for run, value in modules.items()
+    ]
+    figure = draw("over-rounds", folders)
+    assert len(figure.legends[0].get_texts()) == 2
+    assert not figure.axes[1].texts
 
 
 def test_every_plot_says_how_to_read_it():
