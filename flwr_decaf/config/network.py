@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from flwr_decaf.config.sections import Config
 from flwr_decaf.topology.mixing_steps import steps_on
 from flwr_decaf.topology.network import Network, build_time_varying_network, phase_length
+from flwr_decaf.topology.time_varying import FINITE_TIME
 from flwr_decaf.topology.trees import tree_network
+
+_WITHOUT_GRAPH = ("fedavg", "local-only", "centralized")
 
 
 def network_options(config: Config) -> dict[str, Any]:
@@ -56,3 +61,23 @@ def network_of(config: Config, n: int, own_weights: str = "metropolis") -> Netwo
         phase_length(network)  # raises here rather than in the first round
     steps_on(network, config.mixing_steps)  # likewise
     return network
+
+
+def graph_in_words(settings: Mapping[str, Any]) -> str:
+    """Name the graphs of a run, given its settings by key; empty if its strategy uses none.
+
+    Examples
+    --------
+    >>> graph_in_words({"strategy": "decaf", "topology.name": "ring"})
+    'ring'
+    >>> graph_in_words({"strategy": "decaf", "topology.dynamic": "base", "topology.name": "ring"})
+    'base'
+    """
+    if settings.get("strategy") in _WITHOUT_GRAPH:
+        return ""
+    dynamic = str(settings.get("topology.dynamic", "static"))
+    if dynamic in FINITE_TIME:
+        return dynamic
+    # The path of a file on this machine means nothing to a reader.
+    name = Path(settings.get("topology.file") or settings["topology.name"]).name
+    return name if dynamic == "static" else f"{name}, {dynamic}"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from rich.table import Table
 
+from flwr_decaf.config.network import graph_in_words
 from flwr_decaf.report.runs import scored
 from flwr_decaf.report.summary import summarize
 from flwr_decaf.runs.folder import RunFolder
@@ -125,7 +126,7 @@ def node_table(folder: RunFolder) -> NodeTable:
 def _title(folder: RunFolder, score: str, last: int) -> str:
     settings = folder.run["settings"]
     when = f"after round {last}" if last else "before training (not evaluated since)"
-    what = [settings["strategy"], settings["topology.name"]]
+    what = [settings["strategy"], *filter(None, [graph_in_words(settings)])]
     if settings.get("mixing-steps", "1") != "1" and "posts-per-round" in folder.run["network"]:
         what.append(f"{folder.run['network']['posts-per-round']:.1f} posts per round")
     return " · ".join([*what, f"{score} {when}"])

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from flwr_decaf.config import Config, Data, Lora
+from flwr_decaf.config.network import graph_in_words
+from flwr_decaf.config.parsing import flatten
 from flwr_decaf.runs.score import score_of
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -53,8 +55,8 @@ def model_card(
     kind = "model" if whole else "LoRA adapter"
     peers = f"`{config.strategy}`"
     peers += f" on {nodes} nodes" if config.strategy != "centralized" else ""
-    if config.strategy not in ("fedavg", "local-only", "centralized"):
-        peers += f", {_without_folder(config.topology.file or config.topology.name)}"
+    if graph := graph_in_words(flatten(config)):
+        peers += f", {graph}"
     base = _without_folder(config.model.name)
     facts = {
         "base model": "trained from scratch" if whole else f"`{base}`",
