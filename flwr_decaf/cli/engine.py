@@ -148,13 +148,18 @@ _ADDRESS = "FLWR_DECAF_SUPERLINK"  # variable with the SuperLink's address, for 
 
 
 @contextlib.contextmanager
-def superlink(home: Path, *options: str, **variables: str) -> Iterator[dict[str, str]]:
+def superlink(
+    home: Path, *options: str, port: str = "", **variables: str
+) -> Iterator[dict[str, str]]:
     """Run a SuperLink during the block.
 
     Parameters
     ----------
     home : Path
-        Folder for the SuperLink's files.
+        Folder for the SuperLink's files. If it contains those of an earlier one, its nodes and its
+        runs are known again.
+    port : str
+        Its port on the loopback interface; by default a free one.
     *options, **variables : str
         Additions to its command line and to its environment.
 
@@ -163,7 +168,7 @@ def superlink(home: Path, *options: str, **variables: str) -> Iterator[dict[str,
     dict of str to str
         The environment in which ``flwr`` finds it under the name "local".
     """
-    port, log = free_port(), home / "superlink.log"
+    port, log = port or str(free_port()), home / "superlink.log"
     env = {**environment(home), **variables, _ADDRESS: f"127.0.0.1:{port}"}
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "local"\n\n[superlink.local]\naddress = "{env[_ADDRESS]}"\n'
@@ -172,8 +177,8 @@ def superlink(home: Path, *options: str, **variables: str) -> Iterator[dict[str,
     )
     command = [
         "flower-superlink", "--insecure", "--isolation", "subprocess", "--host", "127.0.0.1",
-        "--port", str(port), "--database", str(home / "state.db"), *options,
+        "--port", port, "--database", str(home / "state.db"), *options,
     ]  # fmt: skip
     with running(command, env, log) as process:
-        wait_until_up(process, port, log)
+        wait_until_up(process, int(port), log)
         yield env
