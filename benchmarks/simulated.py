@@ -18,7 +18,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from flwr_decaf.cli.processes import ENVIRONMENT
-from flwr_decaf.messages.shared_posts import POSTS
+from flwr_decaf.messages.shared_posts import POSTS_VARIABLE
 
 _MARK = "MEASURED"
 
@@ -41,7 +41,7 @@ def measured(module: str, shared: bool = True, **arguments: Any) -> Any:
         If it fails; the message contains the end of its output.
     """
     with tempfile.TemporaryDirectory() as folder:
-        posts = {POSTS: folder} if shared else {}
+        posts = {POSTS_VARIABLE: folder} if shared else {}
         done = subprocess.run(
             [sys.executable, "-m", module, json.dumps(arguments)],
             capture_output=True, text=True, check=False, env={**os.environ, **ENVIRONMENT, **posts},

@@ -46,7 +46,10 @@ def one_of_or_class(registry: Iterable[str], suffix: str, module: str) -> Check:
 
 
 def each_of(registry: Iterable[str], empty: bool = False) -> Check:
-    """Require one or more registered names, separated by commas; or none, if ``empty``."""
+    """Require one or more registered names, separated by commas.
+
+    With ``empty``, by default False, there may be none.
+    """
     names = list(registry)
 
     def holds(value: str) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _LONGEST = 40  # characters of a name that are shown
 _MOST = 8  # names that are shown
 
@@ -82,3 +85,14 @@ def first_line(error: BaseException) -> str:
     'no such model'
     """
     return (str(error).splitlines() or [""])[0]
+
+
+def is_hub_id(name: str) -> bool:
+    """Return whether a name has the form of an id on the Hugging Face Hub, and is no path here.
+
+    Examples
+    --------
+    >>> is_hub_id("FacebookAI/roberta-base"), is_hub_id("../rows.csv"), is_hub_id("package:demo")
+    (True, False, False)
+    """
+    return bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()

@@ -18,8 +18,10 @@ OF_THE_APP_ALONE = {
 
 def loaded(code):
     """Run code in a process of its own, and list the heavy packages that it loaded."""
-    told = f"{code}\nimport sys; print('LOADED', *sorted({HEAVY!r} & sys.modules.keys()))"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    program = f"{code}\nimport sys; print('LOADED', *sorted({HEAVY!r} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     return set(done.stdout.splitlines()[-1].split()[1:])
 
 
@@ -46,8 +48,10 @@ def test_the_check_can_fail():
 
 def packages(code):
     """Run code in a process of its own, and list the third-party packages that it loaded."""
-    told = f"{code}\nimport sys; print(*{{name.split('.')[0] for name in sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    program = f"{code}\nimport sys; print(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     names = set(done.stdout.splitlines()[-1].split()) - sys.stdlib_module_names
     return {name for name in names if not name.startswith("_")} - {"flwr_decaf"}
 

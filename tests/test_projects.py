@@ -78,8 +78,8 @@ def test_a_subclass_with_a_loop_of_its_own_gives_what_flower_s_loop_gives():
     scores = flower.evaluate_metrics_serverapp
     assert [dict(score) for score in strategy.scored] == [dict(scores[t]) for t in (1, 2, 3)]
     for t in (1, 2, 3):
-        told = [result.evaluate_metrics_clientapp[t]["eval_loss"] for result in (own, flower)]
-        assert told[0] == told[1]
+        losses = [result.evaluate_metrics_clientapp[t]["eval_loss"] for result in (own, flower)]
+        assert losses[0] == losses[1]
 
 
 def test_such_a_subclass_can_run_twice():

@@ -80,7 +80,7 @@ def _check_warmup(train: Train) -> None:
 def _check_dora(config: Config) -> None:
     """Refuse DoRA where products are mixed."""
     rule = getattr(STRATEGIES[config.strategy], "rule", "")
-    if config.lora.use_dora and (rule == "factorize" or config.robust.method != "none"):
+    if config.lora.use_dora and (rule in FACTORIZING or config.robust.method != "none"):
         raise ValueError(
             "lora.use-dora must be false where products B A are mixed, since the norms that DoRA "
             f"trains are not part of a product; got true with strategy {config.strategy} and "

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from flwr_decaf.cli.processes import environment, free_port, running, wait_until_up
 from flwr_decaf.data.own_files import NODE_DATA
-from flwr_decaf.messages.shared_posts import KEYS, POSTS, STORE
+from flwr_decaf.messages.shared_posts import KEYS_VARIABLE, POSTS_VARIABLE, STORE_VARIABLE
 
 
 class Engine(NamedTuple):
@@ -87,7 +87,7 @@ def _shared_posts(home: Path) -> dict[str, str]:
     if "RAY_ADDRESS" in os.environ:  # a cluster, possibly of several machines
         return {}
     (home / "posts").mkdir()
-    return {POSTS: str(home / "posts")}
+    return {POSTS_VARIABLE: str(home / "posts")}
 
 
 def deployment(nodes: int, node_data: str = "") -> Engine:
@@ -114,7 +114,7 @@ def deployment(nodes: int, node_data: str = "") -> Engine:
 
 def _of_the_nodes(node_data: str, store: str, keys: str) -> dict[str, str]:
     """Return what stands in the node-config of nodes on other machines, as variables."""
-    variables = {NODE_DATA: node_data, STORE: store, KEYS: keys}
+    variables = {NODE_DATA: node_data, STORE_VARIABLE: store, KEYS_VARIABLE: keys}
     return {name: value for name, value in variables.items() if value}
 
 

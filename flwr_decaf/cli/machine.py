@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import platform
-import re
 import urllib.error
 import urllib.request
 from collections.abc import Collection
@@ -21,10 +20,9 @@ from flwr_decaf.config import Config
 from flwr_decaf.data.own_files import path_of
 from flwr_decaf.extras import require_extra
 from flwr_decaf.registries import DEMO_SETS
-from flwr_decaf.text import split_list
+from flwr_decaf.text import is_hub_id, split_list
 
 _log = logging.getLogger("flwr")
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _BYTES_OF_AN_ENTRY = 32  # of a mixing matrix: four dense copies in double precision
 _MINUTES_FOR_500 = 5 / 60  # measured, per training or evaluation round
 _HUB_LIMIT = 5.0  # seconds for the Hub to respond
@@ -117,7 +115,7 @@ def check_hub(runs: Collection[Config]) -> None:
     """
     data = {("data.name", run.data.name) for run in runs if run.data.name not in DEMO_SETS}
     models = {("model.name", run.model.name) for run in runs if run.model.task != "cnn"}
-    wanted = [(key, name) for key, name in sorted(data | models) if _is_hub_id(name)]
+    wanted = [(key, name) for key, name in sorted(data | models) if is_hub_id(name)]
     if "HF_HUB_OFFLINE" in os.environ or not wanted:
         return
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
@@ -131,10 +129,6 @@ def check_hub(runs: Collection[Config]) -> None:
                 f"{endpoint} cannot be reached ({problem}); check the spelling and the network"
             )
     _log.warning("%s cannot be reached (%s): only cached files are used", endpoint, problem)
-
-
-def _is_hub_id(name: str) -> bool:
-    return bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
 
 
 def _problem_of(endpoint: str) -> Exception | None:

@@ -6,7 +6,7 @@
 ``posts-key`` is a private Ed25519 key made by ssh-keygen, ``posts-allowed-signers`` a file in the
 format of ssh-keygen with the public keys of all nodes, whose principals are node-0, node-1 and so
 on. ``posts-trust="first-use"`` takes the place of the file. For nodes on its machine, ``flwr-decaf
-run`` sets the environment variable ``KEYS`` instead.
+run`` sets the environment variable ``KEYS_VARIABLE`` instead.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from flwr_decaf.messages.announcement import (
     encryption_key,
     principal_of,
 )
-from flwr_decaf.messages.shared_posts import KEYS
+from flwr_decaf.messages.shared_posts import KEYS_VARIABLE
 
 POSTS_KEY, ALLOWED_SIGNERS, TRUST = "posts-key", "posts-allowed-signers", "posts-trust"
 DISCLOSE = "posts-disclose-adapter"
@@ -90,7 +90,7 @@ def identity_of(node_config: Mapping[str, object]) -> Identity | None:
         If a file cannot be read or is not in its format, the private key can be read by other
         users, or the node's public key is not that of its position.
     """
-    if not has_own_keys(node_config) and KEYS not in os.environ:
+    if not has_own_keys(node_config) and KEYS_VARIABLE not in os.environ:
         return None
     position = node_config.get("partition-id")
     if not isinstance(position, int):
@@ -119,7 +119,7 @@ def identity_of(node_config: Mapping[str, object]) -> Identity | None:
 def _files(node_config: Mapping[str, object], position: int) -> tuple[str, str]:
     if has_own_keys(node_config):
         return str(node_config[POSTS_KEY]), str(node_config.get(ALLOWED_SIGNERS, ""))
-    folder = Path(os.environ[KEYS])
+    folder = Path(os.environ[KEYS_VARIABLE])
     return str(folder / principal_of(position)), str(folder / SIGNERS_FILE)
 
 

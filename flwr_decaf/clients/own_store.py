@@ -2,7 +2,8 @@
 
     --node-config 'partition-id=0 num-partitions=4 posts-store="s3://bucket/folder"'
 
-For nodes on its machine, ``flwr-decaf run`` sets the environment variable ``STORE`` instead.
+For nodes on its machine, ``flwr-decaf run`` sets the environment variable ``STORE_VARIABLE``
+instead.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from collections.abc import Mapping
 
 from flwr_decaf.messages.mail import Mail
 from flwr_decaf.messages.post_store import PostStore
-from flwr_decaf.messages.shared_posts import STORE
+from flwr_decaf.messages.shared_posts import STORE_VARIABLE
 
 POSTS_STORE = "posts-store"
 
 
 def root_of_store(node_config: Mapping[str, object]) -> str:
     """Return the URL or path of a node's store; empty if it has none."""
-    return str(node_config.get(POSTS_STORE, os.environ.get(STORE, "")))
+    return str(node_config.get(POSTS_STORE, os.environ.get(STORE_VARIABLE, "")))
 
 
 def store_of(node_config: Mapping[str, object], mail: Mail) -> PostStore | None:

@@ -23,7 +23,7 @@ from flwr_decaf.clients.own_keys import (
 )
 from flwr_decaf.clients.trust import accepted_keys, known_signers
 from flwr_decaf.messages import records
-from flwr_decaf.messages.encryption import COPY, POST, Label, open_sealed, seal
+from flwr_decaf.messages.encryption import KIND_COPY, KIND_POST, Header, open_sealed, seal
 from flwr_decaf.messages.packing import (
     PACKED,
     SEALED,
@@ -36,7 +36,8 @@ from flwr_decaf.messages.packing import (
 from flwr_decaf.messages.sealing import Sealing, read_sealing
 
 _log = logging.getLogger("flwr")
-_OWN = {records.COPY: COPY, records.POST: POST}  # what a node that lost its state gets back
+# What a node that lost its state gets back.
+_OWN = {records.COPY: KIND_COPY, records.POST: KIND_POST}
 
 
 class Turns(NamedTuple):
@@ -162,7 +163,7 @@ class Seal:
             return post
         try:
             signers = known_signers(self._identity, self._context, sender)
-            turn, opened = self._verified(post, sender, signers, POST)
+            turn, opened = self._verified(post, sender, signers, KIND_POST)
             self._check_turn(turn)
         except ValueError as error:
             _log.warning("The post of node %d is refused: %s", sender, error)
@@ -176,12 +177,12 @@ class Seal:
         if not signers:
             raise ValueError("this node knows no key of its sender")
         data, position = array.data, self._identity.position
-        label, post = open_sealed(data, position, self._identity.key, signers)
-        if label.study != self._sealing.study:
+        header, post = open_sealed(data, position, self._identity.key, signers)
+        if header.study != self._sealing.study:
             raise ValueError("it is of another run")
-        if (label.kind, label.sender) != (kind, sender):
-            raise ValueError(f"it is the {label.kind} of node {label.sender}")
-        return label.turn, packed(post)
+        if (header.kind, header.sender) != (kind, sender):
+            raise ValueError(f"it is the {header.kind} of node {header.sender}")
+        return header.turn, packed(post)
 
     def _check_turn(self, turn: int) -> None:
         if turn != self._turns.posted or turn <= self._turns.mixed:
@@ -198,8 +199,8 @@ class Seal:
             raise ValueError(f"{name} must be in the message before it is sealed; got {post.stype}")
         readers = {**keys, own.position: own.key.public_key().public_bytes_raw()}
         kind, study, turn = _OWN[name], self._sealing.study, self._sealing.turn
-        label = Label(kind, study, own.position, turn, tuple(sorted(readers)))
-        content[name] = record_of(packed(seal(post.data, label, readers, own.signer)))
+        header = Header(kind, study, own.position, turn, tuple(sorted(readers)))
+        content[name] = record_of(packed(seal(post.data, header, readers, own.signer)))
 
 
 def seal_of(context: Context, msg: Message) -> Seal | None:

@@ -7,9 +7,7 @@ node-config must name the column, or the settings must list the classes. No erro
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasets import DatasetDict
@@ -17,7 +15,7 @@ from datasets import DatasetDict
 from flwr_decaf.data.labels import labels_in, names_in
 from flwr_decaf.data.own_files import OwnFiles
 from flwr_decaf.data.sources import DEMO_SETS
-from flwr_decaf.text import quoted, split_list
+from flwr_decaf.text import is_hub_id, quoted, split_list
 
 if TYPE_CHECKING:
     from flwr_decaf.config import Data
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("flwr")
 _MOST_CLASSES = 10_000
 _LONGEST_NAME = 200  # characters
-_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def check_common_test(data: Data, files: OwnFiles) -> None:
@@ -42,7 +39,7 @@ def check_common_test(data: Data, files: OwnFiles) -> None:
     name = data.name
     if not name or files.own_run or name in DEMO_SETS or name.startswith("package:"):
         return
-    if not _HUB_ID.fullmatch(name) or Path(name).exists():
+    if not is_hub_id(name):
         raise ValueError(
             f"data.name must be a hub id, or empty, at nodes with a data-path; got {quoted([name])}"
             "; upload the common test set, or give each node a test-path in --node-config"

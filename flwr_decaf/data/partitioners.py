@@ -145,6 +145,11 @@ def natural(rows: Dataset, n: int, data: config.Data, seed: int) -> Partitioner:
     """Assign all rows with the same value in ``data.partition-column`` to the same node.
 
     If there are more values than nodes, each node has several, drawn at random.
+
+    Raises
+    ------
+    ValueError
+        If there is no such column, or it has fewer values than there are nodes.
     """
     require_columns("data.partition-column", [data.partition_column], rows, data)
     values = rows[data.partition_column][:]

@@ -59,7 +59,7 @@ class Checkpoint:
     copies : mapping of int to Array
         Exact states of nodes whose posts are quantized, packed; by default none.
     study : str
-        Id of the run if posts are encrypted, see ``encryption.Label``; by default "".
+        Id of the run if posts are encrypted, see ``encryption.Header``; by default "".
     """
 
     server_round: int

@@ -8,7 +8,7 @@ A post is encrypted once, under a fresh key K, which is wrapped for each reader 
     body      = ChaCha20-Poly1305(K, post, associated data = header)
     sealed    = header || E || wrapped_r, ... || body || Ed25519 signature of the sender
 
-Every key encrypts a single message, so all nonces are zero. The header (``Label``) says what is in
+Every key encrypts a single message, so all nonces are zero. The header (``Header``) says what is in
 the post, and of which study, turn and sender it is; it is readable, and both authenticated and
 signed. Parsing only slices bytes of known lengths.
 """
@@ -29,22 +29,22 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 MAGIC = b"decaf\x00x1"  # no safetensors file starts with these bytes: its header would be too long
-POST, COPY = "post", "copy"  # what a sealed post contains: see messages.records
+KIND_POST, KIND_COPY = "post", "copy"  # what a sealed post contains: see messages.records
 
-_KINDS = {POST: 1, COPY: 2}
+_KINDS = {KIND_POST: 1, KIND_COPY: 2}
 _HEAD = struct.Struct(">8s B 16s I Q I")  # magic, kind, study, sender, turn, number of readers
 _KEY, _TAG, _SIGNATURE = 32, 16, 64
 _NONCE = bytes(12)
 _CONTEXT = b"flwr-decaf post 1\x00"  # of signatures and wrapped keys, so that no other can be used
 
 
-class Label(NamedTuple):
+class Header(NamedTuple):
     """What a sealed post says of itself.
 
     Attributes
     ----------
     kind : str
-        ``POST``, or ``COPY`` for a node's exact state.
+        ``KIND_POST``, or ``KIND_COPY`` for a node's exact state.
     study : str
         Id of the run, which stays the same if the run is resumed: 32 hexadecimal digits.
     sender : int
@@ -67,17 +67,19 @@ def new_study() -> str:
     return os.urandom(16).hex()
 
 
-def seal(post: bytes, label: Label, keys: Mapping[int, bytes], signer: Ed25519PrivateKey) -> bytes:
+def seal(
+    post: bytes, header: Header, keys: Mapping[int, bytes], signer: Ed25519PrivateKey
+) -> bytes:
     """Encrypt a post for its readers, and sign it.
 
     Parameters
     ----------
     post : bytes
         The post.
-    label : Label
-        Its label.
+    header : Header
+        Its header.
     keys : mapping of int to bytes
-        X25519 public key of each reader in ``label.readers``.
+        X25519 public key of each reader in ``header.readers``.
     signer : Ed25519PrivateKey
         Key of the sender.
 
@@ -86,22 +88,22 @@ def seal(post: bytes, label: Label, keys: Mapping[int, bytes], signer: Ed25519Pr
     bytes
         The sealed post, which is ``153 + 52 * readers`` bytes longer than the post.
     """
-    header = _header_of(label)
+    encoded = _encoded(header)
     key, ephemeral = os.urandom(_KEY), X25519PrivateKey.generate()
     public = ephemeral.public_key().public_bytes_raw()
     wrapped = [
         ChaCha20Poly1305(_wrapping_key(ephemeral, keys[reader], public, keys[reader])).encrypt(
-            _NONCE, key, header
+            _NONCE, key, encoded
         )
-        for reader in label.readers
+        for reader in header.readers
     ]
-    body = ChaCha20Poly1305(key).encrypt(_NONCE, post, header)
-    signature = signer.sign(_signed([header, public, *wrapped, body]))
-    return b"".join([header, public, *wrapped, body, signature])
+    body = ChaCha20Poly1305(key).encrypt(_NONCE, post, encoded)
+    signature = signer.sign(_signed([encoded, public, *wrapped, body]))
+    return b"".join([encoded, public, *wrapped, body, signature])
 
 
-def label_of(sealed: bytes) -> Label:
-    """Read the label of a sealed post, which is not verified.
+def header_of(sealed: bytes) -> Header:
+    """Read the header of a sealed post, which is not verified.
 
     Raises
     ------
@@ -113,7 +115,7 @@ def label_of(sealed: bytes) -> Label:
 
 def open_sealed(
     sealed: bytes, reader: int, key: X25519PrivateKey, signers: Iterable[bytes]
-) -> tuple[Label, bytes]:
+) -> tuple[Header, bytes]:
     """Verify a sealed post, and decrypt it.
 
     Parameters
@@ -129,8 +131,8 @@ def open_sealed(
 
     Returns
     -------
-    label : Label
-        Its label, which the caller compares with what it expects.
+    header : Header
+        Its header, which the caller compares with what it expects.
     post : bytes
         The post.
 
@@ -140,35 +142,35 @@ def open_sealed(
         If the post is malformed, was changed, is signed by another key, or was not sealed for this
         reader.
     """
-    label, header = _parsed(sealed)
+    header, encoded = _parsed(sealed)
     view = memoryview(sealed)
     digest = _signed([view[:-_SIGNATURE]])
     if not any(_is_signed(digest, sealed[-_SIGNATURE:], signer) for signer in signers):
         raise ValueError("its signature is not that of its sender")
-    if reader not in label.readers:
+    if reader not in header.readers:
         raise ValueError("it is not sealed for this node")
-    start = len(header) + _KEY
-    public = sealed[len(header) : start]
-    place = start + label.readers.index(reader) * (_KEY + _TAG)
-    body = start + len(label.readers) * (_KEY + _TAG)
+    start = len(encoded) + _KEY
+    public = sealed[len(encoded) : start]
+    place = start + header.readers.index(reader) * (_KEY + _TAG)
+    body = start + len(header.readers) * (_KEY + _TAG)
     own = key.public_key().public_bytes_raw()
     try:
         wrapping = ChaCha20Poly1305(_wrapping_key(key, public, public, own))
-        inner = wrapping.decrypt(_NONCE, sealed[place : place + _KEY + _TAG], header)
-        post = ChaCha20Poly1305(inner).decrypt(_NONCE, view[body:-_SIGNATURE], header)
+        inner = wrapping.decrypt(_NONCE, sealed[place : place + _KEY + _TAG], encoded)
+        post = ChaCha20Poly1305(inner).decrypt(_NONCE, view[body:-_SIGNATURE], encoded)
     except (InvalidTag, ValueError) as error:  # the latter for a degenerate public key
         raise ValueError("it is sealed for another key of this node, or was changed") from error
-    return label, post
+    return header, post
 
 
-def _header_of(label: Label) -> bytes:
-    study, count = bytes.fromhex(label.study), len(label.readers)
-    head = _HEAD.pack(MAGIC, _KINDS[label.kind], study, label.sender, label.turn, count)
-    return head + struct.pack(f">{count}I", *label.readers)
+def _encoded(header: Header) -> bytes:
+    study, count = bytes.fromhex(header.study), len(header.readers)
+    head = _HEAD.pack(MAGIC, _KINDS[header.kind], study, header.sender, header.turn, count)
+    return head + struct.pack(f">{count}I", *header.readers)
 
 
-def _parsed(sealed: bytes) -> tuple[Label, bytes]:
-    """Return the label and the bytes of the header."""
+def _parsed(sealed: bytes) -> tuple[Header, bytes]:
+    """Return the header, and the bytes that encode it."""
     if len(sealed) < _HEAD.size or not sealed.startswith(MAGIC):
         raise ValueError("it is not encrypted")
     _, number, study, sender, turn, count = _HEAD.unpack_from(sealed)
@@ -177,7 +179,7 @@ def _parsed(sealed: bytes) -> tuple[Label, bytes]:
     if number not in kinds or len(sealed) < size + _KEY + (_KEY + _TAG) * count + _TAG + _SIGNATURE:
         raise ValueError("it is truncated or malformed")
     readers = struct.unpack_from(f">{count}I", sealed, _HEAD.size)
-    return Label(kinds[number], study.hex(), sender, turn, readers), sealed[:size]
+    return Header(kinds[number], study.hex(), sender, turn, readers), sealed[:size]
 
 
 def _wrapping_key(own: X25519PrivateKey, other: bytes, public: bytes, reader: bytes) -> bytes:

@@ -19,7 +19,7 @@ from flwr_decaf.messages.shared_posts import TICKET, data_of, share
 PACKED = "safetensors"  # stype of an Array that holds a state, and its key in a record
 STORED = "safetensors-stored"  # stype of an Array that holds a ticket of messages.post_store
 SEALED = "safetensors-sealed"  # stype of an Array that holds an encrypted state
-REFUSED = "safetensors-refused"  # stype of an Array that says why a state cannot be opened
+UNREADABLE = "safetensors-refused"  # stype of an Array that says why a state cannot be opened
 _ORDER = "order"
 
 
@@ -59,7 +59,7 @@ def packed(data: bytes) -> Array:
 def refused(cause: str) -> Array:
     """Create an array in place of a post that cannot be opened; ``unpack`` raises the cause."""
     data = cause.encode()
-    return Array(dtype="uint8", shape=(len(data),), stype=REFUSED, data=data)
+    return Array(dtype="uint8", shape=(len(data),), stype=UNREADABLE, data=data)
 
 
 def unpack(array: Array) -> State:
@@ -72,7 +72,7 @@ def unpack(array: Array) -> State:
     """
     if array.stype == STORED:
         raise ValueError("it is not in the store, damaged there, or could not be read in time")
-    if array.stype == REFUSED:
+    if array.stype == UNREADABLE:
         raise ValueError(array.data.decode(errors="replace"))
     if array.stype == SEALED:
         raise ValueError("it is encrypted, and the run is not; see posts.encryption")

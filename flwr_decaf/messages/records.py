@@ -2,28 +2,29 @@
 
 A post is a node's trained state, packed into one Flower ``Array``: see ``messages.packing``.
 
-=====================  =================================================================
-record                 meaning
-=====================  =================================================================
-``decaf.mail``         to a node: how to mix, and which factors are trained and posted
-``decaf.posts``        to a node: its neighbours' posts, by position
-``decaf.sealing``      to a node, if posts are encrypted: of which turn, and for whom
-``decaf.post``         from a node: its own post; to a node that lost its state: the same
-``decaf.copy``         from a node: its exact state, only for the relay, if its post is
-                       quantized or a part of it; to a node that lost its state: the same
-``decaf.messages``     from a node: what it forwards to each neighbour, by position
-``decaf.call``         to a node: roll call, mix or collection, answered without the
-                       user's code
-``decaf.refused``      from a node: senders of posts that it could not use, and causes
-``decaf.not-kept``     from a node: why it keeps no hidden states of frozen layers
-``decaf.own``          in ``Context.state``: the node's own state
-``decaf.version``      in ``Context.state``: the version of that state
-``decaf.turns``        in ``Context.state``: the exchanges of its last post and last mix
-``decaf.signers``      in ``Context.state``: keys that were trusted on first use
-``decaf.optimizer``    in ``Context.state``: moments of the node's optimizer
-``decaf.mail``,        in ``Context.state``: the last mail, if the node forwards what it
-``decaf.posts``        receives
-=====================  =================================================================
+=========================  =================================================================
+record                     meaning
+=========================  =================================================================
+``decaf.mail``             to a node: how to mix, and which factors are trained and posted
+``decaf.posts``            to a node: its neighbours' posts, by position
+``decaf.sealing``          to a node, if posts are encrypted: of which turn, and for whom
+``decaf.post``             from a node: its own post; to a node that lost its state: the same
+``decaf.copy``             from a node: its exact state, only for the relay, if its post is
+                           quantized or a part of it; to a node that lost its state: the same
+``decaf.messages``         from a node: what it forwards to each neighbour, by position
+``decaf.call``             to a node: roll call, mix or collection, answered without the
+                           user's code
+``decaf.refused``          from a node: senders of posts that it could not use, and causes
+``decaf.not-kept``         from a node: why it keeps no hidden states of frozen layers
+``decaf.own``              in ``Context.state``: the node's own state
+``decaf.version``          in ``Context.state``: the version of that state
+``decaf.turns``            in ``Context.state``: the exchanges of its last post and last mix
+``decaf.signers``          in ``Context.state``: keys that were trusted on first use
+``decaf.optimizer``        in ``Context.state``: moments of the node's optimizer
+``decaf.optimizer-round``  in ``Context.state``: the round of these moments
+``decaf.mail``,            in ``Context.state``: the last mail, if the node forwards what it
+``decaf.posts``            receives
+=========================  =================================================================
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sealing: what the relay tells a node whose posts are encrypted, and its record in a message."""
+"""Sealing: what the relay sends to a node whose posts are encrypted, and how a message says it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Sealing:
     Attributes
     ----------
     study : str
-        Id of the run: see ``encryption.Label``.
+        Id of the run: see ``encryption.Header``.
     turn : int
         Exchange in which the post takes part.
     readers : mapping of int to bytes

@@ -1,10 +1,10 @@
 """Posts shared by processes of one machine: a file, and a ticket for it in the messages.
 
 A post is sent to every neighbour, so in a simulation Flower and Ray would pickle it for each of
-them. If the environment variable ``POSTS`` names a folder (``flwr-decaf run`` creates one for the
-Ray actors of its machine), a node writes its post to this folder once, messages contain a ticket
-for it, and receivers read the file. Otherwise, and always between machines, messages contain the
-posts themselves.
+them. If the environment variable ``POSTS_VARIABLE`` names a folder (``flwr-decaf run`` creates one
+for the Ray actors of its machine), a node writes its post to this folder once, messages contain a
+ticket for it, and receivers read the file. Otherwise, and always between machines, messages contain
+the posts themselves.
 
 A ticket is random and never a path. The relay deletes posts that are no longer needed.
 """
@@ -21,9 +21,9 @@ from pathlib import Path
 from flwr.app import Array
 from safetensors import SafetensorError
 
-POSTS = "FLWR_DECAF_POSTS"  # environment variable with the folder
-STORE = "FLWR_DECAF_STORE"  # the same for a store of posts, see messages.post_store
-KEYS = "FLWR_DECAF_KEYS"  # the same for the keys of all nodes, if posts are encrypted
+POSTS_VARIABLE = "FLWR_DECAF_POSTS"  # environment variable with the folder
+STORE_VARIABLE = "FLWR_DECAF_STORE"  # the same for a store of posts, see messages.post_store
+KEYS_VARIABLE = "FLWR_DECAF_KEYS"  # the same for the keys of all nodes, if posts are encrypted
 TICKET = "safetensors-ticket"  # stype of an Array that contains one
 _FORM = re.compile(rb"[0-9a-f]{32}")
 
@@ -43,7 +43,7 @@ def share(write: Callable[[Path], None]) -> Array | None:
     Array or None
         None if there is no such folder or no space in it; the post itself is then sent.
     """
-    folder = os.environ.get(POSTS)
+    folder = os.environ.get(POSTS_VARIABLE)
     if not folder:
         return None
     ticket = secrets.token_hex(16)
@@ -67,7 +67,7 @@ def file_of(post: Array) -> Path | None:
     """
     if post.stype != TICKET:
         return None
-    folder = os.environ.get(POSTS)
+    folder = os.environ.get(POSTS_VARIABLE)
     if not folder or not _FORM.fullmatch(post.data):
         raise ValueError(
             "a shared post needs a well-formed ticket and the folder that it was written to"
@@ -89,7 +89,7 @@ def data_of(post: Array) -> bytes:
 
 def sweep(needed: Iterable[Array]) -> None:
     """Delete all shared posts except those that are needed."""
-    folder = os.environ.get(POSTS)
+    folder = os.environ.get(POSTS_VARIABLE)
     if folder:
         kept = {post.data.decode() for post in needed if post.stype == TICKET}
         for file in Path(folder).iterdir():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -12,8 +11,7 @@ from flwr_decaf.config import Config, Data, Lora
 from flwr_decaf.config.network import graph_in_words
 from flwr_decaf.config.parsing import flatten
 from flwr_decaf.runs.score import score_of
-
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+from flwr_decaf.text import is_hub_id
 
 Line = Mapping[str, Any]
 
@@ -116,7 +114,7 @@ def front_matter(config: Config) -> str:
     if not whole:
         lines.insert(0, "library_name: peft")
         # The Hub refuses base models that it does not have, such as folders and packages.
-        if _HUB_ID.fullmatch(config.model.name) and not Path(config.model.name).exists():
+        if is_hub_id(config.model.name):
             lines.insert(0, f"base_model: {config.model.name}")
     return "\n".join(lines) + "\n"
 

@@ -69,7 +69,13 @@ def erdos_renyi(n: int, seed: int, edge_probability: float = 0.5) -> nx.Graph:
 
 
 def random_regular(n: int, seed: int, degree: int = 4) -> nx.Graph:
-    """Draw a random graph in which every node has the same degree."""
+    """Draw a random graph in which every node has the same ``degree``, by default 4.
+
+    Raises
+    ------
+    ValueError
+        If there is no such graph: the degree must be below n, and n * degree even.
+    """
     if not 0 <= degree < n or n * degree % 2:
         raise ValueError(
             "topology random-regular needs 0 <= degree < n and n * degree even; got "
@@ -79,7 +85,16 @@ def random_regular(n: int, seed: int, degree: int = 4) -> nx.Graph:
 
 
 def small_world(n: int, seed: int, degree: int = 4, edge_probability: float = 0.5) -> nx.Graph:
-    """Build a ring lattice and rewire its edges at random (Watts and Strogatz)."""
+    """Build a ring lattice and rewire its edges at random (Watts and Strogatz).
+
+    Each node is first connected to its ``degree`` nearest neighbours, by default 4; then each edge
+    is rewired with ``edge_probability``, by default 0.5.
+
+    Raises
+    ------
+    ValueError
+        If the degree is below 2 or above n - 1.
+    """
     if not 2 <= degree <= n - 1:
         raise ValueError(
             "topology small-world needs 2 <= degree <= n - 1; got "

@@ -200,7 +200,7 @@ def phase_length(network: Network, steps: int = 1) -> int:
     """Return the phase length of TAD-LoRA in rounds: 1 / sqrt(1 - rho^steps), rounded.
 
     The paper (arXiv 2602.00451) derives T* = Theta(1 / sqrt(1 - rho)). Here the constant is 1, and
-    ``steps`` mixes in a round contract by rho^steps.
+    ``steps`` mixes in a round, by default 1, contract by rho^steps.
 
     Raises
     ------

@@ -47,11 +47,11 @@ def test_ssh_keygen_reads_the_keys(tmp_path):
     assert ssh_keygen("-y", "-f", key).split()[:2] == public
     ssh_keygen("-Y", "sign", "-f", key, "-n", "file", tmp_path / "keys" / "node-1.pub")
     signature = tmp_path / "keys" / "node-1.pub.sig"
-    told = ssh_keygen(
+    output = ssh_keygen(
         "-Y", "verify", "-f", signers, "-I", "node-1", "-n", "file", "-s", signature,
         input=(tmp_path / "keys" / "node-1.pub").read_text(),
     )  # fmt: skip
-    assert 'Good "file" signature for node-1' in told
+    assert 'Good "file" signature for node-1' in output
 
 
 class TestKeysOfARehearsal:

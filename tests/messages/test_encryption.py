@@ -7,10 +7,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flwr_decaf.messages.announcement import announce, encryption_key, read_announcement
 from flwr_decaf.messages.encryption import (
-    COPY,
-    POST,
-    Label,
-    label_of,
+    KIND_COPY,
+    KIND_POST,
+    Header,
+    header_of,
     new_study,
     open_sealed,
     seal,
@@ -26,9 +26,9 @@ FOR = {node: key.public_key().public_bytes_raw() for node, key in enumerate(KEYS
 SECRET = pack(lora_state(1)).data
 
 
-def sealed_by(sender=0, readers=(0, 1, 2), turn=3, kind=POST, study=STUDY, post=SECRET):
-    label = Label(kind, study, sender, turn, readers)
-    return seal(post, label, FOR, SIGNERS[sender])
+def sealed_by(sender=0, readers=(0, 1, 2), turn=3, kind=KIND_POST, study=STUDY, post=SECRET):
+    header = Header(kind, study, sender, turn, readers)
+    return seal(post, header, FOR, SIGNERS[sender])
 
 
 def opened(sealed, reader=1, sender=0, key=None):
@@ -40,9 +40,9 @@ def test_only_its_readers_can_open_it(readers):
     sealed = sealed_by(readers=readers)
     for reader in range(4):
         if reader in readers:
-            label, post = opened(sealed, reader)
+            header, post = opened(sealed, reader)
             assert post == SECRET
-            assert label == label_of(sealed) == Label(POST, STUDY, 0, 3, readers)
+            assert header == header_of(sealed) == Header(KIND_POST, STUDY, 0, 3, readers)
         else:
             with pytest.raises(ValueError, match="not sealed for this node"):
                 opened(sealed, reader)
@@ -82,16 +82,16 @@ def test_a_number_of_readers_beyond_the_bytes_is_refused():
     sealed = bytearray(sealed_by())
     sealed[37:41] = b"\xff" * 4
     with pytest.raises(ValueError, match="truncated or malformed"):
-        label_of(bytes(sealed))
+        header_of(bytes(sealed))
 
 
 def test_a_neighbour_cannot_pass_a_post_off_as_that_of_another():
-    forged = seal(SECRET, Label(POST, STUDY, 0, 3, (0, 1)), FOR, SIGNERS[2])
+    forged = seal(SECRET, Header(KIND_POST, STUDY, 0, 3, (0, 1)), FOR, SIGNERS[2])
     with pytest.raises(ValueError, match="signature is not that of its sender"):
         opened(forged, reader=1, sender=0)
 
 
-def test_a_reader_cannot_change_the_label_of_a_post_it_can_decrypt():
+def test_a_reader_cannot_change_the_header_of_a_post_it_can_decrypt():
     sealed = sealed_by(turn=3)
     other = sealed_by(turn=4)
     with pytest.raises(ValueError, match="signature"):
@@ -99,7 +99,7 @@ def test_a_reader_cannot_change_the_label_of_a_post_it_can_decrypt():
 
 
 def test_kinds_are_distinguished():
-    assert opened(sealed_by(kind=COPY))[0].kind == COPY
+    assert opened(sealed_by(kind=KIND_COPY))[0].kind == KIND_COPY
 
 
 @pytest.mark.parametrize("data", [b"", b"decaf\x00x1", SECRET, b"decaf\x00x1" + b"\xff" * 300])

@@ -6,7 +6,7 @@ from flwr.app import Array, ArrayRecord
 
 from flwr_decaf.messages.checkpoint import load_checkpoint, save_checkpoint
 from flwr_decaf.messages.packing import pack, pack_shared, unpack
-from flwr_decaf.messages.shared_posts import POSTS, is_gone, sweep
+from flwr_decaf.messages.shared_posts import POSTS_VARIABLE, is_gone, sweep
 from flwr_decaf.strategies import DeCAF, DLoRAFA
 from tests.apps.drifting import drifting
 from tests.local_grid import LocalGrid
@@ -17,7 +17,7 @@ from tests.states import lora_state
 def folder(tmp_path, monkeypatch):
     posts = tmp_path / "posts"
     posts.mkdir()
-    monkeypatch.setenv(POSTS, str(posts))
+    monkeypatch.setenv(POSTS_VARIABLE, str(posts))
     return posts
 
 
@@ -38,7 +38,7 @@ def test_a_post_that_is_read_can_be_written_to_without_harm_to_the_file(folder):
 
 
 def test_without_a_folder_a_post_travels_as_it_is(monkeypatch):
-    monkeypatch.delenv(POSTS, raising=False)
+    monkeypatch.delenv(POSTS_VARIABLE, raising=False)
     post = pack_shared(lora_state(0))
     assert post == pack(lora_state(0))
     assert not is_gone(post)
@@ -57,7 +57,7 @@ def test_other_strings_than_tickets_are_refused(folder, data):
 
 def test_a_ticket_means_nothing_where_there_is_no_folder(folder, monkeypatch):
     ticket = pack_shared(lora_state(0))
-    monkeypatch.delenv(POSTS)
+    monkeypatch.delenv(POSTS_VARIABLE)
     with pytest.raises(ValueError, match="needs a well-formed ticket"):
         unpack(ticket)
 
@@ -75,7 +75,7 @@ def test_unused_files_are_deleted(folder):
 def test_a_run_comes_out_the_same_and_keeps_only_what_is_needed(folder, monkeypatch, strategy):
     shared = run(strategy)
     assert 0 < len(list(folder.iterdir())) <= 2 * 4  # each node's last post, and the last mail
-    monkeypatch.delenv(POSTS)
+    monkeypatch.delenv(POSTS_VARIABLE)
     plain = run(strategy)
     for node, state in plain.items():
         assert all(torch.equal(state[name], shared[node][name]) for name in state)
@@ -111,7 +111,7 @@ def test_a_checkpoint_holds_the_posts_themselves(folder, tmp_path, monkeypatch):
 
     relay = DeCAF("ring", evaluate_every=0, on_round=keep)
     relay.start(LocalGrid(drifting, 3), ArrayRecord(lora_state(0)), num_rounds=2)
-    monkeypatch.delenv(POSTS)
+    monkeypatch.delenv(POSTS_VARIABLE)
     kept = load_checkpoint(tmp_path / "checkpoint")
     for node, state in reached.items():
         back = unpack(kept.posts[node])

@@ -44,7 +44,7 @@ DEGREES = {"local-only": 0, "relay-sum": (3 * 10 + 11 + 12 + 13) / 46}
 # Mean rank as a share of that of the initial arrays.
 RANKS = {"mixed-ranks": (3 * 10 + 1 * 11 + 2 * 12 + 3 * 13) / 46 / 3}
 # Where nodes post more than their models: once more for each tensor that is tracked.
-TRAVELLING = {"gradient-tracking": 2}
+POSTED_TIMES = {"gradient-tracking": 2}
 KINDS = {**STRATEGIES} | {
     "rolora": STRATEGIES["tad-lora"],
     "conlora": STRATEGIES["dlora-fa"],
@@ -141,7 +141,7 @@ def evaluated_nodes(grid):
     return asked
 
 
-def told(record):
+def reported(record):
     return {key: value for key, value in record.items() if not key.endswith("-seconds")}
 
 
@@ -149,7 +149,7 @@ def equal(first, second):
     return all(torch.equal(x, second[name]) for name, x in first.items())
 
 
-def test_every_strategy_on_the_router_has_a_row():
+def test_every_decentralized_strategy_has_a_row():
     assert set(CASES) == {
         name for name, kind in KINDS.items() if issubclass(kind, DecentralizedStrategy)
     }
@@ -183,7 +183,7 @@ class TestEveryStrategy:
         travelling = {"AB": 3 * (5 + 9) * 2 + 3 * (12 + 7), "B": 3 * (5 + 5 + 12), "": 0}[factors]
         head = 4 * 6
         expected = degree * (travelling * RANKS.get(name, 1) + head) * width
-        expected *= TRAVELLING.get(name, 1)
+        expected *= POSTED_TIMES.get(name, 1)
         assert result.train_metrics_clientapp[1]["bytes-sent"] == pytest.approx(expected)
 
     def test_the_result_is_the_average_model_and_no_node_gets_it(self, name):
@@ -204,7 +204,7 @@ class TestEveryStrategy:
         assert all(equal(whole[node], resumed[node]) for node in whole)
         for metrics in ("train_metrics_clientapp", "evaluate_metrics_clientapp"):
             for t, record in getattr(again, metrics).items():
-                assert told(record) == told(getattr(once, metrics)[t])
+                assert reported(record) == reported(getattr(once, metrics)[t])
         rounds = [m.content["config"]["server-round"] for m in grid.sent if "config" in m.content]
         assert min(rounds) == min(stop + 1, 4)
 
@@ -217,7 +217,7 @@ class TestEveryStrategy:
         asked = evaluated_nodes(grid)
         assert list(evaluated_nodes(rest).values()) == [asked[t] for t in range(2, 5)]
         for t, record in again.evaluate_metrics_clientapp.items():
-            assert told(record) == told(once.evaluate_metrics_clientapp[t])
+            assert reported(record) == reported(once.evaluate_metrics_clientapp[t])
 
     def test_two_runs_on_the_same_nodes_do_not_leak(self, name):
         _, first, grid = run(name)
@@ -250,7 +250,7 @@ class TestEveryStrategyWithQuantizedPosts:
         assert all(equal(whole[node], resumed[node]) for node in whole)
         for metrics in ("train_metrics_clientapp", "evaluate_metrics_clientapp"):
             for t, record in getattr(again, metrics).items():
-                assert told(record) == told(getattr(once, metrics)[t])
+                assert reported(record) == reported(getattr(once, metrics)[t])
         arrays = [ran.arrays.to_torch_state_dict() for ran in (once, again)]
         assert equal(*arrays)
 
@@ -260,13 +260,13 @@ class TestEveryStrategyWithQuantizedPosts:
         ranks, sizes = CASES[name][0].get("ranks", [3]), []
         for rank in (ranks[node % len(ranks)] for node in range(4)):
             posted = quantize(select(lora_state(0, rank), factors or "AB"), dtype, seed=0)
-            if name in TRAVELLING:
+            if name in POSTED_TIMES:
                 posted = quantize(split(with_tracking(lora_state(0, rank)))[0], dtype, seed=0)
             a, b, head = rank * (9 + 9 + 7), rank * (5 + 5 + 12), 24
             values = {"AB": a + b, "B": b, "": a + b}[factors] + head
             rows = {"AB": 6 * rank, "B": 3 * rank, "": 6 * rank}[factors] + 4
             size = 2 * values if dtype == "bf16" else values + 4 * rows
-            size *= TRAVELLING.get(name, 1)
+            size *= POSTED_TIMES.get(name, 1)
             header = len(pack(posted).data) - size
             assert 0 < header < 3000
             sizes.append(degree * (size + header))
@@ -368,7 +368,7 @@ def test_on_a_complete_graph_decaf_makes_all_products_equal():
 
 @pytest.mark.parametrize(("broken", "tolerated"), [({1, 2, 3}, None), ({1}, 0), ({0, 1, 2, 3}, 4)])
 def test_fedavg_stops_when_too_many_fail(broken, tolerated):
-    app, told = ClientApp(mods=[peer_mixing]), []
+    app, reported = ClientApp(mods=[peer_mixing]), []
     app.train()(train)
     grid = LocalGrid(app, 4)
     grid.broken = broken
@@ -376,12 +376,12 @@ def test_fedavg_stops_when_too_many_fail(broken, tolerated):
         evaluate_every=0,
         num_rounds=2,
         max_failures=tolerated,
-        on_failure=lambda *what: told.append(what),
+        on_failure=lambda *what: reported.append(what),
     )
     both = ConfigRecord({"trainable-factors": "AB"})
     with pytest.raises(RuntimeError, match=rf"round 1: {len(broken)} of 4 nodes failed"):
         strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=2, train_config=both)
-    assert len(told) == len(broken)
+    assert len(reported) == len(broken)
 
 
 def test_dimat_is_refused_before_training_if_clients_do_not_match_models():
@@ -471,7 +471,7 @@ def test_fedavg_counts_nodes_that_do_not_reply(absent):
 
 
 def test_fedavg_names_a_node_by_its_position_as_soon_as_it_is_known():
-    told, both = [], ConfigRecord({"trainable-factors": "AB"})
+    reported, both = [], ConfigRecord({"trainable-factors": "AB"})
     app = ClientApp(mods=[peer_mixing])
     app.train()(train_told)
     for known in (False, True):
@@ -481,19 +481,19 @@ def test_fedavg_names_a_node_by_its_position_as_soon_as_it_is_known():
             evaluate_every=0,
             num_rounds=1,
             positions=dict(zip(grid.ids, range(5), strict=True)) if known else None,
-            on_failure=lambda *what: told.append(what[:2]),
+            on_failure=lambda *what: reported.append(what[:2]),
         )
         strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=1, train_config=both)
-    assert told == [(1, grid.ids[3]), (1, 3)]
+    assert reported == [(1, grid.ids[3]), (1, 3)]
 
 
 def test_fedavg_learns_positions_from_the_metrics_of_replies():
-    told, both = [], ConfigRecord({"trainable-factors": "AB"})
+    reported, both = [], ConfigRecord({"trainable-factors": "AB"})
     app = ClientApp(mods=[peer_mixing])
     app.train()(train_told)
     grid = LocalGrid(app, 5)
     strategy = STRATEGIES["fedavg"](
-        evaluate_every=0, num_rounds=2, on_failure=lambda *what: told.append(what[:2])
+        evaluate_every=0, num_rounds=2, on_failure=lambda *what: reported.append(what[:2])
     )
     configure = strategy.configure_train
 
@@ -503,7 +503,7 @@ def test_fedavg_learns_positions_from_the_metrics_of_replies():
 
     strategy.configure_train = configure_and_break
     strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=2, train_config=both)
-    assert told == [(2, 3)]
+    assert reported == [(2, 3)]
 
 
 @pytest.mark.parametrize("length", [0, 2.5, True, "all"])

@@ -188,18 +188,18 @@ def test_metrics_say_how_far_apart_the_nodes_are():
 
 @pytest.mark.parametrize("every", [0, 2])
 def test_distances_and_interference_are_not_measured_where_nothing_is_evaluated(every):
-    told = []
+    reported = []
 
     def record(contents, key):
-        told.extend(set(next(iter(c.metric_records.values()))) for c in contents)
+        reported.extend(set(next(iter(c.metric_records.values()))) for c in contents)
         return MetricRecord()
 
     strategy = DLoRA("ring", evaluate_every=every, train_metrics_aggr_fn=record)
     held_after(strategy, 3, rounds=3, grid=LocalGrid(make_app(peer_mixing), 3))
-    assert len(told) == 9
-    assert all({"bytes-sent", "mixing-seconds"} <= names for names in told)
+    assert len(reported) == 9
+    assert all({"bytes-sent", "mixing-seconds"} <= names for names in reported)
     measured = {"distance-to-mean", "mixing-interference"}
-    assert all(names & measured == (measured if every else set()) for names in told)
+    assert all(names & measured == (measured if every else set()) for names in reported)
 
 
 def forget(grid, place):
@@ -232,9 +232,9 @@ def test_a_restarted_node_gets_back_what_it_had_posted(kind, every, retries):
 
 @pytest.mark.parametrize(("retries", "failed"), [(0, [(2, 1, "broken on purpose")]), (1, [])])
 def test_a_node_that_fails_once_is_asked_again(retries, failed):
-    grid, told = LocalGrid(app, 3), []
+    grid, reported = LocalGrid(app, 3), []
     strategy = DLoRA(
-        "ring", evaluate_every=0, retries=retries, on_failure=lambda *what: told.append(what)
+        "ring", evaluate_every=0, retries=retries, on_failure=lambda *what: reported.append(what)
     )
     configure, send = strategy.configure_train, grid.send_and_receive
 
@@ -242,22 +242,22 @@ def test_a_node_that_fails_once_is_asked_again(retries, failed):
         grid.broken = {1} if server_round == 2 else set()
         return configure(server_round, *rest)
 
-    def send_and_mend(*args, **options):
+    def send_and_recover(*args, **options):
         replies = send(*args, **options)
         grid.broken = set()
         return replies
 
-    strategy.configure_train, grid.send_and_receive = configure_and_break, send_and_mend
+    strategy.configure_train, grid.send_and_receive = configure_and_break, send_and_recover
     held_after(strategy, 3, rounds=3, grid=grid)
-    assert [(t, node, cause.split("'")[0].split(": ")[-1]) for t, node, cause in told] == failed
+    assert [(t, node, cause.split("'")[0].split(": ")[-1]) for t, node, cause in reported] == failed
 
 
 @pytest.mark.parametrize("harm", [lambda x: x * float("nan"), lambda x: x[:1]])
 def test_a_node_whose_post_is_unusable_counts_as_missing(harm):
     """The relay drops the links on both sides, so that W stays doubly stochastic."""
-    n, w, told = 5, build_network("ring", 5), []
+    n, w, reported = 5, build_network("ring", 5), []
     grid = LocalGrid(app, n)
-    strategy = DLoRA("ring", evaluate_every=0, on_failure=lambda *what: told.append(what))
+    strategy = DLoRA("ring", evaluate_every=0, on_failure=lambda *what: reported.append(what))
     configure, send, current = strategy.configure_train, grid.send_and_receive, [0]
 
     def configure_and_count(server_round, *rest):
@@ -275,7 +275,7 @@ def test_a_node_whose_post_is_unusable_counts_as_missing(harm):
     strategy.configure_train, grid.send_and_receive = configure_and_count, send_and_harm
     held = held_after(strategy, n, rounds=3, grid=grid)
     np.testing.assert_allclose(held, w @ without_nodes(w, {3}) @ w @ starts(n), atol=1e-14)
-    assert [(t, node) for t, node, _ in told] == [(2, 3)]
+    assert [(t, node) for t, node, _ in reported] == [(2, 3)]
 
 
 def held_and_mixed(strategy, grid, n, rounds, disturb):
@@ -385,15 +385,15 @@ def test_a_node_whose_post_was_not_finite_continues_from_its_last_finite_one():
             reply.content["arrays"] = ArrayRecord({"x": torch.full((2,), float("nan")).double()})
         return reply
 
-    n, w, told = 5, build_network("ring", 5), []
+    n, w, reported = 5, build_network("ring", 5), []
     client = ClientApp(mods=[peer_mixing])
     client.train()(train)
-    strategy = DLoRA("ring", evaluate_every=1, on_failure=lambda *what: told.append(what[:2]))
+    strategy = DLoRA("ring", evaluate_every=1, on_failure=lambda *what: reported.append(what[:2]))
     grid = LocalGrid(client, n)
     result = strategy.start(grid, ArrayRecord(START), num_rounds=3)
     held = np.stack([state["x"].numpy() for state in strategy.collect(grid).values()])
     np.testing.assert_allclose(held, w @ without_nodes(w, {2}) @ w @ starts(n), atol=1e-14)
-    assert told == [(2, 2)]
+    assert reported == [(2, 2)]
     # It counts as missing: the means are those of the other four, on their three edges.
     metrics = result.train_metrics_clientapp[2]
     assert metrics["bytes-sent"] == 16 * 3 * 2 / 4
@@ -404,7 +404,7 @@ def test_a_node_whose_post_was_not_finite_continues_from_its_last_finite_one():
 
 def test_an_edge_between_an_outlier_and_its_neighbour_is_dropped_on_both_sides():
     # By the median of its neighbourhood node 1 would refuse node 2, and node 2 nobody.
-    sizes, told = [1.0, 30.0, 9e4, 2e3, 5e4, 3e-2], []
+    sizes, reported = [1.0, 30.0, 9e4, 2e3, 5e4, 3e-2], []
     n, w = len(sizes), build_network("ring", len(sizes))
 
     def train(msg, context):
@@ -418,7 +418,7 @@ def test_an_edge_between_an_outlier_and_its_neighbour_is_dropped_on_both_sides()
 
     client = ClientApp(mods=[peer_mixing])
     client.train()(train)
-    strategy = DLoRA("ring", evaluate_every=0, on_failure=lambda *what: told.append(what))
+    strategy = DLoRA("ring", evaluate_every=0, on_failure=lambda *what: reported.append(what))
     held = held_after(strategy, n, rounds=1, grid=LocalGrid(client, n))
     dropped = {(1, 2), (4, 5)}
     for i, j in dropped:
@@ -427,20 +427,23 @@ def test_an_edge_between_an_outlier_and_its_neighbour_is_dropped_on_both_sides()
         w[j, j] += 1 / 3
     np.testing.assert_allclose(w.sum(axis=0), 1)
     np.testing.assert_allclose(held, np.outer(w @ sizes, [0.6, -0.8]), rtol=1e-12)
-    assert sorted(node for _, node, _ in told) == [1, 2, 4, 5]
-    assert "its norm is 9e+04 and the receiver's 30;" in str(told)
+    assert sorted(node for _, node, _ in reported) == [1, 2, 4, 5]
+    assert "its norm is 9e+04 and the receiver's 30;" in str(reported)
 
 
 def test_nodes_that_come_and_go_keep_the_mean_and_are_no_failures():
-    told = []
+    reported = []
     strategy = DLoRA(
-        "complete", drop_probability=0.6, max_failures=0, on_failure=lambda *what: told.append(what)
+        "complete",
+        drop_probability=0.6,
+        max_failures=0,
+        on_failure=lambda *what: reported.append(what),
     )
     n, grid = 6, LocalGrid(app, 6)
     strategy.start(grid, ArrayRecord(START), num_rounds=1)
     trained = [m for m in grid.sent if m.metadata.message_type == "train" and "config" in m.content]
     assert 1 <= len(trained) < n
-    assert not told
+    assert not reported
 
 
 def test_a_failure_that_repeats_is_reported_once_and_counted_at_the_end(caplog):

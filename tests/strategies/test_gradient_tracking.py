@@ -168,12 +168,12 @@ def test_a_run_resumes_from_a_checkpoint_on_disk_to_the_bit(dtype, tmp_path):
 
 
 def test_posts_in_a_store_give_the_same_models(tmp_path, monkeypatch):
-    from flwr_decaf.messages.shared_posts import STORE
+    from flwr_decaf.messages.shared_posts import STORE_VARIABLE
 
-    monkeypatch.setenv(STORE, str(tmp_path))
+    monkeypatch.setenv(STORE_VARIABLE, str(tmp_path))
     stored = held_after(GradientTracking(posts=Posts(store=str(tmp_path))), grid_of(4), 3)
     assert not list(tmp_path.iterdir())
-    monkeypatch.delenv(STORE)
+    monkeypatch.delenv(STORE_VARIABLE)
     assert np.array_equal(stored, held_after(GradientTracking(), grid_of(4), 3))
 
 

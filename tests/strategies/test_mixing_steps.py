@@ -22,7 +22,7 @@ from flwr_decaf.topology.network import build_time_varying_network
 from tests.apps.pure_mixing import app, start_value
 from tests.local_grid import LocalGrid
 from tests.states import lora_state
-from tests.strategies.test_conformance import CASES, equal, run, told, train
+from tests.strategies.test_conformance import CASES, equal, reported, run, train
 
 START = {"x": torch.zeros(2, dtype=torch.float64)}
 BASE = {"dynamic": "base", "topology_options": {"peers": 2}}
@@ -154,7 +154,7 @@ class TestEveryStrategy:
         again, resumed, _ = run_in_steps(name, resume_from=kept[stop])
         assert all(equal(whole[node], resumed[node]) for node in whole)
         for t, record in again.train_metrics_clientapp.items():
-            assert told(record) == told(once.train_metrics_clientapp[t])
+            assert reported(record) == reported(once.train_metrics_clientapp[t])
 
 
 def test_bytes_neighbours_and_seconds_are_sums_over_the_steps():

@@ -14,7 +14,7 @@ from flwr_decaf.lora import size_in_bytes
 from flwr_decaf.messages.checkpoint import load_checkpoint, save_checkpoint
 from flwr_decaf.messages.packing import pack, unpack
 from flwr_decaf.messages.quantization import dequantize, quantize
-from flwr_decaf.messages.shared_posts import POSTS
+from flwr_decaf.messages.shared_posts import POSTS_VARIABLE
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies import STRATEGIES, DeCAF, DLoRA, FedAvg
 from flwr_decaf.strategies.relay.resuming import forget
@@ -108,7 +108,7 @@ def test_posts_in_shared_files(tmp_path, monkeypatch):
     sent = run("decaf", dtype="int8")[1]
     kept = {}
     keep = lambda reached: kept.update({reached.server_round: reached})  # noqa: E731
-    monkeypatch.setenv(POSTS, str(tmp_path))
+    monkeypatch.setenv(POSTS_VARIABLE, str(tmp_path))
     shared = run("decaf", dtype="int8", on_round=keep)[1]
     assert all(equal(sent[node], shared[node]) for node in sent)
     assert len(list(tmp_path.iterdir())) == 2 * 4  # a post and a copy of each node

@@ -41,13 +41,13 @@ from tests.strategies.sealed_runs import (
     ],
 )
 def test_the_models_are_those_of_posts_that_anyone_can_read(strategy, dtype, options, keys):
-    expected, told = plain(strategy, dtype=dtype, **options)
+    expected, reported = plain(strategy, dtype=dtype, **options)
     grid = keyed_grid(drifting, keys, N)
     states, result = run(strategy, grid, posts=Posts(dtype, encryption="x25519"), **options)
     assert not states
     assert not result.arrays
     assert_same(models_of(grid), expected)
-    for t, record in told.train_metrics_clientapp.items():
+    for t, record in reported.train_metrics_clientapp.items():
         ours = result.train_metrics_clientapp[t]
         for key in ("mixing-neighbours", "mixing-refused"):
             assert ours[key] == record[key]
@@ -306,6 +306,6 @@ class TestPostsInAStore:
 
         grid.tamper = lose
         start(evaluate_every=0, on_failure=lambda t, node, cause: causes.append((t, node, cause)))
-        told = {(t, node) for t, node, _ in causes[1:]}
-        assert told == {(2, 2)}
+        reported = {(t, node) for t, node, _ in causes[1:]}
+        assert reported == {(2, 2)}
         assert all("not in the store" in cause for *_, cause in causes[1:])

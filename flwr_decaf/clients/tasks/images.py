@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from flwr_decaf.clients.models.hardware import to_device
 from flwr_decaf.clients.tasks.contract import Batch, Task
-from flwr_decaf.clients.tasks.scores import Sums, classification_scores, count_guesses
+from flwr_decaf.clients.tasks.head import tally
+from flwr_decaf.clients.tasks.scores import classification_scores
 from flwr_decaf.data.augmentation import AUGMENTATIONS
 from flwr_decaf.data.encoding import Row, encoded
 from flwr_decaf.data.labels import class_names
@@ -66,19 +66,12 @@ class ImageBatches:
 
 def classification(model: nn.Module, images: ImageBatches, labels: list[str]) -> Task:
     """Build the task of a model that takes pixel_values and labels and returns loss and logits."""
-
-    def tally(model: nn.Module, rows: list[Row], device: torch.device) -> Sums:
-        batch = to_device(images.collate(rows), device)
-        output = model(**batch)
-        sums = count_guesses(output.logits.argmax(dim=-1).tolist(), batch["labels"].tolist())
-        return sums | {"loss": output.loss.item() * len(rows)}
-
     return Task(
         model=model,
         encode=lambda rows: encoded(rows, images.encode, *images.settings),
         collate=lambda rows: images.augmented(images.collate(rows)),
         length=lambda rows: [1] * len(rows),
-        tally=tally,
+        tally=lambda model, rows, device: tally(model, images.collate(rows), device),
         scores=classification_scores,
         labels=tuple(labels),
     )

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-from peft import PeftModel, TaskType
+from peft import TaskType
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
 
-from flwr_decaf.clients.models.hardware import to_device
 from flwr_decaf.clients.models.pretrained import (
     add_adapter,
     fingerprint,
@@ -16,8 +14,9 @@ from flwr_decaf.clients.models.pretrained import (
     load_pretrained,
 )
 from flwr_decaf.clients.tasks.contract import Task
-from flwr_decaf.clients.tasks.scores import Sums, classification_scores, count_guesses
-from flwr_decaf.data.encoding import Row, encoded
+from flwr_decaf.clients.tasks.head import tally
+from flwr_decaf.clients.tasks.scores import classification_scores
+from flwr_decaf.data.encoding import encoded
 from flwr_decaf.data.labels import class_names
 from flwr_decaf.data.sources import load_rows
 from flwr_decaf.text import split_list
@@ -52,18 +51,12 @@ def build(model: Model, lora: Lora, data: Data) -> Task:
         tokens = tokenizer(*texts, truncation=True, max_length=data.max_length)
         return {**tokens, "label": batch["label"]}
 
-    def tally(model: PeftModel, rows: list[Row], device: torch.device) -> Sums:
-        batch = to_device(dict(collator(rows)), device)
-        output = model(**batch)
-        sums = count_guesses(output.logits.argmax(dim=-1).tolist(), batch["labels"].tolist())
-        return sums | {"loss": output.loss.item() * len(rows)}
-
     return Task(
         model=add_adapter(base, lora, TaskType.SEQ_CLS),
         encode=lambda rows: encoded(rows, tokenize, source, columns, data.max_length),
         collate=lambda rows: dict(collator(rows)),
         length=lambda rows: [len(ids) for ids in rows["input_ids"][:]],
-        tally=tally,
+        tally=lambda model, rows, device: tally(model, dict(collator(rows)), device),
         scores=classification_scores,
         labels=tuple(labels),
     )

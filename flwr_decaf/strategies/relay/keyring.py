@@ -14,7 +14,7 @@ from flwr.app import Array, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from flwr_decaf.messages import records
-from flwr_decaf.messages.encryption import COPY, POST, label_of
+from flwr_decaf.messages.encryption import KIND_COPY, KIND_POST, header_of
 from flwr_decaf.messages.packing import SEALED
 from flwr_decaf.messages.sealing import Sealing, put_sealing
 from flwr_decaf.strategies.relay.replies import cause_of
@@ -65,12 +65,12 @@ class Keyring:
             Sender -> what is wrong with its post or its copy.
         """
         causes = {}
-        for kind, arrays in ((POST, posts), (COPY, copies)):
+        for kind, arrays in ((KIND_POST, posts), (KIND_COPY, copies)):
             for sender, array in arrays.items():
                 try:
-                    label = label_of(array.data)
-                    if array.stype != SEALED or label[:4] != (kind, self.study, sender, turn):
-                        raise ValueError("its label is not that of this node and this exchange")
+                    header = header_of(array.data)
+                    if array.stype != SEALED or header[:4] != (kind, self.study, sender, turn):
+                        raise ValueError("its header is not that of this node and this exchange")
                 except ValueError as error:
                     causes[sender] = f"a {kind} must be encrypted by its node: {error}"
         return causes

@@ -38,7 +38,8 @@ def only_b(server_round: int) -> Phase:
 def alternating(server_round: int, length: int, mixes: str = "both") -> Phase:
     """Train A for ``length`` rounds, then B for as many, and so on: TAD-LoRA.
 
-    Both factors are mixed or, with ``mixes="active"``, only the one that is trained: RoLoRA.
+    Both factors are mixed, by default, or only the one that is trained, with ``mixes="active"``:
+    RoLoRA.
 
     Examples
     --------

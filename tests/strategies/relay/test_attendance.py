@@ -14,9 +14,9 @@ START = {"x": torch.zeros(2, dtype=torch.float64)}
 
 
 def run(grid, **options):
-    told = []
+    reported = []
     strategy = DLoRA(
-        "ring", evaluate_every=0, on_failure=lambda *what: told.append(what), **options
+        "ring", evaluate_every=0, on_failure=lambda *what: reported.append(what), **options
     )
     configure = strategy.configure_train
 
@@ -27,7 +27,7 @@ def run(grid, **options):
 
     strategy.configure_train = configure_and_harm
     strategy.start(grid, ArrayRecord(START), num_rounds=1)
-    return told
+    return reported
 
 
 def test_a_retry_keeps_the_cause_of_a_node_that_is_gone():

@@ -31,11 +31,11 @@ def test_a_round_without_any_reply_stops_the_run_whatever_is_tolerated():
 
 
 def test_failures_of_a_round_are_counted_together_and_each_node_once():
-    told = []
-    log = FailureLog(lambda *what: told.append(what))
+    reported = []
+    log = FailureLog(lambda *what: reported.append(what))
     log.note_missing(1, {0: "no reply in time"}, 6, tolerated=2)
     log.note_missing(1, {0: "a post must be finite", 1: "x"}, 6, tolerated=2)
     with pytest.raises(RuntimeError, match="round 1: 3 of 6 nodes failed, more than the 2"):
         log.note_missing(1, {2: "x"}, 6, tolerated=2)
     log.note_missing(2, {3: "x", 4: "x"}, 6, tolerated=2)  # another round
-    assert [node for _, node, _ in told] == [0, 0, 1, 2, 3, 4]
+    assert [node for _, node, _ in reported] == [0, 0, 1, 2, 3, 4]

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import RecordDict
 
 from flwr_decaf.messages.announcement import announce, encryption_key
-from flwr_decaf.messages.encryption import COPY, POST, Label, seal
+from flwr_decaf.messages.encryption import KIND_COPY, KIND_POST, Header, seal
 from flwr_decaf.messages.packing import pack, packed
 from flwr_decaf.messages.sealing import read_sealing
 from flwr_decaf.strategies.relay.keyring import Keyring
@@ -19,10 +19,10 @@ SIGNERS = [Ed25519PrivateKey.generate() for _ in range(N)]
 ANNOUNCED = [announce(signer, node) for node, signer in enumerate(SIGNERS)]
 
 
-def sealed(sender=2, turn=5, kind=POST, study=STUDY):
+def sealed(sender=2, turn=5, kind=KIND_POST, study=STUDY):
     key = encryption_key(SIGNERS[sender]).public_key().public_bytes_raw()
-    label = Label(kind, study, sender, turn, (sender,))
-    return packed(seal(b"a post", label, {sender: key}, SIGNERS[sender]))
+    header = Header(kind, study, sender, turn, (sender,))
+    return packed(seal(b"a post", header, {sender: key}, SIGNERS[sender]))
 
 
 def keyring(dynamic="static"):
@@ -37,19 +37,19 @@ def test_a_node_gets_the_keys_of_its_neighbours_in_the_exchange(dynamic, turn):
     for node in range(N):
         content = RecordDict()
         ring.lay_into(content, node, turn)
-        told = read_sealing(content)
+        reported = read_sealing(content)
         neighbours = [j for j in range(N) if j != node and w[node, j] > 0]
-        assert (told.study, told.turn, told.discloses) == (STUDY, turn, False)
-        assert told.readers == {j: ANNOUNCED[j] for j in neighbours}
+        assert (reported.study, reported.turn, reported.discloses) == (STUDY, turn, False)
+        assert reported.readers == {j: ANNOUNCED[j] for j in neighbours}
 
 
 @pytest.mark.parametrize(
     ("post", "reason"),
     [
-        (sealed(turn=4), "its label is not that of this node and this exchange"),
-        (sealed(sender=1), "its label is not"),
-        (sealed(study=OTHER), "its label is not"),
-        (sealed(kind=COPY), "its label is not"),
+        (sealed(turn=4), "its header is not that of this node and this exchange"),
+        (sealed(sender=1), "its header is not"),
+        (sealed(study=OTHER), "its header is not"),
+        (sealed(kind=KIND_COPY), "its header is not"),
         (pack(lora_state(1)), "it is not encrypted"),
         (packed(sealed().data[:80]), "it is truncated"),
     ],
@@ -61,6 +61,6 @@ def test_a_post_that_is_not_sealed_by_its_node_for_the_exchange_is_unusable(post
 
 
 def test_posts_and_copies_in_order_are_usable():
-    assert keyring().unusable({2: sealed()}, {2: sealed(kind=COPY)}, turn=5) == {}
+    assert keyring().unusable({2: sealed()}, {2: sealed(kind=KIND_COPY)}, turn=5) == {}
     causes = keyring().unusable({2: sealed()}, {2: sealed()}, turn=5)
     assert list(causes) == [2]
