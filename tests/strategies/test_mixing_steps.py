@@ -17,6 +17,7 @@ from flwr_decaf.messages.packing import pack, unpack
 from flwr_decaf.messages.quantization import quantize
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies import DLoRA, TADLoRA
+from flwr_decaf.strategies.relay.attacks import byzantine_among
 from flwr_decaf.topology.mixing_matrix import build_network, without_nodes
 from flwr_decaf.topology.network import build_time_varying_network
 from tests.apps.pure_mixing import app, start_value
@@ -187,7 +188,7 @@ def test_every_exchange_of_a_byzantine_node_is_forged():
     grid = LocalGrid(app, 4)
     strategy = DLoRA("complete", mixing_steps=3, sign_flipping=1, evaluate_every=0)
     held_after(strategy, grid, rounds=1)
-    (byzantine,) = strategy._session.byzantine
+    (byzantine,) = byzantine_among(4, 1, seed=0)
     honest = next(node for node in range(4) if node != byzantine)
     held = starts(4)[byzantine]
     seen = []

@@ -17,6 +17,7 @@ from flwr_decaf.messages.quantization import dequantize, quantize
 from flwr_decaf.messages.shared_posts import POSTS_VARIABLE
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies import STRATEGIES, DeCAF, DLoRA, FedAvg
+from flwr_decaf.strategies.relay.attacks import byzantine_among
 from flwr_decaf.strategies.relay.resuming import forget
 from tests.apps.pure_mixing import app as pure_mixing_app
 from tests.local_grid import LocalGrid
@@ -30,14 +31,11 @@ START = {"x": torch.zeros(2, dtype=torch.float64)}
 def test_the_mean_of_the_nodes_is_kept_through_rounds_of_mixing(dtype):
     for n in (1, 2, 3, 6):
         strategy = DLoRA("ring", dtype=dtype)
-        strategy.start(LocalGrid(pure_mixing_app, n), ArrayRecord(START), num_rounds=6)
-        held = torch.stack([s["x"] for s in strategy.collect(strategy_grid(strategy)).values()])
+        grid = LocalGrid(pure_mixing_app, n)
+        strategy.start(grid, ArrayRecord(START), num_rounds=6)
+        held = torch.stack([s["x"] for s in strategy.collect(grid).values()])
         places = torch.arange(n, dtype=torch.float64)
         np.testing.assert_allclose(held.mean(0), [places.mean(), (places**2).mean()], atol=1e-12)
-
-
-def strategy_grid(strategy):
-    return strategy._session.attendance.grid
 
 
 def losing(node, rounds):
@@ -120,7 +118,7 @@ def test_byzantine_posts_are_quantized_too():
     strategy = DeCAF("complete", posts="int8", sign_flipping=1, evaluate_every=0)
     strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=1)
     strategy.collect(grid)
-    (byzantine,) = strategy._session.byzantine
+    (byzantine,) = byzantine_among(4, 1, seed=0)
     name = "model.q.lora_B.weight"
     own = lora_state(0)[name]
     own = own + 0.1 * (byzantine + 1) * torch.sin(own + 1)
