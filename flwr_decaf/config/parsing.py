@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, cast
@@ -36,7 +37,7 @@ def parse_config(run_config: Mapping[str, Given]) -> Config:
         if key not in known:
             raise ValueError(
                 f"{key} must be a setting of flwr-decaf; got {run_config[key]!r}; "
-                f"did you mean {_nearest(key, list(known))}?"
+                f"{_suggestion(key, list(known))}"
             )
     return _build(Config, run_config, prefix="")
 
@@ -64,5 +65,10 @@ def _build(kind: type[T], run_config: Mapping[str, Given], prefix: str) -> T:
     return kind(**values)
 
 
-def _nearest(key: str, known: list[str]) -> str:
-    return (difflib.get_close_matches(key, known, n=1, cutoff=0.0) or known)[0]
+def _suggestion(key: str, known: list[str]) -> str:
+    # Users often omit the section, or give only the section or a word: rank, topology, rounds.
+    names = {name: full for full in reversed(known) for name in (full, full.rpartition(".")[2])}
+    words = {word: full for full in reversed(known) for word in re.split(r"[.-]", full)}
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
+    meant = words.get(key) or (names[near[0]] if near else None)
+    return f"did you mean {meant}?" if meant else "'flwr-decaf list settings' lists all of them"

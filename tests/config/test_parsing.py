@@ -95,6 +95,11 @@ WRONG = [
     ("train.learning-rate", -1e-3, "train.learning-rate must be > 0; got -0.001"),
     ("train.batch-size", 0, "train.batch-size must be >= 1; got 0"),
     ("lora.rnk", 4, "lora.rnk must be a setting of flwr-decaf; got 4; did you mean lora.rank?"),
+    ("rnk", 4, "did you mean lora.rank?"),
+    ("num_server_rounds", 3, "did you mean num-server-rounds?"),
+    ("rounds", 3, "did you mean num-server-rounds?"),
+    ("topology", "star", "did you mean topology.name?"),
+    ("nodes", 3, "got 3; 'flwr-decaf list settings' lists all of them"),
 ]
 
 
