@@ -16,6 +16,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from flwr_decaf.atomic import write_atomically
+from flwr_decaf.report.hover import name_lines, with_values
 from flwr_decaf.report.paired import paired_differences
 from flwr_decaf.report.plots import PLOTS, draw
 from flwr_decaf.report.runs import labels_of, scored, snapshots
@@ -132,9 +133,9 @@ def _render(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     with mpl.rc_context(RC):
         if kind == "svg":  # without a date, the same runs produce the same file
-            canvas = FigureCanvasSVG(figure)
+            lines, canvas = name_lines(figure), FigureCanvasSVG(figure)
             canvas.print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
-        else:
-            figure.set_dpi(_DPI)
-            FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
-    return buffer.getvalue()
+            return with_values(buffer.getvalue(), lines)
+        figure.set_dpi(_DPI)
+        FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
+        return buffer.getvalue()
