@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+import torch  # the name that torch.export of PyTorch 2.6 looks up in this module
 from torch.nn.functional import cross_entropy
 from transformers import (
     PreTrainedConfig,
@@ -56,7 +56,7 @@ class CnnForImageClassification(PreTrainedModel):  # type: ignore[misc]
         self.post_init()
 
     def forward(
-        self, pixel_values: Tensor, labels: Tensor | None = None
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None
     ) -> ImageClassifierOutputWithNoAttention:
         """Compute the logits, and the loss if labels are given."""
         logits = self.network(pixel_values)
