@@ -33,16 +33,27 @@ class LocalGrid(Grid):
         # Partitions whose next reply misses its timeout -> how many further calls of the node end
         # before the late one does, and writes its state back.
         self.late: dict[int, int] = {}
+        self.away: set[int] = set()  # partitions whose nodes are not registered
         self._at_work: dict[int, list[tuple[int, Context]]] = {}
-        configure = node_config or (lambda place: {"partition-id": place, "num-partitions": n})
-        self.contexts = {
-            node_id: Context(0, node_id, configure(place), RecordDict(), {})
-            for place, node_id in enumerate(self.ids)
-        }
+        self._configure = node_config or (lambda i: {"partition-id": i, "num-partitions": n})
+        self.contexts = {node_id: self._fresh(place) for place, node_id in enumerate(self.ids)}
+
+    def _fresh(self, place: int) -> Context:
+        return Context(0, self.ids[place], self._configure(place), RecordDict(), {})
+
+    def leave(self, place: int) -> None:
+        """End the SuperNode of a partition."""
+        self.away.add(place)
+
+    def join(self, place: int) -> None:
+        """Start the SuperNode of a partition, with a new id and an empty memory."""
+        self.away.discard(place)
+        self.ids[place] += 3
+        self.contexts[self.ids[place]] = self._fresh(place)
 
     def get_node_ids(self) -> Iterable[int]:
         seen = self._arrivals.pop(0) if self._arrivals else len(self.ids)
-        return set(self.ids[:seen])
+        return {node_id for i, node_id in enumerate(self.ids[:seen]) if i not in self.away}
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -53,6 +64,8 @@ class LocalGrid(Grid):
     def _call(self, message: Message) -> Message | None:
         node_id = message.metadata.dst_node_id
         self.sent.append(message)
+        if node_id not in self.ids or self.ids.index(node_id) in self.away:
+            return self._unavailable(message)
         context = copy.deepcopy(self.contexts[node_id])
         arriving = copy.deepcopy(message)
         try:
@@ -65,9 +78,7 @@ class LocalGrid(Grid):
             reason = f"{type(error)}:<'{error}'>"  # as both of Flower's engines write it
             return Message(Error(code=2, reason=reason), reply_to=message)
         if context.node_config.get("partition-id") in self.gone:
-            reply = Message(Error(code=3, reason="node unavailable"), reply_to=message)
-            reply.metadata.__dict__["_src_node_id"] = 1  # as Flower's LinkState does
-            return reply
+            return self._unavailable(message)
         late = self.late.pop(self.ids.index(node_id), None)
         if late is None:
             self.contexts[node_id] = context
@@ -76,6 +87,11 @@ class LocalGrid(Grid):
             self._at_work.setdefault(node_id, []).append((late, context))
             self._end_late_calls(node_id, passed=0)
             return None
+        return reply
+
+    def _unavailable(self, message: Message) -> Message:
+        reply = Message(Error(code=3, reason="node unavailable"), reply_to=message)
+        reply.metadata.__dict__["_src_node_id"] = 1  # as Flower's LinkState does
         return reply
 
     def _end_late_calls(self, node_id: int, passed: int = 1) -> None:

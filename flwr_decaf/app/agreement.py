@@ -5,7 +5,7 @@ The nodes receive it as the setting ``data.classes``, with the settings of every
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from flwr_decaf.config import Config, Data
@@ -18,14 +18,14 @@ from flwr_decaf.text import quoted, split_list
 _NAME_A_TEST = "omit it, or name a common test set in data.name"
 
 
-def agree(config: Config, facts: Sequence[RowFacts]) -> Config:
+def agree(config: Config, facts: Mapping[int, RowFacts]) -> Config:
     """Determine the classes of a run whose nodes have their own rows.
 
     Parameters
     ----------
     config : Config
         Settings of the run.
-    facts : sequence of RowFacts
+    facts : mapping of int to RowFacts
         Reports of the nodes, by position.
 
     Returns
@@ -49,16 +49,21 @@ def agree(config: Config, facts: Sequence[RowFacts]) -> Config:
     return replace(config, data=data)
 
 
-def _classes(config: Config, facts: Sequence[RowFacts]) -> list[str]:
+def _classes(config: Config, facts: Mapping[int, RowFacts]) -> list[str]:
     if not config.data.label_column:
         return []
-    for node, one in enumerate(facts):
+    for node, one in facts.items():
         try:
             check_class_names(one.classes)
         except ValueError as error:  # nodes check this too, but messages are not trusted
             raise ValueError(f"node {node}: {error}") from error
     listed = split_list(config.data.classes)  # the nodes have checked that they have no others
-    known = listed or sorted({name for one in facts for name in one.classes})
+    if config.topology.is_open and not listed:
+        raise ValueError(
+            "data.classes must list all classes with topology.membership = open, since nodes that "
+            "join later may have others; got ''; list them, separated by commas"
+        )
+    known = listed or sorted({name for one in facts.values() for name in one.classes})
     if len(known) < 2:
         raise ValueError(
             f"data.label-column must have at least two classes over all nodes; got {quoted(known)}"
@@ -84,9 +89,9 @@ def _refuse_settings(config: Config) -> None:
             )
 
 
-def _check_scored(data: Data, facts: Sequence[RowFacts]) -> None:
+def _check_scored(data: Data, facts: Mapping[int, RowFacts]) -> None:
     """Require that each node has rows on which it can be scored."""
-    untested = [node for node, one in enumerate(facts) if not one.test]
+    untested = [node for node, one in facts.items() if not one.test]
     if untested and not (data.name or data.local_test_share):
         raise ValueError(
             "data.local-test-share must be > 0 without a common test set; got 0, and node "

@@ -39,6 +39,7 @@ def _refuse_peer_settings(config: Config) -> None:
         ("robust.method", config.robust.method, none.robust.method),
         ("attack.sign-flipping", config.attack.sign_flipping, none.attack.sign_flipping),
         ("posts.encryption", config.posts.encryption, none.posts.encryption),
+        ("topology.membership", config.topology.membership, none.topology.membership),
     ):
         if value != default:
             raise ValueError(

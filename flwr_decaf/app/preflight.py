@@ -13,6 +13,7 @@ from datasets import Dataset
 from peft import PeftModel
 
 from flwr_decaf.app.compatibility import check_compatibility
+from flwr_decaf.app.strategy_options import strategy_options
 from flwr_decaf.clients.loading import load_task, load_test
 from flwr_decaf.clients.models.adapter import get_adapter, initialize_adapter, set_adapter
 from flwr_decaf.clients.models.checkpointing import checkpoint_gradients
@@ -22,17 +23,12 @@ from flwr_decaf.clients.optimizers import check_optimizer
 from flwr_decaf.clients.steps import take_steps
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.config import Config, Data, Dimat, Lora, Model, Train
-from flwr_decaf.config.network import network_of, network_options
+from flwr_decaf.config.network import network_of
 from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.data.sources import load_rows, skipped_rows
 from flwr_decaf.rules import ALIGNED
-from flwr_decaf.strategies import STRATEGIES, FedAvg, GradientTracking, RelaySum
-from flwr_decaf.strategies.relay.checks import (
-    check_byzantine,
-    check_encryption,
-    check_scored,
-    check_weighted,
-)
+from flwr_decaf.strategies import STRATEGIES, FedAvg
+from flwr_decaf.strategies.relay.checks import check_byzantine, check_scored
 from flwr_decaf.strategies.relay.post_office import open_office
 from flwr_decaf.text import first_line
 from flwr_decaf.topology.participation import check_schedule, read_schedule
@@ -67,13 +63,7 @@ def check(config: Config, n: int, trains: bool = True, own_rows: bool = False) -
     if not issubclass(strategy, FedAvg):
         check_schedule(read_schedule(config.participation), n)
         open_office(config.posts).close()  # tries the store of posts, if there is one
-        if strategy in (GradientTracking, RelaySum):  # their constructors refuse some settings
-            options = {"robust": config.robust, "attack": config.attack, "posts": config.posts}
-            weighted = {"weighted_mixing": config.weighted_mixing}
-            strategy(**options, **weighted, **network_options(config))
-        weights, dynamic = config.topology.weights, config.topology.dynamic
-        check_weighted(config.weighted_mixing, weights, dynamic, config.robust)
-        check_encryption(config.posts, config.attack)
+        strategy(**strategy_options(config))  # it refuses settings that exclude one another
         check_scored(config.posts, config.evaluate_average)
         check_byzantine(
             network,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import cast
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
@@ -37,7 +37,7 @@ def report_on(config: Config, files: OwnFiles) -> Report:
         return first_line(error)
 
 
-def look_into(config: Config, node_data: str, n: int) -> list[RowFacts]:
+def look_into(config: Config, node_data: str, n: int) -> dict[int, RowFacts]:
     """Describe the rows of all nodes if their files are on this machine.
 
     Parameters
@@ -54,7 +54,7 @@ def look_into(config: Config, node_data: str, n: int) -> list[RowFacts]:
     ValueError
         As ``usable``.
     """
-    return usable([report_on(config, local_files(node_data, place)) for place in range(n)])
+    return usable({i: report_on(config, local_files(node_data, i)) for i in range(n)})
 
 
 def to_record(report: Report) -> RecordDict:
@@ -89,48 +89,76 @@ def have_own_rows(answers: Collection[ConfigRecord]) -> bool:
     ValueError
         If only some of them do.
     """
-    without = [place for place, answer in enumerate(answers) if not answer.get(records.OWN_ROWS)]
+    lacking = [answer for answer in answers if not answer.get(records.OWN_ROWS)]
+    without = [cast(int, answer["partition-id"]) for answer in lacking]
     if 0 < len(without) < len(answers):
+        n = cast(int, lacking[0]["num-partitions"])
         raise ValueError(
             f"{DATA_PATH} must be in the node-config of all nodes or of none; missing at node "
             f"{', '.join(map(str, without))}; start these SuperNodes with, e.g., --node-config "
-            f'\'partition-id={without[0]} num-partitions={len(answers)} {DATA_PATH}="/data.csv" '
+            f'\'partition-id={without[0]} num-partitions={n} {DATA_PATH}="/data.csv" '
             'label-column="label"\''
         )
     return not without
 
 
 def ask_for_rows(
-    grid: Grid, nodes: Sequence[int], settings: Mapping[str, Value], timeout: float
-) -> list[RowFacts]:
+    grid: Grid, nodes: Mapping[int, int], settings: Mapping[str, Value], timeout: float
+) -> dict[int, Report]:
     """Ask every node about its rows.
 
     Parameters
     ----------
     grid : Grid
         Flower's connection to the nodes.
-    nodes : sequence of int
-        Ids of the nodes, in the order of their positions.
+    nodes : mapping of int to int
+        Ids of the nodes, by position.
     settings : mapping
         Settings that differ from the run-config of the nodes.
     timeout : float
         Seconds to wait for replies.
 
-    Raises
-    ------
-    ValueError
-        As ``usable``.
+    Returns
+    -------
+    dict of int to Report
+        Their reports, by position.
     """
     question = RecordDict({"config": ConfigRecord({"settings": json.dumps(dict(settings))})})
-    asked = [Message(question, node, MessageType.QUERY) for node in nodes]
+    asked = [Message(question, node_id, MessageType.QUERY) for node_id in nodes.values()]
     replies = {
         reply.metadata.src_node_id: from_reply(reply)
         for reply in grid.send_and_receive(asked, timeout=timeout)
     }
-    return usable([replies.get(node, "no reply in time; see round-timeout") for node in nodes])
+    silent = "no reply in time; see round-timeout"
+    return {node: replies.get(node_id, silent) for node, node_id in nodes.items()}
 
 
-def usable(reports: Sequence[Report]) -> list[RowFacts]:
+def refused_rows(
+    settings: Mapping[str, Value],
+    timeout: float,
+    own_rows: bool,
+    grid: Grid,
+    nodes: Mapping[int, int],
+) -> dict[int, str]:
+    """Find newcomers that cannot use their own rows in a run that has started.
+
+    Parameters
+    ----------
+    settings, timeout, grid, nodes
+        As in ``ask_for_rows``.
+    own_rows : bool
+        Whether the nodes of the run have their own rows.
+
+    Returns
+    -------
+    dict of int to str
+        Position -> why the node cannot use its rows.
+    """
+    reports = ask_for_rows(grid, nodes, settings, timeout) if own_rows else {}
+    return {node: report for node, report in reports.items() if isinstance(report, str)}
+
+
+def usable(reports: Mapping[int, Report]) -> dict[int, RowFacts]:
     """Refuse nodes that cannot use their own rows.
 
     Raises
@@ -138,11 +166,12 @@ def usable(reports: Sequence[Report]) -> list[RowFacts]:
     ValueError
         If there is such a node; the message contains its position and its problem.
     """
-    problems = {node: report for node, report in enumerate(reports) if isinstance(report, str)}
+    problems = {node: report for node, report in reports.items() if isinstance(report, str)}
     for node, problem in problems.items():
         others = f" ({len(problems)} nodes cannot)" if len(problems) > 1 else ""
         raise ValueError(f"node {node} cannot use its own rows{others}: {problem}")
-    for node, report in enumerate(facts := [x for x in reports if isinstance(x, RowFacts)]):
+    facts = {node: report for node, report in reports.items() if isinstance(report, RowFacts)}
+    for node, report in facts.items():
         if report.skipped:
             _log.warning("Node %d omits %d rows without text or label", node, report.skipped)
     return facts

@@ -14,20 +14,23 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from flwr_decaf.app.description import describe_run
+from flwr_decaf.app.nodes import Nodes
+from flwr_decaf.app.row_reports import refused_rows
+from flwr_decaf.app.strategy_options import strategy_options
 from flwr_decaf.clients.loading import load_task, load_test
 from flwr_decaf.clients.models.adapter import initialize_adapter, set_adapter
 from flwr_decaf.clients.models.saving import save_model
 from flwr_decaf.clients.tasks.contract import Task
 from flwr_decaf.clients.training import evaluate_rows
-from flwr_decaf.config import Config, Failures, Participation, Posts, Value, part
-from flwr_decaf.config.network import network_options
+from flwr_decaf.config import Config, Value
 from flwr_decaf.data.partitions import describe_split
 from flwr_decaf.lora import State
 from flwr_decaf.messages.checkpoint import Checkpoint, save_checkpoint
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.model_card import last_evaluations, model_card
-from flwr_decaf.strategies import STRATEGIES, DeCAF, DecentralizedStrategy, FedAvg, TADLoRA
+from flwr_decaf.strategies import STRATEGIES, DecentralizedStrategy, FedAvg
 from flwr_decaf.strategies.relay.failures import check_failures
+from flwr_decaf.strategies.relay.open_roster import OnJoin
 from flwr_decaf.strategies.relay.replies import sort_replies
 from flwr_decaf.strategies.relay.resuming import Resume, forget
 from flwr_decaf.strategies.relay.schedules import is_due
@@ -35,7 +38,7 @@ from flwr_decaf.strategies.relay.schedules import is_due
 
 def run_once(
     grid: Grid,
-    nodes: list[int],
+    nodes: Nodes,
     config: Config,
     chosen: Mapping[str, Value],
     folder: RunFolder,
@@ -47,8 +50,8 @@ def run_once(
     ----------
     grid : Grid
         Flower's connection to the nodes.
-    nodes : list of int
-        Ids of the nodes, in the order of their positions.
+    nodes : Nodes
+        The nodes that are there.
     config : Config
         Settings of this run, with one strategy.
     chosen : mapping
@@ -63,17 +66,19 @@ def run_once(
     RuntimeError
         If nodes fail at the start or the end, or no node trained in some round.
     """
+    ids, n = nodes
     task = load_task(config.model, config.lora, config.data)
     initial = initialize_adapter(task.model, config.seed)
     settings = ConfigRecord({"settings": json.dumps(dict(chosen))})
-    strategy = build_strategy(config, folder, checkpoint, nodes)
+    on_join = partial(refused_rows, chosen, config.round_timeout, "own-rows" in folder.run)
+    strategy = build_strategy(config, folder, checkpoint, ids, on_join)
     train_settings = ConfigRecord({**settings})
     _send_back_scaling(folder, train_settings)
-    folder.update(labels=task.labels, **describe_run(config, task, strategy, len(nodes)))
+    folder.update(labels=task.labels, **describe_run(config, task, strategy, n))
     if config.data.name and "own-rows" not in folder.run:
-        folder.update(split=asdict(describe_split(config.data, len(nodes), config.seed)))
+        folder.update(split=asdict(describe_split(config.data, n, config.seed)))
     if checkpoint is None:
-        evaluated = nodes[:1] if config.strategy == "centralized" else nodes
+        evaluated = {0: ids[0]} if config.strategy == "centralized" else ids
         _evaluate_start(grid, evaluated, initial, settings, folder, config.round_timeout)
     result = strategy.start(
         grid=grid,
@@ -86,16 +91,16 @@ def run_once(
     )
     adapters = _final_adapters(strategy, grid, result)
     collected = isinstance(strategy, DecentralizedStrategy) and config.posts.collectable
-    if collected and len(adapters) < len(nodes):
+    if collected and not config.topology.is_open and len(adapters) < n:
         raise RuntimeError(
-            f"{len(nodes) - len(adapters)} nodes did not return their adapters at the end; resume "
+            f"{n - len(adapters)} nodes did not return their adapters at the end; resume "
             "the run with resume-from, which requests them again"
         )
     evaluations = last_evaluations(folder.metrics)
     for name, state in adapters.items():
         set_adapter(task.model, state)
         last = evaluations.get(name, {})
-        card = model_card(name, config, len(nodes), last, own_rows="own-rows" in folder.run)
+        card = model_card(name, config, n, last, own_rows="own-rows" in folder.run)
         folder.save(name, partial(_write_model, task, config, card))
     set_adapter(task.model, initial)  # the next run may need another rank than the last node's
     _check_complete(config, folder)
@@ -125,7 +130,8 @@ def build_strategy(
     config: Config,
     folder: RunFolder,
     checkpoint: Checkpoint | None = None,
-    nodes: Sequence[int] = (),
+    nodes: Mapping[int, int] | None = None,
+    on_join: OnJoin = lambda grid, nodes: {},
 ) -> Strategy:
     """Create the strategy of a run, which records its metrics and failures in the run folder.
 
@@ -137,53 +143,34 @@ def build_strategy(
         Folder of the run.
     checkpoint : Checkpoint, optional
         Checkpoint to resume from; by default none.
-    nodes : sequence of int
-        Ids of the nodes, in the order of their positions; by default unknown.
+    nodes : mapping of int to int, optional
+        Ids of the nodes, by position; by default unknown.
+    on_join : callable
+        See ``DecentralizedStrategy``; by default no newcomer is refused.
     """
 
     def keep(reached: Checkpoint) -> None:
         if is_due(reached.server_round, config.checkpoint_every, config.num_server_rounds):
             save_checkpoint(folder.checkpoints, reached)
 
-    common: dict[str, Any] = {
-        "evaluation": config.evaluation,
-        "failures": part(config, Failures),
+    options = strategy_options(config) | {
         # Without checkpoints, no node sends an exact copy of its quantized post.
         "resume": Resume(checkpoint, keep if config.checkpoint_every else forget),
-        "posts": config.posts,
-        "seed": config.topology.seed,
         "on_failure": folder.note_failure,
         "train_metrics_aggr_fn": folder.recorder("train"),
         "evaluate_metrics_aggr_fn": folder.recorder("evaluate"),
     }
     strategy = STRATEGIES[config.strategy]
     if issubclass(strategy, FedAvg):
-        positions = {node_id: place for place, node_id in enumerate(nodes)}
-        common["posts"] = Posts(config.fedavg.dtype)
-        return strategy(num_rounds=config.num_server_rounds, positions=positions, **common)
-    common |= {
-        "participation": part(config, Participation),
-        "robust": config.robust,
-        "attack": config.attack,
-        "local_head": config.local_head,
-    }
-    if config.strategy != "local-only":
-        common |= network_options(config) | {
-            "mixing_steps": config.mixing_steps,
-            "weighted_mixing": config.weighted_mixing,
-        }
-    if strategy is DeCAF:
-        common["ranks"] = config.lora.ranks_in_turn
-    if strategy is TADLoRA:
-        length = config.tad.phase_length
-        common["phase_length"] = length if length == "auto" else int(length)
-        common["mixes"] = config.tad.mixes
-    return strategy(**common)
+        options["positions"] = {node_id: place for place, node_id in (nodes or {}).items()}
+    else:
+        options["on_join"] = on_join
+    return strategy(**options)
 
 
 def _evaluate_start(
     grid: Grid,
-    nodes: list[int],
+    nodes: Mapping[int, int],
     initial: State,
     settings: ConfigRecord,
     folder: RunFolder,
@@ -193,9 +180,8 @@ def _evaluate_start(
     config = ConfigRecord({**settings, "server-round": 0})
     content = RecordDict({"arrays": ArrayRecord(initial), "config": config})
     kind = MessageType.EVALUATE
-    messages = [Message(content=content, message_type=kind, dst_node_id=node) for node in nodes]
-    asked = range(len(nodes))
-    got = sort_replies(grid.send_and_receive(messages, timeout=timeout), nodes, asked)
+    messages = [Message(content, message_type=kind, dst_node_id=id_) for id_ in nodes.values()]
+    got = sort_replies(grid.send_and_receive(messages, timeout=timeout), nodes, called=nodes)
     check_failures(0, got.errors | got.silent, len(nodes), tolerated=0)
     folder.recorder("evaluate")(list(got.contents.values()), "num-examples")
 

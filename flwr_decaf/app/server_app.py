@@ -17,8 +17,9 @@ from flwr.serverapp import Grid, ServerApp
 
 from flwr_decaf.app import STARTED_AT
 from flwr_decaf.app.agreement import agree
+from flwr_decaf.app.nodes import Nodes, call_nodes
 from flwr_decaf.app.preflight import check
-from flwr_decaf.app.row_reports import ask_for_rows, have_own_rows
+from flwr_decaf.app.row_reports import ask_for_rows, have_own_rows, usable
 from flwr_decaf.app.run import run_once
 from flwr_decaf.clients.loading import load_test
 from flwr_decaf.config import Config, Value, flatten, parse_config
@@ -29,7 +30,7 @@ from flwr_decaf.runs.lock import locked, this_process
 from flwr_decaf.runs.resume import check_resumable, record_own_rows, rewind_to_checkpoint
 from flwr_decaf.runs.trackers import tracked
 from flwr_decaf.strategies.relay.failures import DEAD_ACTOR
-from flwr_decaf.strategies.relay.roll_call import presences, roll_call
+from flwr_decaf.strategies.relay.presence import Answers
 
 _log = logging.getLogger("flwr")
 
@@ -46,6 +47,9 @@ def main(grid: Grid, context: Context) -> None:
     root = _root_of(config, list(runs))
     if config.resume_from:
         check_resumable(root, runs)
+    first = next(iter(runs.values()))
+    if first.data.name:
+        load_test(first.model, first.lora, first.data, first.seed)  # while nodes start
     ready: dict[str, Config] = {}  # the runs, with the classes that the nodes have agreed on
     for number, (name, run) in enumerate(runs.items(), start=1):
         _log.info("Run %d of %d: %s", number, len(runs), name)
@@ -54,37 +58,33 @@ def main(grid: Grid, context: Context) -> None:
         if resumed and folder.run["status"] == "finished":
             continue
         with _held(folder, {} if resumed else flatten(run)):
-            if ready:
-                nodes = roll_call(grid)
-            else:
-                nodes, ready, reports = _ready_nodes(grid, runs, config)
+            nodes, answers = call_nodes(grid, run, resumed)
+            if not ready:
+                ready, reports = _ready_runs(grid, runs, config, nodes, answers)
                 _record_start_up(folder)
-            if reports:
-                record_own_rows(folder, [asdict(report) for report in reports])
-            checkpoint = rewind_to_checkpoint(folder, len(nodes)) if resumed else None
+            if reports and not (resumed and run.topology.is_open):
+                record_own_rows(folder, [asdict(report) for report in reports.values()])
+            checkpoint = rewind_to_checkpoint(folder, nodes.n) if resumed else None
             agreed = ready[name]
             with tracked(folder, agreed):
                 run_once(grid, nodes, agreed, difference(agreed, config), folder, checkpoint)
     _log.info("Run folder: %s", root)
 
 
-def _ready_nodes(
-    grid: Grid, runs: Mapping[str, Config], config: Config
-) -> tuple[list[int], dict[str, Config], list[RowFacts]]:
-    """Wait for all nodes, let them agree on classes, and check every run before the first one."""
+def _ready_runs(
+    grid: Grid, runs: Mapping[str, Config], config: Config, nodes: Nodes, answers: Answers
+) -> tuple[dict[str, Config], dict[int, RowFacts]]:
+    """Let the nodes agree on classes, and check every run before the first one."""
     first = next(iter(runs.values()))
-    if first.data.name:
-        load_test(first.model, first.lora, first.data, first.seed)  # while nodes start
-    answers = presences(grid, placed=True)
-    nodes = list(answers)
-    reports: list[RowFacts] = []
+    reports: dict[int, RowFacts] = {}
     if have_own_rows(answers.values()):
-        reports = ask_for_rows(grid, nodes, difference(first, config), config.round_timeout)
+        sent = difference(first, config)
+        reports = usable(ask_for_rows(grid, nodes.ids, sent, config.round_timeout))
     ready = {name: agree(run, reports) if reports else run for name, run in runs.items()}
     trains = STARTED_AT not in os.environ  # otherwise flwr-decaf has tried a step
     for run in ready.values():
-        check(run, len(nodes), trains, own_rows=bool(reports))
-    return nodes, ready, reports
+        check(run, nodes.n, trains, own_rows=bool(reports))
+    return ready, reports
 
 
 def _record_start_up(folder: RunFolder) -> None:

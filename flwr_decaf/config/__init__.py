@@ -1,6 +1,7 @@
 """Settings: sections, parsing, checks and comparisons."""
 
 from flwr_decaf.config.lora import Lora
+from flwr_decaf.config.membership import Membership
 from flwr_decaf.config.options import (
     Attack,
     Evaluation,
@@ -24,6 +25,7 @@ __all__ = [
     "Evaluation",
     "Failures",
     "Lora",
+    "Membership",
     "Model",
     "Participation",
     "Posts",

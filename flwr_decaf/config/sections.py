@@ -13,6 +13,7 @@ from pathlib import Path
 
 from flwr_decaf.checks import Check, above, at_least, each_of, one_of, whole_numbers
 from flwr_decaf.config.lora import Lora
+from flwr_decaf.config.membership import Membership
 from flwr_decaf.config.options import Attack, Evaluation, Failures, Participation, Posts, Robust
 from flwr_decaf.config.setting import setting
 from flwr_decaf.config.task import Data, Model
@@ -24,7 +25,7 @@ from flwr_decaf.topology.weights import WEIGHTS
 
 
 @dataclass(frozen=True)
-class Topology:
+class Graph:
     """The communication graph and its mixing weights."""
 
     name: str = setting("ring", "Family of the communication graph.", one_of(TOPOLOGIES))
@@ -64,6 +65,11 @@ class Topology:
     seed: int = setting(
         0, "Seed of the random graphs.", at_least(0, "any number from 0 up draws a graph")
     )
+
+
+@dataclass(frozen=True)
+class Topology(Membership, Graph):
+    """The graph, and whether nodes join and leave."""
 
 
 @dataclass(frozen=True)

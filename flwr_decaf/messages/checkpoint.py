@@ -60,6 +60,9 @@ class Checkpoint:
         Exact states of nodes whose posts are quantized, packed; by default none.
     study : str
         Id of the run if posts are encrypted, see ``encryption.Header``; by default "".
+    members : mapping of int to int
+        With open membership, the nodes that are there -> the number of successive rounds that each
+        has missed; by default empty.
     """
 
     server_round: int
@@ -68,6 +71,7 @@ class Checkpoint:
     pending: frozenset[int] = frozenset()
     copies: Mapping[int, Array] = field(default_factory=dict)
     study: str = ""
+    members: Mapping[int, int] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -102,6 +106,7 @@ def _described(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]
     content = {
         "round": checkpoint.server_round,
         "study": checkpoint.study,
+        "members": dict(checkpoint.members),
         "posts": {node: name(post) for node, post in checkpoint.posts.items()},
         "copies": {node: name(copy) for node, copy in checkpoint.copies.items()},
         "pending": sorted(checkpoint.pending),
@@ -156,6 +161,7 @@ def _read(place: Path) -> Checkpoint:
         frozenset(content["pending"]),
         posts(content["copies"]),
         content.get("study", ""),
+        {int(node): rounds for node, rounds in content.get("members", {}).items()},
     )
 
 

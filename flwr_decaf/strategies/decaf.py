@@ -6,6 +6,7 @@ from typing import Any
 from flwr_decaf.lora import State, pairs
 from flwr_decaf.rules.ranks import at_rank
 from flwr_decaf.strategies.decentralized import DecentralizedStrategy
+from flwr_decaf.strategies.relay.membership import refuse_open
 from flwr_decaf.topology.conversion import TopologyLike
 
 
@@ -50,6 +51,9 @@ class DeCAF(DecentralizedStrategy):
                     f"ranks must be whole numbers >= 1; got {rank!r}; write e.g. ranks=[2, 4, 8]"
                 )
         super().__init__(topology, **options)
+        if ranks:
+            why = "a newcomer starts from a neighbour's factors, which have another rank"
+            refuse_open(self.membership, "ranks (lora.ranks)", why)
         self.ranks = tuple(ranks)
 
     def _starts(self, initial: State, n: int) -> list[State]:

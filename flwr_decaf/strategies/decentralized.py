@@ -15,7 +15,15 @@ from typing import Any, ClassVar
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from flwr_decaf.config import Attack, Evaluation, Failures, Participation, Posts, Robust
+from flwr_decaf.config import (
+    Attack,
+    Evaluation,
+    Failures,
+    Membership,
+    Participation,
+    Posts,
+    Robust,
+)
 from flwr_decaf.config.arguments import check_argument
 from flwr_decaf.messages.metrics import mean_metrics
 from flwr_decaf.seeds import derive_seed
@@ -25,9 +33,12 @@ from flwr_decaf.strategies.relay.diagnostics import add_diagnostics, average
 from flwr_decaf.strategies.relay.exchanges import exchange_all
 from flwr_decaf.strategies.relay.failures import OnFailure
 from flwr_decaf.strategies.relay.graph_options import GraphOptions
+from flwr_decaf.strategies.relay.membership import check_open
+from flwr_decaf.strategies.relay.open_roster import OnJoin
 from flwr_decaf.strategies.relay.prepared import PreparedStrategy
 from flwr_decaf.strategies.relay.resuming import Resume, counting_on
-from flwr_decaf.strategies.relay.schedules import is_due
+from flwr_decaf.strategies.relay.roster import Roster
+from flwr_decaf.strategies.relay.schedules import how_often, is_due
 from flwr_decaf.topology.conversion import TopologyLike
 from flwr_decaf.topology.mixing_steps import describe_steps
 from flwr_decaf.topology.participation import Participation as ParticipationLists
@@ -71,16 +82,21 @@ class DecentralizedStrategy(PreparedStrategy):
         Whether tensors outside LoRA pairs, such as a classification head, stay local to each node:
         they are trained, but not mixed. They are still posted, for nodes that lose their state. By
         default False: every method averages them.
-    evaluation, failures, participation, posts, robust, attack : optional
-        ``Evaluation``, ``Failures``, ``Participation``, ``Posts``, ``Robust`` and ``Attack`` of
-        ``flwr_decaf.config``; by default, each with its defaults. ``participation`` also accepts
-        lists of nodes, ``posts`` a dtype, and ``robust`` the name of a method.
+    evaluation, failures, participation, membership, posts, robust, attack : optional
+        ``Evaluation``, ``Failures``, ``Participation``, ``Membership``, ``Posts``, ``Robust`` and
+        ``Attack`` of ``flwr_decaf.config``; by default, each with its defaults. ``participation``
+        also accepts lists of nodes, ``membership`` "open" or "closed", ``posts`` a dtype, and
+        ``robust`` the name of a method.
     resume : Resume, optional
         Checkpoint to resume from, and a function that is called after each round; by default
         neither.
     on_failure : callable
         Function that is called with the round, node and cause of each failure; by default it does
         nothing.
+    on_join : callable
+        With open membership, function that is called with the grid and the nodes that want to join
+        (position -> node id), and returns the reason for each that it refuses, by position; by
+        default it refuses none.
     weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, \
 evaluate_metrics_aggr_fn
         As in Flower's FedAvg; the weight is used only for metrics, ``weighted_mixing`` and weight
@@ -115,11 +131,13 @@ evaluate_metrics_aggr_fn
         evaluation: Evaluation | None = None,
         failures: Failures | None = None,
         participation: Participation | ParticipationLists | None = None,
+        membership: Membership | str | None = None,
         posts: Posts | str | None = None,
         robust: Robust | str | None = None,
         attack: Attack | None = None,
         resume: Resume | None = None,
         on_failure: OnFailure = lambda server_round, node, cause: None,
+        on_join: OnJoin = lambda grid, nodes: {},
         weighted_by_key: str = "num-examples",
         arrayrecord_key: str = "arrays",
         configrecord_key: str = "config",
@@ -131,7 +149,7 @@ evaluate_metrics_aggr_fn
         meant = take_over(shorthand, [*known][1:-1])
         self.min_nodes = meant.pop("min_nodes")
         given: dict[str, object] = {"evaluation": evaluation, "failures": failures}
-        given["participation"] = participation
+        given |= {"participation": participation, "membership": membership}
         given |= {"posts": posts, "robust": robust, "attack": attack, "resume": resume}
         options = read_options(given, meant)
         self.evaluation = options["evaluation"]
@@ -144,6 +162,7 @@ evaluate_metrics_aggr_fn
         self.mixing_steps = check_argument("mixing_steps", mixing_steps, "mixing-steps")
         weights = self.own_weights if weights is None else weights
         self.graph = GraphOptions(topology, weights, dynamic, topology_options, seed)
+        self.membership = check_open(options, self.graph, self.mixing_steps)
         self.weighted_mixing = checks.check_weighted(weighted_mixing, weights, dynamic, self.robust)
         self.num_nodes = checks.check_num_nodes(num_nodes)
         self.local_head = local_head
@@ -153,17 +172,18 @@ evaluate_metrics_aggr_fn
         self.train_metrics_aggr_fn = train_metrics_aggr_fn or mean_metrics
         self.evaluate_metrics_aggr_fn = evaluate_metrics_aggr_fn or mean_metrics
         self.on_failure = on_failure
+        self.on_join = on_join
         self._session = None
 
     def summary(self) -> None:
         """Log the method and the network as a tree."""
-        prepared = self._session is not None and not self._session.started
+        network = self._prepared_network()
         _log.info("\t├──> Mixing: rule %r at the nodes; the ServerApp only relays", self.rule)
-        for line in self.graph.describe(self.network if prepared else None):
+        for line in self.graph.describe(network):
             _log.info("\t%s", line)
-        if prepared and self.mixing_steps != "1":
-            _log.info("\t├──> Exchanges: %s", describe_steps(self.network, self.mixing_steps))
-        _log.info("\t└──> Evaluation: %s", _how_often(self.evaluation.evaluate_every))
+        if network and self.mixing_steps != "1":
+            _log.info("\t├──> Exchanges: %s", describe_steps(network, self.mixing_steps))
+        _log.info("\t└──> Evaluation: %s", how_often(self.evaluation.evaluate_every))
 
     @counting_on
     def configure_train(
@@ -172,15 +192,14 @@ evaluate_metrics_aggr_fn
         """Address a train message with its mail to every node that participates in the round."""
         session = self._session
         if session and server_round > self.resume.done + 1:
-            self.resume.on_round(session.mailbox.checkpoint(server_round - 1))
+            self.resume.on_round(session.checkpoint(server_round - 1))
         elif session is None or session.started:  # this object starts another run
             session = self.prepare(grid, arrays)
         session.started = True
         session.server_round, session.step, session.train_config = server_round, 1, config
-        session.readmit(grid)
-        seed = derive_seed(self.graph.seed, "drop", server_round)
-        options = self.participation
-        due = present(server_round, session.n, options.schedule, options.drop_probability, seed)
+        self._renew(session, grid)
+        due = self._due(server_round, session.roster)
+        session.roster.expect(due)
         return session.ask(grid, due, MessageType.TRAIN, config)
 
     @counting_on
@@ -190,6 +209,7 @@ evaluate_metrics_aggr_fn
         """Collect the posts, drop the links of nodes without one, and address the posts as mail."""
         session = self._running()
         contents, states, sent = exchange_all(session, replies, self.network)
+        session.roster.heard(contents)
         measured = session.initial if self.evaluation.evaluate_every else None
         add_diagnostics(contents, states, sent, measured)
         averaged = self.train_metrics_aggr_fn(list(contents.values()), self.weighted_by_key)
@@ -220,10 +240,11 @@ evaluate_metrics_aggr_fn
         contents = list(self._running().gather(replies).values())
         return self.evaluate_metrics_aggr_fn(contents, self.weighted_by_key)
 
+    def _due(self, server_round: int, roster: Roster) -> list[int]:
+        seed, options = derive_seed(self.graph.seed, "drop", server_round), self.participation
+        drawn = options.schedule, options.drop_probability, seed
+        return present(server_round, roster.size, *drawn, roster.positions)
+
     def _is_due(self, server_round: int) -> bool:
         session, every = self._running(), self.evaluation.evaluate_every
         return session.evaluates and is_due(server_round, every, session.num_rounds)
-
-
-def _how_often(every: int) -> str:
-    return f"every {every} rounds" if every > 1 else "every round" if every else "never"

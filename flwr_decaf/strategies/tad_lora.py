@@ -7,6 +7,7 @@ from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
 from flwr_decaf.strategies.decentralized import DecentralizedStrategy
+from flwr_decaf.strategies.relay.membership import refuse_open
 from flwr_decaf.strategies.relay.schedules import Phase, alternating
 from flwr_decaf.strategies.relay.session import Session
 from flwr_decaf.topology.mixing_steps import steps_on
@@ -59,6 +60,9 @@ class TADLoRA(DecentralizedStrategy):
         if mixes not in ("both", "active"):
             raise ValueError(f"mixes must be both or active; got {mixes!r}; choose one of these")
         super().__init__(*args, **options)
+        if phase_length == "auto":
+            why = "it follows from the number of nodes"
+            refuse_open(self.membership, "tad.phase-length = auto", why)
         self.phase_length = phase_length
         self.mixes = mixes
 

@@ -42,7 +42,12 @@ def read_schedule(given: str | Participation) -> Participation:
 
 
 def present(
-    server_round: int, n: int, schedule: Participation, drop_probability: float, seed: int
+    server_round: int,
+    n: int,
+    schedule: Participation,
+    drop_probability: float,
+    seed: int,
+    there: Sequence[int] | None = None,
 ) -> list[int]:
     """List which of n nodes participate in a round; at least one always does.
 
@@ -58,6 +63,8 @@ def present(
         Probability with which a scheduled node drops out.
     seed : int
         Seed of this round's draw.
+    there : sequence of int, optional
+        The nodes among which to draw without a schedule; by default all.
 
     Returns
     -------
@@ -77,7 +84,7 @@ def present(
     if schedule:
         scheduled = sorted(set(schedule[(server_round - 1) % len(schedule)]))
     else:
-        scheduled = list(range(n))
+        scheduled = list(range(n) if there is None else there)
     if scheduled[-1] >= n:
         raise ValueError(
             f"participation must name nodes 0 to {n - 1}; got {scheduled[-1]}; fix the schedule, "

@@ -19,7 +19,7 @@ FACTS = [
 
 def agreed(facts=FACTS, **settings):
     given = {"data.name": "", **{key.replace("_", "-"): v for key, v in settings.items()}}
-    return agree(parse_config(given), facts).data
+    return agree(parse_config(given), dict(enumerate(facts))).data
 
 
 def test_the_classes_are_the_sorted_union():
@@ -96,17 +96,18 @@ def test_nodes_that_cannot_use_their_rows_are_named_with_a_printable_cause():
     question = Message(RecordDict(), 1, "query")
     bad = from_reply(Message(to_record("bad\x1b[2J\nfile" * 99), reply_to=question))
     with pytest.raises(ValueError, match=r"node 1 cannot use its own rows \(2 nodes") as error:
-        usable([FACTS[0], bad, "another"])
+        usable({0: FACTS[0], 1: bad, 2: "another"})
     assert str(error.value).isprintable()
     assert len(str(error.value)) < 500
 
 
 def test_all_nodes_or_none_have_their_own_rows():
-    own, none = ConfigRecord({"own-rows": True}), ConfigRecord({"partition-id": 0})
-    assert have_own_rows([own, own])
-    assert not have_own_rows([none, none])
-    with pytest.raises(ValueError, match=r"missing at node 1, 3; .*'partition-id=1 num-part"):
-        have_own_rows([own, none, own, none])
+    none = [ConfigRecord({"partition-id": i, "num-partitions": 6}) for i in range(4)]
+    own = [ConfigRecord({**answer, "own-rows": True}) for answer in none]
+    assert have_own_rows(own)
+    assert not have_own_rows(none)
+    with pytest.raises(ValueError, match=r"at node 1, 3; .*'partition-id=1 num-partitions=6 "):
+        have_own_rows([own[0], none[1], none[3]])
 
 
 def test_a_client_app_that_cannot_be_asked_gets_the_line_that_is_missing():

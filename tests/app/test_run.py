@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from flwr_decaf.app import client_app
+from flwr_decaf.app.nodes import Nodes
 from flwr_decaf.app.run import build_strategy, run_once
 from flwr_decaf.config import Config, flatten, parse_config
 from flwr_decaf.runs.folder import RunFolder
@@ -26,8 +27,7 @@ N = 3
 
 def run(config, folder, grid=None, checkpoint=None):
     grid = grid or LocalGrid(client_app.app, N)
-    nodes = [grid.ids[place] for place in range(N)]
-    run_once(grid, nodes, config, flatten(config), folder, checkpoint)
+    run_once(grid, Nodes(dict(enumerate(grid.ids)), N), config, flatten(config), folder, checkpoint)
     return [line for line in folder.metrics if line["phase"] == "train"]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flwr_decaf.app import client_app
+from flwr_decaf.app.nodes import Nodes
 from flwr_decaf.app.run import run_once
 from flwr_decaf.clients.tasks.scores import clip_scores, language_scores
 from flwr_decaf.config import flatten, parse_config
@@ -69,7 +70,7 @@ def one_run(settings, kind, places):
     config = parse_config(SETTINGS | settings)
     folder = RunFolder.create(places.mktemp("run"), flatten(config))
     grid = kind(client_app.app, N)
-    run_once(grid, [grid.ids[i] for i in range(N)], config, flatten(config), folder)
+    run_once(grid, Nodes(dict(enumerate(grid.ids)), N), config, flatten(config), folder)
     return folder
 
 

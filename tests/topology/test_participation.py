@@ -33,3 +33,11 @@ def test_an_unreadable_schedule_is_rejected_in_one_line(text):
 def test_a_node_that_does_not_exist_is_rejected():
     with pytest.raises(ValueError, match="participation must name nodes 0 to 2; got 3"):
         present(1, 3, [[0, 3]], 0.0, seed=0)
+
+
+def test_nodes_are_drawn_among_those_that_are_there():
+    assert present(1, 6, [], 0.0, seed=0, there=[1, 4]) == [1, 4]
+    for seed in range(30):
+        among_all = set(present(1, 6, [], 0.3, seed))
+        among_some = set(present(1, 6, [], 0.3, seed, there=[0, 1, 4, 5]))
+        assert among_some == among_all & {0, 1, 4, 5} or len(among_some) == 1

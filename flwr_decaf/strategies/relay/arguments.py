@@ -11,7 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from flwr_decaf.config import Attack, Evaluation, Failures, Participation, Posts, Robust
+from flwr_decaf.config import (
+    Attack,
+    Evaluation,
+    Failures,
+    Membership,
+    Participation,
+    Posts,
+    Robust,
+)
 from flwr_decaf.config.arguments import check_argument
 from flwr_decaf.strategies.relay.resuming import Resume
 from flwr_decaf.topology.participation import check_fraction
@@ -20,12 +28,18 @@ OPTIONS: dict[str, type[Any]] = {
     "evaluation": Evaluation,
     "failures": Failures,
     "participation": Participation,
+    "membership": Membership,
     "posts": Posts,
     "robust": Robust,
     "attack": Attack,
     "resume": Resume,
 }
-_MAIN_FIELD = {"participation": "participation", "posts": "dtype", "robust": "method"}
+_MAIN_FIELD = {
+    "participation": "participation",
+    "membership": "membership",
+    "posts": "dtype",
+    "robust": "method",
+}
 MINIMA = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
 
 
@@ -36,7 +50,7 @@ def read_options(given: Mapping[str, object], shorthand: Mapping[str, Any]) -> d
     ----------
     given : mapping
         Name in ``OPTIONS`` -> an option object, or None for the defaults. The main field of
-        ``participation``, ``posts`` and ``robust`` may take the place of the object.
+        those in ``_MAIN_FIELD`` may take the place of the object.
     shorthand : mapping
         Fields of option objects by name; they replace those of a given object.
 
@@ -122,7 +136,7 @@ def _main_field(name: str, value: object) -> dict[str, Any]:
             f"{name} must be an object of {kind}; got {value!r}; write {name}={kind}(...), or pass "
             f"{', '.join(fields_of([name]))} as arguments"
         )
-    if name != "participation":  # errors name the argument as the caller wrote it
+    if name in ("posts", "robust"):  # errors name the argument as the caller wrote it
         value = check_argument(name, value, f"{name}.{_MAIN_FIELD[name]}")
     return {_MAIN_FIELD[name]: value}
 

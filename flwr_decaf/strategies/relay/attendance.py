@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -54,7 +54,7 @@ class Attendance:
         self,
         server_round: int,
         replies: Iterable[Message],
-        nodes: Sequence[int],
+        nodes: Mapping[int, int],
         mailbox: Mailbox,
     ) -> dict[int, RecordDict]:
         """Sort replies, update the mailbox, and retry nodes that failed.

@@ -16,6 +16,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from typing import cast
 
 from flwr.app import Array, ArrayRecord, RecordDict
 
@@ -110,6 +111,28 @@ class Mailbox:
         if node in self._mail and node not in self._undelivered:
             self._undelivered.add(node)
             self._repeated.add(node)
+
+    def adopt(self, node: int, other: int) -> None:
+        """Let a newcomer start from another node's model: as of its last post, and with its mail.
+
+        The newcomer mixes what the other node mixes, so both hold the same model before training.
+        """
+        self.forget(node)
+        if other in self.posts:
+            self.posts[node] = self.posts[other]
+        if other in self.copies:
+            self.copies[node] = self.copies[other]
+        if other in self._mail:
+            self._mail[node] = self._mail[other]
+            self._undelivered.add(node)
+
+    def forget(self, node: int) -> None:
+        """Discard the post and the mail of a node that has left."""
+        for held in (self.posts, self.copies, self._mail, self._version, self._next_version):
+            cast(dict[int, object], held).pop(node, None)
+        self._undelivered.discard(node)
+        self._repeated.discard(node)
+        self._without_state.add(node)
 
     def collect(
         self,

@@ -9,7 +9,15 @@ from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
-from flwr_decaf.config import Attack, Evaluation, Failures, Participation, Posts, Robust
+from flwr_decaf.config import (
+    Attack,
+    Evaluation,
+    Failures,
+    Membership,
+    Participation,
+    Posts,
+    Robust,
+)
 from flwr_decaf.lora import State
 from flwr_decaf.messages.encryption import new_study
 from flwr_decaf.messages.mail import Mail
@@ -22,12 +30,15 @@ from flwr_decaf.strategies.relay.failures import OnFailure
 from flwr_decaf.strategies.relay.graph_options import GraphOptions
 from flwr_decaf.strategies.relay.keyring import Keyring
 from flwr_decaf.strategies.relay.mailbox import Mailbox
+from flwr_decaf.strategies.relay.membership import check_same, follow
+from flwr_decaf.strategies.relay.open_roster import OnJoin, OpenRoster
 from flwr_decaf.strategies.relay.post_office import open_office
 from flwr_decaf.strategies.relay.resumable import ResumableStrategy, Start
 from flwr_decaf.strategies.relay.resuming import forget
 from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import Schedule, both
 from flwr_decaf.strategies.relay.session import Session
+from flwr_decaf.topology.membership import among
 from flwr_decaf.topology.mixing_steps import steps_on
 from flwr_decaf.topology.network import Network
 from flwr_decaf.topology.weighted_mixing import metropolis_rows, weighted_rows
@@ -60,6 +71,7 @@ class PreparedStrategy(ResumableStrategy):
     evaluation: Evaluation
     failures: Failures
     participation: Participation
+    membership: Membership
     posts: Posts
     robust: Robust
     attack: Attack
@@ -69,6 +81,7 @@ class PreparedStrategy(ResumableStrategy):
     num_nodes: int | None
     min_nodes: int
     on_failure: OnFailure
+    on_join: OnJoin
     weighted_by_key: str
     arrayrecord_key: str
     configrecord_key: str
@@ -87,7 +100,7 @@ class PreparedStrategy(ResumableStrategy):
         if self.resume.done == start.num_rounds and not self.posts.encrypted:  # no round remained
             states = map(session.mailbox.posted_by, session.roster.positions)
             result.arrays = average(session.initial, states, self.rule)
-        self.resume.on_round(session.mailbox.checkpoint(start.num_rounds))
+        self.resume.on_round(session.checkpoint(start.num_rounds))
         session.attendance.log.summarize()
 
     def prepare(self, grid: Grid, initial_arrays: ArrayRecord) -> Session:
@@ -107,18 +120,18 @@ class PreparedStrategy(ResumableStrategy):
         """
         office = open_office(self.posts)
         study = self._study()
-        roster = Roster.call(grid, self.num_nodes, self.posts)
-        n = len(roster.ids)
-        checks.check_minimum(n, self.min_nodes)
-        self.network = self.network_on(n)
-        checks.check_nodes(self.network, self.robust, self.attack, self.participation)
+        roster = self._roster(grid)
+        n = roster.size
+        checks.check_minimum(len(roster.ids), self.min_nodes)
+        there = self._build_network(roster)
+        checks.check_nodes(there, self.robust, self.attack, self.participation)
         initial: State = dict(initial_arrays.to_torch_state_dict())
         checks.check_initial(initial, self.rule, self.local_head)
         keyring = None
         if study:
             disclosed = self.posts.disclose_adapters
             keyring = Keyring(study, roster.announcements, self.network, disclosed)
-            keyring.check(grid, roster.ids)
+            keyring.check(grid, list(roster.ids.values()))
         blank = replace(self._blank_mail(), box=office.box)
         mailbox = Mailbox(self._starts(initial, n), blank, self._addressing(), study)
         if self.resume.resume_from:
@@ -131,7 +144,7 @@ class PreparedStrategy(ResumableStrategy):
             self.schedule,
             initial,
             byzantine=byzantine_among(n, self.attack.sign_flipping, self.graph.seed),
-            evaluates=checks.evaluates(grid, roster.ids[0], self.evaluation),
+            evaluates=checks.evaluates(grid, next(iter(roster.ids.values())), self.evaluation),
             configrecord_key=self.configrecord_key,
             dtype=self.posts.dtype,
             seed=self.graph.seed,
@@ -143,6 +156,38 @@ class PreparedStrategy(ResumableStrategy):
             keyring=keyring,
         )
         return self._session
+
+    def _roster(self, grid: Grid) -> Roster:
+        """Wait for the nodes of the run."""
+        resumed = self.resume.resume_from
+        check_same(self.membership, resumed)
+        if not self.membership.is_open:
+            return Roster.call(grid, self.num_nodes, self.posts)
+        missed = resumed.members if resumed else None
+        return OpenRoster.gather(grid, self.membership, self.posts, self.on_join, missed)
+
+    def _build_network(self, roster: Roster) -> Network:
+        """Build the network on the nodes that are there, and return it without the others."""
+        if not self.membership.is_open:
+            self.network = self.network_on(roster.size)
+            return self.network
+        there = self.graph.on(len(roster.ids))
+        self.network = among(there, roster.positions, roster.size)
+        return there
+
+    def _prepared_network(self) -> Network | None:
+        """Return the network of a run that has not started yet, on the nodes that are there."""
+        session = self._session
+        if session is None or session.started:
+            return None
+        return self.graph.on(len(session.roster.ids)) if self.membership.is_open else self.network
+
+    def _renew(self, session: Session, grid: Grid) -> None:
+        """Follow the nodes, and rebuild the network if some have joined or left."""
+        changes = session.roster.renew(grid)
+        if changes.joined or changes.left:
+            self._build_network(session.roster)
+        follow(session.mailbox, changes, self.network.base)
 
     def _study(self) -> str:
         """Return the id of a run that encrypts posts, which a resumed run continues."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, cast
 
 from flwr.app import Array, ArrayRecord, Message, RecordDict
@@ -47,7 +47,7 @@ class Replies(NamedTuple):
 
 
 def sort_replies(
-    replies: Iterable[Message], nodes: Sequence[int], called: Iterable[int]
+    replies: Iterable[Message], nodes: Mapping[int, int], called: Iterable[int]
 ) -> Replies:
     """Sort replies by position.
 
@@ -55,12 +55,12 @@ def sort_replies(
     ----------
     replies : iterable of Message
         At most one reply per node.
-    nodes : sequence of int
+    nodes : mapping of int to int
         The nodes' ids, by position.
     called : iterable of int
         Positions of the nodes that were called.
     """
-    place = {node_id: node for node, node_id in enumerate(nodes)}
+    place = {node_id: node for node, node_id in nodes.items()}
     contents: dict[int, RecordDict] = {}
     errors: dict[int, str] = {}
     lost: list[int] = []

@@ -17,15 +17,8 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from flwr_decaf.messages import records
-from flwr_decaf.strategies.relay.presence import (
-    Answers,
-    check_number,
-    in_order,
-    is_complete,
-    missing,
-    require_place,
-    so_far,
-)
+from flwr_decaf.strategies.relay.presence import Answers, require_place
+from flwr_decaf.strategies.relay.quorum import AllNodes, Quorum
 from flwr_decaf.strategies.relay.replies import cause_of
 
 _log = logging.getLogger("flwr")
@@ -51,7 +44,12 @@ def roll_call(
 ) -> list[int]:
     """Wait for all nodes, and sort them by partition.
 
-    The parameters are those of ``presences``.
+    Parameters
+    ----------
+    grid, patience, report_every
+        As in ``presences``.
+    num_nodes : int, optional
+        Number of nodes to wait for; by default the nodes' own ``num-partitions``.
 
     Returns
     -------
@@ -65,24 +63,24 @@ def roll_call(
     RuntimeError
         As ``presences``.
     """
-    return list(presences(grid, num_nodes, patience, report_every))
+    return list(presences(grid, AllNodes(num_nodes), patience, report_every))
 
 
 def presences(
     grid: Grid,
-    num_nodes: int | None = None,
+    quorum: Quorum,
     patience: float = _PATIENCE,
     report_every: float = _REPORT,
     placed: bool = False,
 ) -> Answers:
-    """Wait for all nodes, and return what they report, in the order of ``roll_call``.
+    """Wait for nodes, and return what they report, in the order of ``roll_call``.
 
     Parameters
     ----------
     grid : Grid
         Flower's connection to the nodes.
-    num_nodes : int, optional
-        Number of nodes to wait for; by default the nodes' own ``num-partitions``.
+    quorum : Quorum
+        The nodes to wait for.
     patience : float
         Seconds to wait for another node; by default 120.
     report_every : float
@@ -98,13 +96,13 @@ def presences(
     Raises
     ------
     RuntimeError
-        If nodes are missing, there are more than ``num_nodes``, they disagree about the number of
-        partitions, share a partition, lack one although ``placed`` is true, or run a ClientApp
+        If nodes are missing, there are too many, they disagree about the number of partitions,
+        share a partition, lack one although ``placed`` is true, or run a ClientApp
         without ``peer_mixing``.
     """
     answers: Answers = {}
     last_arrival = last_report = time.monotonic()
-    while not is_complete(answers, num_nodes):
+    while not quorum.is_complete(answers):
         new, now = set(grid.get_node_ids()) - answers.keys(), time.monotonic()
         if new:
             answers |= _ask(grid, sorted(new))
@@ -112,37 +110,39 @@ def presences(
                 require_place(answer, f"node {node_id}")
             last_arrival = time.monotonic()
         elif now - last_arrival > patience:
-            raise RuntimeError(f"waited {patience:.0f} s for nodes: {missing(answers, num_nodes)}")
+            if quorum.suffices(answers):
+                break
+            raise RuntimeError(f"waited {patience:.0f} s for nodes: {quorum.missing(answers)}")
         else:
             time.sleep(_PAUSE)
         if now - last_report > report_every:
-            _log.info("Roll call: %s", so_far(answers, num_nodes))
+            _log.info("Roll call: %s", quorum.so_far(answers))
             last_report = now
-    check_number(answers, num_nodes)
+    ordered = quorum.in_order(answers)
     _log.info("Roll call: all %d nodes are there", len(answers))
-    return {node_id: answers[node_id] for node_id in in_order(answers)}
+    return {node_id: answers[node_id] for node_id in ordered}
 
 
-def newcomers(grid: Grid, seen: Collection[int]) -> dict[int, int]:
-    """Ask nodes that have not been seen before for their positions.
+def newcomers(grid: Grid, seen: Collection[int]) -> Answers:
+    """Ask nodes that have not been seen before.
 
     Returns
     -------
-    dict of int to int
-        Node id -> position, or -1 without a partition-id, since such a node cannot be recognized.
-        Nodes that reply with an error are omitted: they may still be starting, or be gone again.
+    dict of int to ConfigRecord
+        Node id -> its answer. Nodes that reply with an error are omitted: they may still be
+        starting, or be gone again.
     """
     unknown = sorted(set(grid.get_node_ids()) - set(seen))
     replies = _put(grid, unknown) if unknown else []
-    places: dict[int, int] = {}
+    answers: Answers = {}
     for reply in replies:
         node_id = reply.metadata.src_node_id
         if node_id not in unknown or reply.has_error():
             _log.warning("A new node did not answer the roll call; it will be asked again")
         else:
-            answer = cast(ConfigRecord, reply.content.get(records.CALL, ConfigRecord()))
-            places[node_id] = cast(int, answer.get("partition-id", -1))
-    return places
+            answer = reply.content.get(records.CALL, ConfigRecord())
+            answers[node_id] = cast(ConfigRecord, answer)
+    return answers
 
 
 def has_evaluate(grid: Grid, node_id: int) -> bool:

@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from flwr.serverapp import Grid
 
 from flwr_decaf.config import Posts
 from flwr_decaf.strategies.relay.presence import (
+    Answers,
     announcements_of,
     require_disclosure,
     require_stores,
 )
+from flwr_decaf.strategies.relay.quorum import AllNodes
 from flwr_decaf.strategies.relay.roll_call import newcomers, presences
 
 _log = logging.getLogger("flwr")
+
+
+class Changes(NamedTuple):
+    """Positions of nodes, by what has changed since the last round.
+
+    Attributes
+    ----------
+    back : sequence of int
+        Nodes with a new node id.
+    joined, left : sequence of int
+        Nodes that have joined or left; by default none.
+    settled : sequence of int
+        The other nodes, without those that missed the last round; by default none.
+    """
+
+    back: Sequence[int]
+    joined: Sequence[int] = ()
+    left: Sequence[int] = ()
+    settled: Sequence[int] = ()
 
 
 class Roster:
@@ -23,46 +45,78 @@ class Roster:
 
     Parameters
     ----------
-    ids : list of int
+    ids : sequence of int
         Result of ``roll_call``.
     announcements : sequence of bytes
         Keys that the nodes have announced, by position; by default none.
+
+    Attributes
+    ----------
+    ids : dict of int to int
+        Position -> node id.
+    missed : mapping of int to int
+        Position -> number of successive rounds that the node has missed; empty if the nodes are
+        those of the first round, whatever they miss.
     """
 
-    def __init__(self, ids: list[int], announcements: Sequence[bytes] = ()) -> None:
-        self.ids = ids
+    missed: Mapping[int, int]
+
+    def __init__(self, ids: Sequence[int], announcements: Sequence[bytes] = ()) -> None:
+        self.ids = dict(enumerate(ids))
         self.announcements = announcements
+        self.missed = {}
         self._seen = set(ids)
 
     @classmethod
     def call(cls, grid: Grid, num_nodes: int | None, posts: Posts) -> Roster:
         """Wait for all nodes, see ``roll_call``, and check that they can post as the run does."""
-        answers = presences(grid, num_nodes)
-        if posts.store:
-            require_stores(answers)
-        if not posts.encrypted:
-            return cls(list(answers))
-        if posts.disclose_adapters:
-            require_disclosure(answers)
-        return cls(list(answers), announcements_of(answers))
+        answers = presences(grid, AllNodes(num_nodes))
+        check_answers(answers, posts)
+        return cls(list(answers), announcements_of(answers) if posts.encrypted else ())
 
     @property
-    def positions(self) -> range:
-        """Positions of all nodes, 0 to n - 1."""
-        return range(len(self.ids))
+    def size(self) -> int:
+        """Number of positions."""
+        return len(self.ids)
 
-    def readmit(self, grid: Grid) -> list[int]:
-        """Restore the positions of nodes that have a new id, such as restarted SuperNodes.
+    @property
+    def positions(self) -> list[int]:
+        """Positions of the nodes that are there, in ascending order."""
+        return sorted(self.ids)
 
-        Returns
-        -------
-        list of int
-            Positions of these nodes.
-        """
+    def expect(self, nodes: Iterable[int]) -> None:
+        """Note that nodes are called in a round."""
+
+    def heard(self, nodes: Iterable[int]) -> None:
+        """Note that nodes have posted in a round."""
+
+    def renew(self, grid: Grid) -> Changes:
+        """Restore the positions of nodes that have a new id, such as restarted SuperNodes."""
+        return Changes(back=self._readmit(self._newcomers(grid)))
+
+    def _newcomers(self, grid: Grid) -> Answers:
         answers = newcomers(grid, self._seen)
         self._seen |= answers.keys()
-        back = {node: node_id for node_id, node in answers.items() if node in self.positions}
-        for node, node_id in back.items():
+        return answers
+
+    def _readmit(self, answers: Answers) -> list[int]:
+        places = {answer.get("partition-id"): node_id for node_id, answer in answers.items()}
+        back = [node for node in self.positions if node in places]
+        for node in back:
             _log.warning("Node %d is back under a new node id", node)
-            self.ids[node] = node_id
-        return list(back)
+            self.ids[node] = places[node]
+        return back
+
+
+def check_answers(answers: Answers, posts: Posts) -> None:
+    """Refuse nodes that cannot post as the run does.
+
+    Raises
+    ------
+    RuntimeError
+        If a node lacks a store or its permission to disclose its model.
+    """
+    if posts.store:
+        require_stores(answers)
+    if posts.encrypted and posts.disclose_adapters:
+        require_disclosure(answers)

@@ -59,3 +59,14 @@ def is_due(server_round: int, every: int, last: int) -> bool:
     [3, 6, 7]
     """
     return every > 0 and (server_round % every == 0 or server_round == last)
+
+
+def how_often(every: int) -> str:
+    """Describe rounds that ``is_due`` selects.
+
+    Examples
+    --------
+    >>> how_often(3), how_often(1), how_often(0)
+    ('every 3 rounds', 'every round', 'never')
+    """
+    return f"every {every} rounds" if every > 1 else "every round" if every else "never"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 
 from flwr_decaf.lora import State, select
 from flwr_decaf.messages import records
+from flwr_decaf.messages.checkpoint import Checkpoint
 from flwr_decaf.messages.metrics import bad_counts, counts_of
 from flwr_decaf.messages.packing import unpack
 from flwr_decaf.seeds import derive_seed
@@ -110,8 +111,8 @@ class Session:
 
     @property
     def n(self) -> int:
-        """Number of nodes."""
-        return len(self.roster.ids)
+        """Number of positions in the graph."""
+        return self.roster.size
 
     @property
     def turn(self) -> int:
@@ -123,10 +124,9 @@ class Session:
         """Positions of the nodes that are not Byzantine."""
         return [node for node in self.roster.positions if node not in self.byzantine]
 
-    def readmit(self, grid: Grid) -> None:
-        """Accept nodes that have registered anew; they receive their last post again."""
-        for node in self.roster.readmit(grid):
-            self.mailbox.lost(node)
+    def checkpoint(self, server_round: int) -> Checkpoint:
+        """Return everything that determines the run after a complete round."""
+        return replace(self.mailbox.checkpoint(server_round), members=dict(self.roster.missed))
 
     def ask(
         self,
@@ -246,5 +246,5 @@ class Session:
             causes |= bad_counts(contents, self.weighted_by)
         for node in causes:
             self.mailbox.lost(node)
-        self.attendance.note_missing(self.server_round, causes, n=self.n)
+        self.attendance.note_missing(self.server_round, causes, n=len(self.roster.ids))
         return arrived.without(causes)

@@ -1,0 +1,163 @@
+"""The roster of a run with open membership: nodes join and leave between rounds.
+
+A position is the number of a node, its partition-id, and stays the same while others come and go;
+``num-partitions`` is the number of positions, not all of which are taken.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import cast
+
+from flwr.app import ConfigRecord
+from flwr.serverapp import Grid
+
+from flwr_decaf.config import Membership, Posts
+from flwr_decaf.messages import records
+from flwr_decaf.strategies.relay.presence import Answers, size_of
+from flwr_decaf.strategies.relay.quorum import SomeNodes
+from flwr_decaf.strategies.relay.roll_call import presences
+from flwr_decaf.strategies.relay.roster import Changes, Roster, check_answers
+
+_log = logging.getLogger("flwr")
+OnJoin = Callable[[Grid, Mapping[int, int]], Mapping[int, str]]
+
+
+class OpenRoster(Roster):
+    """Nodes that are there, and for how long others have been away.
+
+    Parameters
+    ----------
+    answers : dict of int to ConfigRecord
+        Answers to the roll call of the nodes with which the run starts, or resumes.
+    leave_after : int
+        Number of successive rounds that a node misses before it has left.
+    posts : Posts
+        How posts travel.
+    on_join : callable
+        Function of the grid and the newcomers (position -> node id) that returns the position of
+        each node to refuse, with the reason.
+    missed : mapping of int to int, optional
+        Position -> number of successive rounds that the node has missed, as of the checkpoint of a
+        resumed run. Other nodes join in the next round.
+    """
+
+    def __init__(
+        self,
+        answers: Answers,
+        leave_after: int,
+        posts: Posts,
+        on_join: OnJoin,
+        missed: Mapping[int, int] | None = None,
+    ) -> None:
+        super().__init__([])
+        places = {_place_of(answer): node_id for node_id, answer in answers.items()}
+        resumed = (
+            places if missed is None else {node: places[node] for node in missed.keys() & places}
+        )
+        self.ids = dict(sorted(resumed.items()))
+        self.missed: dict[int, int] = {node: (missed or {}).get(node, 0) for node in self.ids}
+        self._seen = set(self.ids.values())
+        self._size = cast(int, size_of(answers))
+        self._own_rows = bool(next(iter(answers.values())).get(records.OWN_ROWS))
+        self._leave_after, self._posts = leave_after, posts
+        self._on_join = on_join
+
+    @classmethod
+    def gather(
+        cls,
+        grid: Grid,
+        membership: Membership,
+        posts: Posts,
+        on_join: OnJoin,
+        missed: Mapping[int, int] | None = None,
+    ) -> OpenRoster:
+        """Wait for the nodes with which a run starts or, with ``missed``, resumes.
+
+        Raises
+        ------
+        RuntimeError
+            As ``presences``, or if none of the nodes of the checkpoint has answered.
+        """
+        # A node that has missed its last round allowed leaves anyway when the next one starts.
+        awaited = [i for i, rounds in (missed or {}).items() if rounds < membership.leave_after]
+        quorum = SomeNodes(membership.quorum, frozenset(awaited))
+        answers = presences(grid, quorum, placed=True)
+        check_answers(answers, posts)
+        roster = cls(answers, membership.leave_after, posts, on_join, missed)
+        if not roster.ids:
+            raise RuntimeError(
+                f"none of the nodes of the checkpoint, {sorted(missed or ())}, has answered the "
+                "roll call; start one of their SuperNodes, or start a new run"
+            )
+        return roster
+
+    @property
+    def size(self) -> int:
+        """Number of positions, taken or not."""
+        return self._size
+
+    def expect(self, nodes: Iterable[int]) -> None:
+        """Count the round as missed by nodes that are called, until they have posted."""
+        for node in nodes:
+            self.missed[node] += 1
+
+    def heard(self, nodes: Iterable[int]) -> None:
+        """Note that nodes have posted in a round."""
+        self.missed |= dict.fromkeys(nodes, 0)
+
+    def renew(self, grid: Grid) -> Changes:
+        """Follow the nodes that are back, have left or want to join."""
+        answers = self._newcomers(grid)
+        back = self._readmit(answers)
+        self.heard(back)
+        left = [node for node, rounds in self.missed.items() if rounds >= self._leave_after]
+        for node in left:
+            rounds = self.missed.pop(node)
+            _log.warning("Node %d has left; successive rounds that it missed: %d", node, rounds)
+            self._seen.discard(self.ids.pop(node))  # it may join again
+        settled = [node for node in self.positions if not self.missed[node]]
+        joined = self._join(grid, answers)
+        if joined or left:
+            _log.info("The graph is rebuilt for the nodes %s", self.positions)
+        return Changes(back, joined, left, settled)
+
+    def _join(self, grid: Grid, answers: Answers) -> list[int]:
+        """Accept newcomers that fit into the run."""
+        fitting: dict[int, int] = {}
+        for node_id, answer in answers.items():
+            reason = self._refusal(answer)
+            if reason:
+                _log.warning("A new node is refused: %s", reason)
+            elif _place_of(answer) not in self.ids:  # else it is back
+                fitting.setdefault(_place_of(answer), node_id)
+        refused = self._on_join(grid, fitting) if fitting else {}
+        for node, reason in refused.items():
+            _log.warning("Node %d is refused: %s", node, reason)
+        joined = {node: fitting[node] for node in sorted(fitting.keys() - refused.keys())}
+        for node in joined:
+            _log.warning("Node %d has joined", node)
+        self.ids |= joined
+        self.missed |= dict.fromkeys(joined, 0)
+        return list(joined)
+
+    def _refusal(self, answer: ConfigRecord) -> str:
+        place, size = answer.get("partition-id"), answer.get("num-partitions")
+        if size != self._size or not isinstance(place, int) or not 0 <= place < self._size:
+            return (
+                f"its partition-id must be from 0 to {self._size - 1} and its num-partitions "
+                f"{self._size}; got {place!r} and {size!r}; change --node-config"
+            )
+        if bool(answer.get(records.OWN_ROWS)) != self._own_rows:
+            return (
+                f"node {place} must have data-path in its node-config if and only if the other "
+                "nodes do; change --node-config"
+            )
+        if self._posts.store and not answer.get(records.OWN_STORE):
+            return f"node {place} must have posts-store in its node-config; add it"
+        return ""
+
+
+def _place_of(answer: ConfigRecord) -> int:
+    return cast(int, answer["partition-id"])
