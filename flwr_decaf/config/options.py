@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 from flwr_decaf.checks import Check, above, at_least, is_root, one_of, share
 from flwr_decaf.config.setting import checked, setting
 from flwr_decaf.registries import POST_DTYPES, POST_ENCRYPTION, ROBUST
-from flwr_decaf.topology.participation import Participation as Schedule
-from flwr_decaf.topology.participation import read_schedule
+from flwr_decaf.topology.participation import NodesByRound, read_schedule
 
 Kind = TypeVar("Kind")
 
@@ -117,7 +116,7 @@ class Participation(Options):
         Probability that a node does not participate in a round; by default 0.0.
     """
 
-    participation: str | Schedule = setting(  # noqa: RUF009 - it declares a field
+    participation: str | NodesByRound = setting(  # noqa: RUF009 - it declares a field
         "",
         "Nodes that participate in each round, as a JSON list of lists or the path of a file with "
         "one; by default all.",
@@ -136,7 +135,7 @@ class Participation(Options):
         super().__post_init__()
 
     @property
-    def schedule(self) -> Schedule:
+    def schedule(self) -> NodesByRound:
         """Nodes of each round, as lists; empty for all nodes."""
         return read_schedule(self.participation)
 

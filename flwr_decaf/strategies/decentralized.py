@@ -41,8 +41,7 @@ from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import how_often, is_due
 from flwr_decaf.topology.conversion import TopologyLike
 from flwr_decaf.topology.mixing_steps import describe_steps
-from flwr_decaf.topology.participation import Participation as ParticipationLists
-from flwr_decaf.topology.participation import draw_evaluated, present
+from flwr_decaf.topology.participation import NodesByRound, draw_evaluated, present
 
 _log = logging.getLogger("flwr")
 
@@ -130,7 +129,7 @@ evaluate_metrics_aggr_fn
         local_head: bool = False,
         evaluation: Evaluation | None = None,
         failures: Failures | None = None,
-        participation: Participation | ParticipationLists | None = None,
+        participation: Participation | NodesByRound | None = None,
         membership: Membership | str | None = None,
         posts: Posts | str | None = None,
         robust: Robust | str | None = None,

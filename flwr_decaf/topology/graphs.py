@@ -85,10 +85,7 @@ def random_regular(n: int, seed: int, degree: int = 4) -> nx.Graph:
 
 
 def small_world(n: int, seed: int, degree: int = 4, edge_probability: float = 0.5) -> nx.Graph:
-    """Build a ring lattice and rewire its edges at random (Watts and Strogatz).
-
-    Each node is first connected to its ``degree`` nearest neighbours, by default 4; then each edge
-    is rewired with ``edge_probability``, by default 0.5.
+    """Connect each node to its ``degree`` nearest ones, and rewire edges (Watts and Strogatz).
 
     Raises
     ------

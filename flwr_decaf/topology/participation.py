@@ -9,10 +9,10 @@ from pathlib import Path
 
 from flwr_decaf.seeds import derive_seed
 
-Participation = Sequence[Sequence[int]]
+NodesByRound = Sequence[Sequence[int]]
 
 
-def read_schedule(given: str | Participation) -> Participation:
+def read_schedule(given: str | NodesByRound) -> NodesByRound:
     """Read a participation schedule: lists, JSON, or the path of a JSON file.
 
     Returns
@@ -44,7 +44,7 @@ def read_schedule(given: str | Participation) -> Participation:
 def present(
     server_round: int,
     n: int,
-    schedule: Participation,
+    schedule: NodesByRound,
     drop_probability: float,
     seed: int,
     there: Sequence[int] | None = None,
@@ -96,7 +96,7 @@ def present(
     return staying or [max(scheduled, key=drawn.__getitem__)]
 
 
-def check_schedule(schedule: Participation, n: int) -> None:
+def check_schedule(schedule: NodesByRound, n: int) -> None:
     """Refuse a schedule that names a node outside 0 to n - 1.
 
     Raises
