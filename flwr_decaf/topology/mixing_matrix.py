@@ -223,13 +223,15 @@ def without_nodes(w: Matrix, missing: Collection[int]) -> Matrix:
 
     The weight of a dropped link is added to the diagonal entries of both its nodes. The matrix
     stays symmetric and doubly stochastic on the remaining nodes, and is the identity on the missing
-    ones.
+    ones. If no node is missing, the matrix itself is returned.
 
     Examples
     --------
     >>> without_nodes(np.full((3, 3), 1 / 3), {2}).round(2).tolist()
     [[0.67, 0.33, 0.0], [0.33, 0.67, 0.0], [0.0, 0.0, 1.0]]
     """
+    if not missing:
+        return w
     kept = np.array(w)
     gone = list(missing)
     kept[gone, :] = 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from flwr_decaf.topology.mixing_matrix import degrees_of
 from flwr_decaf.topology.network import Network
 
 PERIOD = "period"
@@ -48,8 +47,8 @@ def posts_per_round(network: Network, steps: int) -> float:
     The average is over the nodes and over a period; if there is none, over the first exchanges.
     """
     exchanges = network.period or _SAMPLE
-    degrees = [degrees_of(network.of_round(t)).mean() for t in range(1, exchanges + 1)]
-    return float(sum(degrees)) / exchanges * steps
+    edges = sum(len(network.links(t).edges) for t in range(1, exchanges + 1))
+    return 2 * edges / len(network.base) / exchanges * steps
 
 
 def describe_steps(network: Network, mixing_steps: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -85,9 +85,19 @@ class Network:
 
     def of_round(self, server_round: int) -> Matrix:
         """Return W of a round, counted from 1; it is symmetric and doubly stochastic."""
-        if not self.is_time_varying:
-            return self.base
-        return matrix_of(self.links(server_round), len(self.base))
+        return self._last_drawn(server_round) if self.is_time_varying else self.base
+
+    @cached_property
+    def _last_drawn(self) -> Callable[[int], Matrix]:
+        """Draw W of a round once, although the rows of all nodes are read one by one."""
+
+        @lru_cache(maxsize=1)
+        def drawn(server_round: int) -> Matrix:
+            w = matrix_of(self.links(server_round), len(self.base))
+            w.setflags(write=False)
+            return w
+
+        return drawn
 
     @cached_property
     def rho(self) -> Rho:

@@ -9,8 +9,14 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from flwr_decaf.topology.mixing_matrix import build_network, check_mixing_matrix, lambda2
-from flwr_decaf.topology.network import build_time_varying_network, describe, phase_length
+from flwr_decaf.topology.mixing_matrix import Links, build_network, check_mixing_matrix, lambda2
+from flwr_decaf.topology.mixing_steps import posts_per_round
+from flwr_decaf.topology.network import (
+    Network,
+    build_time_varying_network,
+    describe,
+    phase_length,
+)
 
 
 def test_a_constant_graph():
@@ -150,3 +156,32 @@ def test_base_graphs_are_used_in_turn_and_average_exactly(n, peers):
 def test_base_graphs_cannot_be_combined_with_a_matrix():
     with pytest.raises(ValueError, match="topology.dynamic draws from a graph"):
         build_time_varying_network(np.eye(3), 3, dynamic="base")
+
+
+def test_a_round_is_drawn_once_although_its_rows_are_read_one_by_one():
+    drawn = []
+
+    def links(t):
+        drawn.append(t)
+        return Links(np.array([[0, t % 2 + 1]]), np.array([0.25]))
+
+    network = Network(np.eye(3), links, period=None)
+    rows = [network.of_round(t)[node].tolist() for t in (1, 2, 1) for node in range(3)]
+    odd = [[0.75, 0, 0.25], [0, 1, 0], [0.25, 0, 0.75]]
+    assert rows == [*odd, [0.75, 0.25, 0], [0.25, 0.75, 0], [0, 0, 1], *odd]
+    assert drawn == [1, 2, 1]
+    with pytest.raises(ValueError, match="read-only"):
+        network.of_round(1)[0, 0] = 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "exchanges", "expected"),
+    [
+        ({"topology": "path"}, 2, 2 * (1 + 2 + 2 + 1) / 4),
+        # Nodes whose numbers differ by 1, 2 and 4 in one bit: (01)(23)(45), (02)(13), (04)(15).
+        ({"topology": "ring", "dynamic": "one-peer-exponential", "n": 6}, 3, 2 * (3 + 2 + 2) / 6),
+    ],
+)
+def test_posts_of_a_round(options, exchanges, expected):
+    network = build_time_varying_network(**{"n": 4, **options})
+    assert posts_per_round(network, exchanges) == pytest.approx(expected)
