@@ -17,9 +17,10 @@ from flwr_decaf.clients.training import train_locally
 from flwr_decaf.config import parse_config
 from flwr_decaf.seeds import derive_seed
 
-__all__ = ["idle", "peers", "reloading"]
+__all__ = ["drifting", "idle", "peers", "reloading"]
 
 idle = ClientApp(mods=[peer_mixing])
+drifting = ClientApp(mods=[peer_mixing])
 reloading = ClientApp()
 
 
@@ -27,16 +28,31 @@ reloading = ClientApp()
 def send_back(msg: Message, context: Context) -> Message:
     """Return the arrays unchanged, converted to tensors and back as in any client."""
     state = cast(ArrayRecord, msg.content["arrays"]).to_torch_state_dict()
-    content = RecordDict(
-        {"arrays": ArrayRecord(state), "metrics": MetricRecord({"num-examples": 1})}
-    )
+    content = RecordDict({"arrays": ArrayRecord(state), "metrics": _metrics(msg, context)})
+    return Message(content, reply_to=msg)
+
+
+@drifting.train()
+def drift(msg: Message, context: Context) -> Message:
+    """Change every array a little, each node by another amount."""
+    state = cast(ArrayRecord, msg.content["arrays"]).to_torch_state_dict()
+    node = cast(int, context.node_config["partition-id"])
+    moved = {name: tensor + 1e-3 * (node + 1) for name, tensor in state.items()}
+    content = RecordDict({"arrays": ArrayRecord(moved), "metrics": _metrics(msg, context)})
     return Message(content, reply_to=msg)
 
 
 @idle.evaluate()
+@drifting.evaluate()
 def evaluate_nothing(msg: Message, context: Context) -> Message:
-    """Reply immediately: strategies that evaluate do so after the last timed round."""
-    return Message(RecordDict({"metrics": MetricRecord({"num-examples": 1})}), reply_to=msg)
+    """Reply immediately."""
+    return Message(RecordDict({"metrics": _metrics(msg, context)}), reply_to=msg)
+
+
+def _metrics(msg: Message, context: Context) -> MetricRecord:
+    node = cast(int, context.node_config["partition-id"])
+    server_round = cast(int, cast(ConfigRecord, msg.content["config"])["server-round"])
+    return MetricRecord({"num-examples": 1, "partition-id": node, "server-round": server_round})
 
 
 @reloading.train()

@@ -29,7 +29,7 @@ def measured(module: str, shared: bool = True, **arguments: Any) -> Any:
     Parameters
     ----------
     module : str
-        Module that calls ``run``.
+        Module that calls ``run`` or ``show``.
     shared : bool
         Whether actors share posts in files, as under ``flwr-decaf run``; by default True.
     **arguments
@@ -68,4 +68,9 @@ def run(serve: Callable[[Grid], Any], client: str, nodes: int, cpus: int = 1) ->
         num_supernodes=nodes,
         backend_config={"client_resources": {"num_cpus": cpus, "num_gpus": 0.0}},
     )
-    print(_MARK + json.dumps(result["measured"]), flush=True)
+    show(result["measured"])
+
+
+def show(figures: Any) -> None:
+    """Print measurements for ``measured`` to read."""
+    print(_MARK + json.dumps(figures), flush=True)
