@@ -114,7 +114,6 @@ def test_a_round_s_graph_is_drawn_alike_every_time_and_weighs_fairly(
     seed=SEEDS,
     zero=st.booleans(),
 )
-@settings(deadline=None)
 def test_every_rule_gives_back_a_finite_state_of_the_same_form(
     name, robust, size, byzantine, rank, shapes, seed, zero
 ):
@@ -186,7 +185,7 @@ def test_metrics_cut_off_anywhere_are_read_up_to_the_last_whole_line(lines, cut)
     flip=st.integers(1, 255),
     which=st.integers(0, 2),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_checkpoint_with_any_byte_changed_is_not_used(seed, at, flip, which):
     post = pack(lora_state(seed, rank=1, shapes={"q": (2, 3)}))
     saved = Checkpoint(2, {0: post}, {0: Letter((0.5, 0.5), {1: post})})

@@ -144,7 +144,7 @@ def test_a_model_without_lora_is_rejected():
         factorize([{"conv.weight": torch.ones(2, 2)}], [1.0])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     d_out=st.integers(1, 12),
     d_in=st.integers(1, 12),

@@ -95,7 +95,7 @@ def test_rounds_to_shrink_is_the_smallest_number_that_suffices():
     assert rounds_to_shrink(lambda2(np.eye(3))) == math.inf
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(n=st.integers(1, 15), p=st.floats(0, 1), seed=st.integers(0, 999), data=st.data())
 def test_the_distance_shrinks_by_lambda2_and_w_stays_doubly_stochastic(n, p, seed, data):
     w = mixing_matrix(build_graph("erdos-renyi", n, seed, edge_probability=p))
