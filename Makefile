@@ -65,7 +65,7 @@ $(DOCS): $(READY)
 	@touch $(DOCS)
 
 benchmark: $(READY)
-	for name in mixing engine prefix relay memory startup evaluation report; do \
+	for name in mixing engine prefix relay memory startup evaluation report scale; do \
 		OMP_WAIT_POLICY=passive $(BIN)/python -m benchmarks.$$name $(BENCHMARK) || exit 1; \
 	done
 
