@@ -24,6 +24,7 @@ _NO_QUERY_REMEDY = (
     "add app.query()(describe_rows) to the ClientApp, with 'from flwr_decaf.app.node import "
     "describe_rows'"
 )
+_NO_REPLY = "no reply in time; see round-timeout"
 _LENGTH = 400  # characters of a node's problem that are shown
 
 Report = RowFacts | str  # what a node reports about its rows, or why it cannot use them
@@ -129,8 +130,7 @@ def ask_for_rows(
         reply.metadata.src_node_id: from_reply(reply)
         for reply in grid.send_and_receive(asked, timeout=timeout)
     }
-    silent = "no reply in time; see round-timeout"
-    return {node: replies.get(node_id, silent) for node, node_id in nodes.items()}
+    return {node: replies.get(node_id, _NO_REPLY) for node, node_id in nodes.items()}
 
 
 def refused_rows(
@@ -152,10 +152,11 @@ def refused_rows(
     Returns
     -------
     dict of int to str
-        Position -> why the node cannot use its rows.
+        Position -> why the node cannot use its rows; empty if it has not replied in time.
     """
     reports = ask_for_rows(grid, nodes, settings, timeout) if own_rows else {}
-    return {node: report for node, report in reports.items() if isinstance(report, str)}
+    problems = {node: report for node, report in reports.items() if isinstance(report, str)}
+    return {node: "" if why == _NO_REPLY else why for node, why in problems.items()}
 
 
 def usable(reports: Mapping[int, Report]) -> dict[int, RowFacts]:

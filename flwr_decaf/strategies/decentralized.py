@@ -94,8 +94,8 @@ class DecentralizedStrategy(PreparedStrategy):
         nothing.
     on_join : callable
         With open membership, function that is called with the grid and the nodes that want to join
-        (position -> node id), and returns the reason for each that it refuses, by position; by
-        default it refuses none.
+        (position -> node id), and returns the reason for each that it refuses, by position; if it
+        is empty, the node is asked again before the next round. By default it refuses none.
     weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, \
 evaluate_metrics_aggr_fn
         As in Flower's FedAvg; the weight is used only for metrics, ``weighted_mixing`` and weight

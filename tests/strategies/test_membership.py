@@ -5,20 +5,17 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-import pytest
 import torch
-from flwr.app import ArrayRecord, MetricRecord
+from flwr.app import ArrayRecord
 
 from flwr_decaf.clients.own_store import POSTS_STORE
 from flwr_decaf.config import Membership, Posts
 from flwr_decaf.messages.checkpoint import load_checkpoint, save_checkpoint
-from flwr_decaf.strategies import DeCAF, DLoRA, GradientTracking, RelaySum, TADLoRA
-from tests.apps.pure_mixing import app, start_value
+from flwr_decaf.strategies import DLoRA
+from tests.apps.pure_mixing import app
 from tests.local_grid import LocalGrid
+from tests.strategies.open_runs import PATH_OF_3, START, THIRD, away, run, starts
 
-START = {"x": torch.zeros(2, dtype=torch.float64)}
-THIRD = 1 / 3
-PATH_OF_3 = np.array([[2 * THIRD, THIRD, 0], [THIRD, THIRD, THIRD], [0, THIRD, 2 * THIRD]])
 PATH_OF_4 = np.array(
     [
         [2 * THIRD, THIRD, 0, 0],
@@ -27,38 +24,6 @@ PATH_OF_4 = np.array(
         [0, 0, THIRD, 2 * THIRD],
     ]
 )
-
-
-def starts(*places):
-    return np.array([start_value(place).tolist() for place in places])
-
-
-def away(n, *places, **options):
-    grid = LocalGrid(app, n, **options)
-    grid.away |= set(places)
-    return grid
-
-
-def run(grid, events=None, rounds=4, topology="path", resume_from=None, **options):
-    """Run DLoRA; `events` are called after rounds. Return what nodes hold after each, the kept."""
-    held, kept = {}, {}
-
-    def after(checkpoint):
-        kept[checkpoint.server_round] = checkpoint
-        (events or {}).get(checkpoint.server_round, lambda: None)()
-
-    def note(contents, weighted_by_key):
-        metrics = [content["metrics"] for content in contents]
-        held[len(held) + 1] = {m["partition-id"]: np.array(m["held"]) for m in metrics}
-        return MetricRecord()
-
-    membership = Membership("open", **{"quorum": 3, "leave_after": 1, **options})
-    strategy = DLoRA(
-        topology, membership=membership, on_round=after, resume_from=resume_from,
-        evaluate_metrics_aggr_fn=note,
-    )  # fmt: skip
-    strategy.start(grid, ArrayRecord(START), num_rounds=rounds)
-    return held, kept, strategy
 
 
 def values(held, *places):
@@ -190,66 +155,3 @@ def test_posts_of_nodes_that_have_left_are_deleted_from_a_store(tmp_path):
     assert counts == [3, 3, 3 + 3, 3, 3]
     assert not files()
     assert all(torch.equal(expected[node]["x"], state["x"]) for node, state in held.items())
-
-
-@pytest.mark.parametrize(
-    ("changed", "reason"),
-    [
-        ({"num-partitions": 5}, "its partition-id must be from 0 to 3 and its num-partitions 4"),
-        ({"partition-id": 4}, "its partition-id must be from 0 to 3 and its num-partitions 4"),
-        ({"data-path": "/rows.csv"}, "node 3 must have data-path in its node-config if and only"),
-    ],
-)
-def test_newcomers_that_do_not_fit_are_refused(changed, reason, caplog):
-    def configure(place):
-        own = {"partition-id": place, "num-partitions": 4}
-        return {**own, **changed} if place == 3 else own
-
-    grid = away(4, 3, node_config=configure)
-    held, *_ = run(grid, {1: partial(grid.join, 3)}, rounds=3)
-    assert sorted(held[3]) == [0, 1, 2]
-    assert caplog.text.count(reason) == 1
-
-
-def test_the_caller_can_refuse_newcomers(caplog):
-    grid, asked = away(4, 3), []
-    strategy = DLoRA(
-        membership=Membership("open", quorum=3),
-        on_join=lambda grid, nodes: asked.append(nodes) or dict.fromkeys(nodes, "no rows"),
-        on_round=lambda reached: grid.join(3) if reached.server_round == 1 else None,
-    )
-    strategy.start(grid, ArrayRecord(START), num_rounds=3)
-    assert asked == [{3: grid.ids[3]}]
-    assert sorted(strategy.collect(grid)) == [0, 1, 2]
-    assert "Node 3 is refused: no rows" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("kind", "options", "message"),
-    [
-        (DLoRA, {"topology": np.eye(3)}, "must be closed with a given graph or matrix"),
-        (DLoRA, {"mixing_steps": "period"}, "closed with mixing-steps = period, since a period"),
-        (DLoRA, {"posts": {"encryption": "x25519"}}, "closed with posts.encryption, since a newc"),
-        (DLoRA, {"sign_flipping": 1}, "closed with attack.sign-flipping, since its nodes"),
-        (DLoRA, {"participation": [[0]]}, "closed with participation, since a schedule names"),
-        (TADLoRA, {}, "closed with tad.phase-length = auto, since it follows from the number"),
-        (DeCAF, {"ranks": [2, 4]}, r"closed with ranks \(lora.ranks\), since a newcomer starts"),
-        (RelaySum, {}, "topology.membership must be closed with relay-sum"),
-        (GradientTracking, {}, "topology.membership must be closed with gradient-tracking"),
-    ],
-)
-def test_what_needs_to_know_all_nodes_is_refused(kind, options, message):
-    posts = options.pop("posts", {})
-    with pytest.raises(ValueError, match=message):
-        kind(**options, **posts, membership="open")
-    kind(**options, **posts)
-
-
-@pytest.mark.parametrize("now", ["open", "closed"])
-def test_membership_does_not_change_when_a_run_resumes(now):
-    was = {"open": "closed", "closed": "open"}[now]
-    kept = []
-    start = partial(DLoRA, quorum=3)
-    start(membership=was, on_round=kept.append).start(LocalGrid(app, 3), ArrayRecord(START), 1)
-    with pytest.raises(ValueError, match=rf"must be that of the checkpoint, {was}; got {now}"):
-        start(membership=now, resume_from=kept[0]).start(LocalGrid(app, 3), ArrayRecord(START), 2)

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 
 from flwr_decaf.config import Membership, Posts
 from flwr_decaf.messages import records
-from flwr_decaf.strategies.relay.presence import Answers, size_of
+from flwr_decaf.strategies.relay.presence import Answers, place_of, size_of
 from flwr_decaf.strategies.relay.quorum import SomeNodes
 from flwr_decaf.strategies.relay.roll_call import presences
 from flwr_decaf.strategies.relay.roster import Changes, Roster, check_answers
@@ -37,7 +37,8 @@ class OpenRoster(Roster):
         How posts travel.
     on_join : callable
         Function of the grid and the newcomers (position -> node id) that returns the position of
-        each node to refuse, with the reason.
+        each node to refuse, with the reason; a node with an empty reason is asked again before the
+        next round.
     missed : mapping of int to int, optional
         Position -> number of successive rounds that the node has missed, as of the checkpoint of a
         resumed run. Other nodes join in the next round.
@@ -52,7 +53,7 @@ class OpenRoster(Roster):
         missed: Mapping[int, int] | None = None,
     ) -> None:
         super().__init__([])
-        places = {_place_of(answer): node_id for node_id, answer in answers.items()}
+        places = {place_of(answer): node_id for node_id, answer in answers.items()}
         resumed = (
             places if missed is None else {node: places[node] for node in missed.keys() & places}
         )
@@ -109,38 +110,40 @@ class OpenRoster(Roster):
 
     def renew(self, grid: Grid) -> Changes:
         """Follow the nodes that are back, have left or want to join."""
-        answers = self._newcomers(grid)
-        back = self._readmit(answers)
-        self.heard(back)
+        claims = self._claims(grid)
+        left = self._leave()
+        settled = [node for node in self.positions if not self.missed[node]] or self.positions
+        admitted = self._admitted(grid, claims)
+        back = self._readmit(admitted)
+        joined = self._join(admitted)
+        if joined or left:
+            _log.info("The graph is rebuilt for the nodes %s", self.positions)
+        return Changes(back, joined, left, settled)
+
+    def _leave(self) -> list[int]:
         left = [node for node, rounds in self.missed.items() if rounds >= self._leave_after]
         for node in left:
             rounds = self.missed.pop(node)
             _log.warning("Node %d has left; successive rounds that it missed: %d", node, rounds)
             self._seen.discard(self.ids.pop(node))  # it may join again
-        settled = [node for node in self.positions if not self.missed[node]]
-        joined = self._join(grid, answers)
-        if joined or left:
-            _log.info("The graph is rebuilt for the nodes %s", self.positions)
-        return Changes(back, joined, left, settled)
+        return left
 
-    def _join(self, grid: Grid, answers: Answers) -> list[int]:
-        """Accept newcomers that fit into the run."""
-        fitting: dict[int, int] = {}
-        for node_id, answer in answers.items():
-            reason = self._refusal(answer)
-            if reason:
-                _log.warning("A new node is refused: %s", reason)
-            elif _place_of(answer) not in self.ids:  # else it is back
-                fitting.setdefault(_place_of(answer), node_id)
-        refused = self._on_join(grid, fitting) if fitting else {}
-        for node, reason in refused.items():
-            _log.warning("Node %d is refused: %s", node, reason)
-        joined = {node: fitting[node] for node in sorted(fitting.keys() - refused.keys())}
+    def _admitted(self, grid: Grid, claims: Mapping[int, int]) -> dict[int, int]:
+        """Return the claims that ``on_join`` does not refuse."""
+        refused = self._on_join(grid, claims) if claims else {}
+        for node in sorted(claims.keys() & refused.keys()):
+            if refused[node]:
+                _log.warning("Node %d is refused: %s", node, refused[node])
+            else:
+                self._seen.discard(claims[node])  # it is asked again
+        return {node: claims[node] for node in sorted(claims.keys() - refused.keys())}
+
+    def _join(self, admitted: Mapping[int, int]) -> list[int]:
+        joined = [node for node in admitted if node not in self.ids]
         for node in joined:
             _log.warning("Node %d has joined", node)
-        self.ids |= joined
-        self.missed |= dict.fromkeys(joined, 0)
-        return list(joined)
+            self.ids[node], self.missed[node] = admitted[node], 0
+        return joined
 
     def _refusal(self, answer: ConfigRecord) -> str:
         place, size = answer.get("partition-id"), answer.get("num-partitions")
@@ -157,7 +160,3 @@ class OpenRoster(Roster):
         if self._posts.store and not answer.get(records.OWN_STORE):
             return f"node {place} must have posts-store in its node-config; add it"
         return ""
-
-
-def _place_of(answer: ConfigRecord) -> int:
-    return cast(int, answer["partition-id"])

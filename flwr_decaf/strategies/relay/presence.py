@@ -12,6 +12,11 @@ from flwr_decaf.messages import records
 Answers = dict[int, ConfigRecord]  # node id -> its answer
 
 
+def place_of(answer: ConfigRecord) -> int:
+    """Return the node's partition-id, which ``require_place`` has checked."""
+    return cast(int, answer["partition-id"])
+
+
 def size_of(answers: Answers) -> int | None:
     """Return the nodes' num-partitions, or None if no node has one.
 

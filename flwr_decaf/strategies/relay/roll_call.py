@@ -123,8 +123,8 @@ def presences(
     return {node_id: answers[node_id] for node_id in ordered}
 
 
-def newcomers(grid: Grid, seen: Collection[int]) -> Answers:
-    """Ask nodes that have not been seen before.
+def newcomers(grid: Grid, unknown: Collection[int]) -> Answers:
+    """Ask nodes that have registered since the roll call.
 
     Returns
     -------
@@ -132,8 +132,7 @@ def newcomers(grid: Grid, seen: Collection[int]) -> Answers:
         Node id -> its answer. Nodes that reply with an error are omitted: they may still be
         starting, or be gone again.
     """
-    unknown = sorted(set(grid.get_node_ids()) - set(seen))
-    replies = _put(grid, unknown) if unknown else []
+    replies = _put(grid, sorted(unknown)) if unknown else []
     answers: Answers = {}
     for reply in replies:
         node_id = reply.metadata.src_node_id

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from flwr.app import ConfigRecord
 from flwr.serverapp import Grid
 
 from flwr_decaf.config import Posts
 from flwr_decaf.strategies.relay.presence import (
     Answers,
     announcements_of,
+    place_of,
     require_disclosure,
     require_stores,
 )
@@ -31,7 +33,8 @@ class Changes(NamedTuple):
     joined, left : sequence of int
         Nodes that have joined or left; by default none.
     settled : sequence of int
-        The other nodes, without those that missed the last round; by default none.
+        Nodes that were there before, without those that missed the last round, unless all have
+        missed it; by default none.
     """
 
     back: Sequence[int]
@@ -92,19 +95,46 @@ class Roster:
 
     def renew(self, grid: Grid) -> Changes:
         """Restore the positions of nodes that have a new id, such as restarted SuperNodes."""
-        return Changes(back=self._readmit(self._newcomers(grid)))
+        return Changes(back=self._readmit(self._claims(grid)))
 
-    def _newcomers(self, grid: Grid) -> Answers:
-        answers = newcomers(grid, self._seen)
+    def _claims(self, grid: Grid) -> dict[int, int]:
+        """Ask nodes that have registered; return the positions that they may take, and their ids.
+
+        The position of a node that is still registered is taken, whoever else has its partition-id.
+        """
+        registered = set(grid.get_node_ids())
+        self._seen &= registered | set(self.ids.values())
+        answers = newcomers(grid, registered - self._seen)
+        return self._fitting(answers, registered)
+
+    def _fitting(self, answers: Answers, registered: Collection[int]) -> dict[int, int]:
         self._seen |= answers.keys()
-        return answers
+        claims: dict[int, int] = {}
+        for node_id, answer in answers.items():
+            if reason := self._refusal(answer):
+                _log.warning("A new node is refused: %s", reason)
+            elif (place := place_of(answer)) in claims or self.ids.get(place) in registered:
+                _log.warning("Another node has partition-id %d; it waits until this is free", place)
+                self._seen.discard(node_id)  # it is asked again
+            else:
+                claims[place] = node_id
+        return claims
 
-    def _readmit(self, answers: Answers) -> list[int]:
-        places = {answer.get("partition-id"): node_id for node_id, answer in answers.items()}
-        back = [node for node in self.positions if node in places]
+    def _refusal(self, answer: ConfigRecord) -> str:
+        """Say why a node cannot take the position that it claims; empty if it can."""
+        place = answer.get("partition-id")
+        if isinstance(place, int) and place in self.ids:
+            return ""
+        return (
+            f"its partition-id must be that of the node that it replaces, 0 to {self.size - 1}; "
+            f"got {place!r}; change --node-config"
+        )
+
+    def _readmit(self, claims: Mapping[int, int]) -> list[int]:
+        back = [node for node in self.positions if node in claims]
         for node in back:
             _log.warning("Node %d is back under a new node id", node)
-            self.ids[node] = places[node]
+            self.ids[node] = claims[node]
         return back
 
 

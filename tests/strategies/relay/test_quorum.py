@@ -57,13 +57,3 @@ def test_nodes_of_the_checkpoint_that_are_not_there_have_left_and_others_join_la
     changes = roster.renew(grid)
     assert (changes.joined, changes.left, changes.settled) == ([4], [], [0])
     assert roster.positions == [0, 2, 4]
-
-
-def test_a_second_node_with_a_number_that_is_taken_takes_its_place():
-    grid = grid_of([0, 1, 2], n=3)
-    got = presences(grid, SomeNodes(3), placed=True)
-    roster = OpenRoster(got, 3, Posts(), lambda grid, nodes: {})
-    grid.join(1)
-    changes = roster.renew(grid)
-    assert (changes.back, changes.joined) == ([1], [])
-    assert roster.ids[1] == grid.ids[1]
