@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -115,6 +116,18 @@ def _leaving(grid, send, messages):
     if any("config" in message.content for message in messages):
         grid.leave(1)
     return send(messages)
+
+
+def test_nodes_that_are_away_when_a_run_resumes_have_left(caplog):
+    _, kept, _ = run(LocalGrid(app, 4), rounds=1, topology="path", quorum=4, leave_after=1)
+    missing = replace(kept[1], members=kept[1].members | {1: 1})  # for which it does not wait
+    grid = away(4, 1)
+    held, again, strategy = run(grid, rounds=2, resume_from=missing)
+    first = PATH_OF_4 @ starts(0, 1, 2, 3)
+    np.testing.assert_allclose(values(held[1], 0, 2, 3), PATH_OF_3 @ first[[0, 2, 3]])
+    assert sorted(again[2].posts) == sorted(again[2].mail) == [0, 2, 3]
+    assert caplog.text.count("Node 1 has left") == 1
+    assert sorted(strategy.collect(grid)) == [0, 2, 3]
 
 
 def test_other_nodes_join_a_resumed_run_as_newcomers():

@@ -115,13 +115,12 @@ class Mailbox:
     def adopt(self, node: int, other: int) -> None:
         """Let a newcomer start from another node's model: as of its last post, and with its mail.
 
-        The newcomer mixes what the other node mixes, so both hold the same model before training.
+        The newcomer mixes what the other node mixes, so both hold the same model before training,
+        up to the rounding of a quantized post: the exact copy is for the other node alone.
         """
         self.forget(node)
         if other in self.posts:
             self.posts[node] = self.posts[other]
-        if other in self.copies:
-            self.copies[node] = self.copies[other]
         if other in self._mail:
             self._mail[node] = self._mail[other]
             self._undelivered.add(node)

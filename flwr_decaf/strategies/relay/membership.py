@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from flwr_decaf.config import Membership
@@ -13,6 +14,8 @@ from flwr_decaf.strategies.relay.roster import Changes
 from flwr_decaf.topology.graphs import Matrix
 from flwr_decaf.topology.membership import check_any_size, closest
 from flwr_decaf.topology.mixing_steps import PERIOD
+
+_log = logging.getLogger("flwr")
 
 
 def check_open(options: Mapping[str, Any], graph: GraphOptions, mixing_steps: str) -> Membership:
@@ -79,6 +82,14 @@ def check_same(membership: Membership, checkpoint: Checkpoint | None) -> None:
             f"topology.membership must be that of the checkpoint, {was}; got "
             f"{membership.membership}; change it, or start a new run"
         )
+
+
+def restore(mailbox: Mailbox, checkpoint: Checkpoint, positions: Collection[int]) -> None:
+    """Restore a checkpoint, without its members that are not among the nodes of the resumed run."""
+    mailbox.restore(checkpoint)
+    for node in sorted(checkpoint.members.keys() - set(positions)):
+        _log.warning("Node %d has left: it is not there as the run resumes", node)
+        mailbox.forget(node)
 
 
 def follow(mailbox: Mailbox, changes: Changes, w: Matrix) -> None:

@@ -30,7 +30,7 @@ from flwr_decaf.strategies.relay.failures import OnFailure
 from flwr_decaf.strategies.relay.graph_options import GraphOptions
 from flwr_decaf.strategies.relay.keyring import Keyring
 from flwr_decaf.strategies.relay.mailbox import Mailbox
-from flwr_decaf.strategies.relay.membership import check_same, follow
+from flwr_decaf.strategies.relay.membership import check_same, follow, restore
 from flwr_decaf.strategies.relay.open_roster import OnJoin, OpenRoster
 from flwr_decaf.strategies.relay.post_office import open_office
 from flwr_decaf.strategies.relay.resumable import ResumableStrategy, Start
@@ -135,7 +135,7 @@ class PreparedStrategy(ResumableStrategy):
         blank = replace(self._blank_mail(), box=office.box)
         mailbox = Mailbox(self._starts(initial, n), blank, self._addressing(), study)
         if self.resume.resume_from:
-            mailbox.restore(self.resume.resume_from)
+            restore(mailbox, self.resume.resume_from, roster.positions)
         by_examples = self.graph.weights in BY_EXAMPLES
         self._session = Session(
             roster,

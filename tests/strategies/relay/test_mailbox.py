@@ -78,3 +78,15 @@ def test_a_node_lost_before_its_first_post_starts_again():
     mail, content = read(box, 0)
     assert content["model"].to_torch_state_dict()["x"].item() == 0.0
     assert not mail.posts
+
+
+def test_a_newcomer_gets_the_post_of_a_node_and_not_its_exact_copy():
+    box = mailbox()
+    copies = {1: pack({"x": torch.tensor([1.25])})}  # node 1 posts 1 instead
+    box.collect(POSTS, build_network("ring", 4), copies=copies)
+    box.adopt(3, 1)
+    mail, content = read(box, 3)
+    assert content["model"].to_torch_state_dict()["x"] == 1
+    assert mail.posts == read(box, 1)[0].posts
+    assert mail.rounded == -1
+    assert read(box, 1)[1]["model"].to_torch_state_dict()["x"] == 1.25
