@@ -28,8 +28,11 @@ class Nodes(NamedTuple):
     n: int
 
 
-def call_nodes(grid: Grid, config: Config, resumed: bool) -> tuple[Nodes, Answers]:
+def call_nodes(grid: Grid, config: Config, resumes: bool) -> tuple[Nodes, Answers]:
     """Wait for the nodes of a run, and return them with what they report.
+
+    With open membership, a run that ``resumes`` from a checkpoint needs only one of them, since the
+    strategy waits for those of the checkpoint; one that starts needs its quorum.
 
     Raises
     ------
@@ -37,8 +40,7 @@ def call_nodes(grid: Grid, config: Config, resumed: bool) -> tuple[Nodes, Answer
         As ``presences``.
     """
     topology = config.topology
-    # The strategy waits for the nodes of the checkpoint.
-    some = SomeNodes(1 if resumed else topology.quorum)
+    some = SomeNodes(1 if resumes else topology.quorum)
     quorum = some if topology.is_open else AllNodes()
     answers = presences(grid, quorum, placed=True)
     ids = {cast(int, answer["partition-id"]): node_id for node_id, answer in answers.items()}

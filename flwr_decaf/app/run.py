@@ -144,7 +144,7 @@ def build_strategy(
     checkpoint : Checkpoint, optional
         Checkpoint to resume from; by default none.
     nodes : mapping of int to int, optional
-        Ids of the nodes, by position; by default unknown.
+        Ids of the nodes with which the run starts or resumes, by position; by default unknown.
     on_join : callable
         See ``DecentralizedStrategy``; by default no newcomer is refused.
     """
@@ -155,7 +155,7 @@ def build_strategy(
 
     options = strategy_options(config) | {
         # Without checkpoints, no node sends an exact copy of its quantized post.
-        "resume": Resume(checkpoint, keep if config.checkpoint_every else forget),
+        "resume": Resume(checkpoint, keep if config.checkpoint_every else forget, nodes),
         "on_failure": folder.note_failure,
         "train_metrics_aggr_fn": folder.recorder("train"),
         "evaluate_metrics_aggr_fn": folder.recorder("evaluate"),

@@ -27,7 +27,12 @@ from flwr_decaf.config.comparison import difference, folder_of, runs_of
 from flwr_decaf.data.own_rows import RowFacts
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.lock import locked, this_process
-from flwr_decaf.runs.resume import check_resumable, record_own_rows, rewind_to_checkpoint
+from flwr_decaf.runs.resume import (
+    check_nodes,
+    check_resumable,
+    record_own_rows,
+    rewind_to_checkpoint,
+)
 from flwr_decaf.runs.trackers import tracked
 from flwr_decaf.strategies.relay.failures import DEAD_ACTOR
 from flwr_decaf.strategies.relay.presence import Answers
@@ -58,33 +63,42 @@ def main(grid: Grid, context: Context) -> None:
         if resumed and folder.run["status"] == "finished":
             continue
         with _held(folder, {} if resumed else flatten(run)):
-            nodes, answers = call_nodes(grid, run, resumed)
+            checkpoint = rewind_to_checkpoint(folder) if resumed else None
+            nodes, answers = call_nodes(grid, run, resumes=checkpoint is not None)
+            if resumed:
+                check_nodes(folder, nodes.n)
+            if not ready or run.topology.is_open:  # others may be there than in the first run
+                reports = _reports(grid, difference(run, config), config, nodes, answers)
             if not ready:
-                ready, reports = _ready_runs(grid, runs, config, nodes, answers)
+                ready = _ready_runs(runs, nodes, reports)
                 _record_start_up(folder)
-            if reports and not (resumed and run.topology.is_open):
-                record_own_rows(folder, [asdict(report) for report in reports.values()])
-            checkpoint = rewind_to_checkpoint(folder, nodes.n) if resumed else None
+            if reports and not (checkpoint and run.topology.is_open):
+                rows = [asdict(report) for report in reports.values()]
+                record_own_rows(folder, rows, same=not run.topology.is_open)
             agreed = ready[name]
             with tracked(folder, agreed):
                 run_once(grid, nodes, agreed, difference(agreed, config), folder, checkpoint)
     _log.info("Run folder: %s", root)
 
 
+def _reports(
+    grid: Grid, sent: Mapping[str, Value], config: Config, nodes: Nodes, answers: Answers
+) -> dict[int, RowFacts]:
+    """Ask the nodes about their own rows if they have any."""
+    if not have_own_rows(answers.values()):
+        return {}
+    return usable(ask_for_rows(grid, nodes.ids, sent, config.round_timeout))
+
+
 def _ready_runs(
-    grid: Grid, runs: Mapping[str, Config], config: Config, nodes: Nodes, answers: Answers
-) -> tuple[dict[str, Config], dict[int, RowFacts]]:
+    runs: Mapping[str, Config], nodes: Nodes, reports: Mapping[int, RowFacts]
+) -> dict[str, Config]:
     """Let the nodes agree on classes, and check every run before the first one."""
-    first = next(iter(runs.values()))
-    reports: dict[int, RowFacts] = {}
-    if have_own_rows(answers.values()):
-        sent = difference(first, config)
-        reports = usable(ask_for_rows(grid, nodes.ids, sent, config.round_timeout))
     ready = {name: agree(run, reports) if reports else run for name, run in runs.items()}
     trains = STARTED_AT not in os.environ  # otherwise flwr-decaf has tried a step
     for run in ready.values():
         check(run, nodes.n, trains, own_rows=bool(reports))
-    return ready, reports
+    return ready
 
 
 def _record_start_up(folder: RunFolder) -> None:

@@ -68,10 +68,17 @@ def check_resumable(root: Path, runs: Mapping[str, Config], nodes: int | None = 
             )
     if nodes is not None:
         for folder in folders.values():
-            _check_nodes(folder, nodes)
+            check_nodes(folder, nodes)
 
 
-def _check_nodes(folder: RunFolder, n: int) -> None:
+def check_nodes(folder: RunFolder, n: int) -> None:
+    """Require the number of nodes with which a run was started.
+
+    Raises
+    ------
+    ValueError
+        If it was another one.
+    """
     then = folder.run.get("network", {}).get("nodes", n)
     if then != n:
         raise ValueError(
@@ -80,8 +87,19 @@ def _check_nodes(folder: RunFolder, n: int) -> None:
         )
 
 
-def record_own_rows(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Record what the nodes reported about their own rows, which a resumed run must not change.
+def record_own_rows(
+    folder: RunFolder, rows: Sequence[Mapping[str, Any]], same: bool = True
+) -> None:
+    """Record what the nodes reported about their own rows.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Folder of a run.
+    rows : sequence of mapping
+        The reports, by position.
+    same : bool
+        Whether a resumed run must have the same rows; by default True.
 
     Raises
     ------
@@ -89,7 +107,7 @@ def record_own_rows(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> Non
         If the run was started with other rows.
     """
     now = json.loads(json.dumps(rows))
-    then = folder.run.get("own-rows", now)
+    then = folder.run.get("own-rows", now) if same else now
     changed = [node for node, (was, is_) in enumerate(zip(then, now, strict=False)) if was != is_]
     if changed or len(then) != len(now):
         raise ValueError(
@@ -100,15 +118,13 @@ def record_own_rows(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> Non
     folder.update(**{"own-rows": now})
 
 
-def rewind_to_checkpoint(folder: RunFolder, n: int) -> Checkpoint | None:
+def rewind_to_checkpoint(folder: RunFolder) -> Checkpoint | None:
     """Load the last complete checkpoint of a run, and rewind its folder to that round.
 
     Parameters
     ----------
     folder : RunFolder
         Folder of a run that was started and has not finished.
-    n : int
-        Current number of nodes.
 
     Returns
     -------
@@ -118,9 +134,8 @@ def rewind_to_checkpoint(folder: RunFolder, n: int) -> Checkpoint | None:
     Raises
     ------
     ValueError
-        If the run was started on another number of nodes, or a file of the folder is damaged.
+        If a file of the folder is damaged.
     """
-    _check_nodes(folder, n)
     checkpoint = load_checkpoint(folder.checkpoints)
     folder.rewind(checkpoint.server_round if checkpoint else 0)
     return checkpoint

@@ -7,7 +7,7 @@ from flwr_decaf.config.comparison import runs_of
 from flwr_decaf.messages.checkpoint import Checkpoint, save_checkpoint
 from flwr_decaf.messages.packing import pack
 from flwr_decaf.runs.folder import RunFolder
-from flwr_decaf.runs.resume import check_resumable, rewind_to_checkpoint
+from flwr_decaf.runs.resume import check_nodes, check_resumable, rewind_to_checkpoint
 from tests.states import lora_state
 
 
@@ -52,8 +52,9 @@ def test_a_folder_is_rewound_to_its_last_complete_round(tmp_path):
     save_checkpoint(folder.checkpoints, Checkpoint(3, {0: pack(lora_state(0))}))
     folder.finish("failed", error="a cause")
     with pytest.raises(ValueError, match=r"num-supernodes .* was 2 and is 3; use --nodes 2"):
-        rewind_to_checkpoint(folder, n=3)
-    assert rewind_to_checkpoint(folder, n=2).server_round == 3
+        check_nodes(folder, 3)
+    check_nodes(folder, 2)
+    assert rewind_to_checkpoint(folder).server_round == 3
     assert [line["round"] for line in folder.metrics] == [0, 1, 2, 3]
     assert not (tmp_path / "adapters").exists()
     run = folder.run
@@ -64,7 +65,7 @@ def test_a_folder_is_rewound_to_its_last_complete_round(tmp_path):
 def test_a_run_without_a_checkpoint_starts_over(tmp_path):
     folder, _ = start_run(tmp_path)
     write_rounds(folder, last=1)
-    assert rewind_to_checkpoint(folder, n=2) is None
+    assert rewind_to_checkpoint(folder) is None
     assert folder.metrics == []
 
 

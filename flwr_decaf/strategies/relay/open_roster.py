@@ -17,11 +17,28 @@ from flwr_decaf.config import Membership, Posts
 from flwr_decaf.messages import records
 from flwr_decaf.strategies.relay.presence import Answers, place_of, size_of
 from flwr_decaf.strategies.relay.quorum import SomeNodes
+from flwr_decaf.strategies.relay.resuming import Resume
 from flwr_decaf.strategies.relay.roll_call import presences
 from flwr_decaf.strategies.relay.roster import Changes, Roster, check_answers
 
 _log = logging.getLogger("flwr")
 OnJoin = Callable[[Grid, Mapping[int, int]], Mapping[int, str]]
+
+
+def _quorum(
+    membership: Membership, members: Mapping[int, int], start: Mapping[int, int]
+) -> SomeNodes:
+    # A node that has missed its last round allowed leaves anyway when the next one starts.
+    awaited = {node for node, rounds in members.items() if rounds < membership.leave_after}
+    return SomeNodes(membership.quorum, frozenset(awaited if members else start))
+
+
+def _check_any(nodes: Mapping[int, object], awaited: Mapping[int, int]) -> None:
+    if not nodes:
+        raise RuntimeError(
+            f"none of the nodes of the run, {sorted(awaited)}, has answered the roll call; start "
+            "one of their SuperNodes and resume the run, or start a new one"
+        )
 
 
 class OpenRoster(Roster):
@@ -72,27 +89,32 @@ class OpenRoster(Roster):
         membership: Membership,
         posts: Posts,
         on_join: OnJoin,
-        missed: Mapping[int, int] | None = None,
+        resume: Resume,
     ) -> OpenRoster:
-        """Wait for the nodes with which a run starts or, with ``missed``, resumes.
+        """Wait for the nodes with which a run starts or resumes.
 
         Raises
         ------
         RuntimeError
-            As ``presences``, or if none of the nodes of the checkpoint has answered.
+            As ``presences``, or if none of these nodes has answered.
         """
-        # A node that has missed its last round allowed leaves anyway when the next one starts.
-        awaited = [i for i, rounds in (missed or {}).items() if rounds < membership.leave_after]
-        quorum = SomeNodes(membership.quorum, frozenset(awaited))
-        answers = presences(grid, quorum, placed=True)
-        check_answers(answers, posts)
-        roster = cls(answers, membership.leave_after, posts, on_join, missed)
-        if not roster.ids:
-            raise RuntimeError(
-                f"none of the nodes of the checkpoint, {sorted(missed or ())}, has answered the "
-                "roll call; start one of their SuperNodes, or start a new run"
-            )
+        members = resume.resume_from.members if resume.resume_from else {}
+        start = resume.starting_nodes
+        answers = presences(grid, _quorum(membership, members, start or {}), placed=True)
+        known = {i: one for i, one in answers.items() if start is None or i in start.values()}
+        _check_any(known, start or {})
+        check_answers(known, posts)
+        roster = cls(known, membership.leave_after, posts, on_join, members or None)
+        roster._take_back(grid, answers, members)
+        _check_any(roster.ids, members)
         return roster
+
+    def _take_back(self, grid: Grid, answers: Answers, members: Mapping[int, int]) -> None:
+        """Take back members of a checkpoint that are not among the starting nodes, if they fit."""
+        away = members.keys() - self.ids.keys()
+        others = {node_id: one for node_id, one in answers.items() if place_of(one) in away}
+        for node, node_id in self._admitted(grid, self._fitting(others, registered=())).items():
+            self.ids[node], self.missed[node] = node_id, members[node]
 
     @property
     def size(self) -> int:

@@ -163,8 +163,7 @@ class PreparedStrategy(ResumableStrategy):
         check_same(self.membership, resumed)
         if not self.membership.is_open:
             return Roster.call(grid, self.num_nodes, self.posts)
-        missed = resumed.members if resumed else None
-        return OpenRoster.gather(grid, self.membership, self.posts, self.on_join, missed)
+        return OpenRoster.gather(grid, self.membership, self.posts, self.on_join, self.resume)
 
     def _build_network(self, roster: Roster) -> Network:
         """Build the network on the nodes that are there, and return it without the others."""

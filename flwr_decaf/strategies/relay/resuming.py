@@ -6,7 +6,7 @@ completed ``resume.done`` rounds, and continues to count from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -27,7 +27,7 @@ def forget(checkpoint: Checkpoint) -> None:
 
 @dataclass(frozen=True)
 class Resume:
-    """Where a run starts, and what happens after each of its rounds.
+    """Where and with whom a run starts, and what happens after each of its rounds.
 
     Parameters
     ----------
@@ -37,10 +37,15 @@ class Resume:
     on_round : callable
         Function that is called with a ``Checkpoint`` after each complete round; by default it does
         nothing.
+    starting_nodes : mapping of int to int, optional
+        With open membership, the ids of the nodes with which the run starts or resumes, by
+        position. ``on_join`` is called for others, such as nodes that have registered in the
+        meantime. By default all that answer the roll call.
     """
 
     resume_from: Checkpoint | None = None
     on_round: Keep = forget
+    starting_nodes: Mapping[int, int] | None = None
 
     @property
     def done(self) -> int:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
-from flwr_decaf.config import Posts
+from flwr_decaf.config import Membership, Posts
+from flwr_decaf.messages.checkpoint import Checkpoint
 from flwr_decaf.strategies.relay.open_roster import OpenRoster
 from flwr_decaf.strategies.relay.quorum import SomeNodes
+from flwr_decaf.strategies.relay.resuming import Resume
 from flwr_decaf.strategies.relay.roll_call import presences
 from flwr_decaf.strategies.relay.roster import Roster
 from tests.apps.pure_mixing import app
@@ -124,3 +128,52 @@ def test_a_node_that_was_refused_is_asked_again_once_it_has_been_away():
         assert roster.renew(grid).joined == joined
         grid.leave(2)
         roster.renew(grid)
+
+
+def gathered(grid, refused, start, members=None):
+    """Return the roster of nodes that start or resume, and what the caller was asked."""
+    asked = []
+
+    def on_join(grid, nodes):
+        asked.append(dict(nodes))
+        return {node: "other rows" for node in nodes if node in refused}
+
+    checkpoint = None if members is None else Checkpoint(4, posts={}, members=members)
+    resume = Resume(checkpoint, starting_nodes={node: grid.ids[node] for node in start})
+    return OpenRoster.gather(grid, Membership("open", quorum=2), Posts(), on_join, resume), asked
+
+
+def test_nodes_that_register_while_a_run_starts_join_like_others():
+    grid = LocalGrid(app, N, node_config=own_rows_but_not_node_0)
+    roster, asked = gathered(grid, refused=(), start=[1, 2])
+    assert (roster.positions, asked) == ([1, 2], [])
+    changes = roster.renew(grid)
+    assert (roster.positions, changes.joined, asked) == ([1, 2], [], [])  # it has no data-path
+    grid = LocalGrid(app, N)
+    roster, asked = gathered(grid, refused=(), start=[1, 2])
+    assert (roster.positions, roster.renew(grid).joined) == ([1, 2], [0])
+    assert asked == [{0: grid.ids[0]}]
+
+
+def own_rows_but_not_node_0(place):
+    return {"partition-id": place, "num-partitions": N} | ({"data-path": "/x"} if place else {})
+
+
+def test_nodes_of_the_checkpoint_that_have_not_been_checked_are_checked_as_a_run_resumes():
+    grid = LocalGrid(app, 4)
+    roster, asked = gathered(grid, refused=[1], start=[0], members={0: 0, 1: 0, 2: 1})
+    assert asked == [{1: grid.ids[1], 2: grid.ids[2]}]  # node 3 is not in the checkpoint
+    assert roster.missed == {0: 0, 2: 1}
+    assert roster.ids == {0: grid.ids[0], 2: grid.ids[2]}
+    assert roster.renew(grid).joined == [3]
+    assert roster.positions == [0, 2, 3]  # node 1 is not asked again
+
+
+def test_a_run_does_not_start_without_its_nodes():
+    grid = LocalGrid(app, N)
+    start = {node: grid.ids[node] for node in (0, 1)}
+    grid.join(0)
+    grid.join(1)
+    gather = partial(OpenRoster.gather, grid, Membership("open"), Posts(), lambda grid, nodes: {})
+    with pytest.raises(RuntimeError, match=r"none of the nodes of the run, \[0, 1\], has answered"):
+        gather(Resume(starting_nodes=start))
