@@ -93,9 +93,9 @@ class DecentralizedStrategy(PreparedStrategy):
         Function that is called with the round, node and cause of each failure; by default it does
         nothing.
     on_join : callable
-        With open membership, function that is called with the grid and the nodes that want to join
-        (position -> node id), and returns the reason for each that it refuses, by position; if it
-        is empty, the node is asked again before the next round. By default it refuses none.
+        With open membership, function that is called with the grid and the nodes that join or come
+        back (position -> node id), and returns the reason for each that it refuses; if it is empty,
+        the node is asked again before the next round. By default it refuses none.
     weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, \
 evaluate_metrics_aggr_fn
         As in Flower's FedAvg; the weight is used only for metrics, ``weighted_mixing`` and weight
@@ -161,7 +161,7 @@ evaluate_metrics_aggr_fn
         self.mixing_steps = check_argument("mixing_steps", mixing_steps, "mixing-steps")
         weights = self.own_weights if weights is None else weights
         self.graph = GraphOptions(topology, weights, dynamic, topology_options, seed)
-        self.membership = check_open(options, self.graph, self.mixing_steps)
+        self.membership = check_open(options, self.graph, self.mixing_steps, num_nodes)
         self.weighted_mixing = checks.check_weighted(weighted_mixing, weights, dynamic, self.robust)
         self.num_nodes = checks.check_num_nodes(num_nodes)
         self.local_head = local_head

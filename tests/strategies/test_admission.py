@@ -50,6 +50,7 @@ def test_the_caller_can_refuse_newcomers(caplog):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
+        (DLoRA, {"num_nodes": 3}, "must be closed with num_nodes, since a run starts with topolog"),
         (DLoRA, {"topology": np.eye(3)}, "must be closed with a given graph or matrix"),
         (DLoRA, {"mixing_steps": "period"}, "closed with mixing-steps = period, since a period"),
         (DLoRA, {"posts": {"encryption": "x25519"}}, "closed with posts.encryption, since a newc"),

@@ -18,7 +18,9 @@ from flwr_decaf.topology.mixing_steps import PERIOD
 _log = logging.getLogger("flwr")
 
 
-def check_open(options: Mapping[str, Any], graph: GraphOptions, mixing_steps: str) -> Membership:
+def check_open(
+    options: Mapping[str, Any], graph: GraphOptions, mixing_steps: str, num_nodes: int | None
+) -> Membership:
     """Return the membership; refuse options that need to know all nodes before the first round.
 
     Parameters
@@ -29,6 +31,8 @@ def check_open(options: Mapping[str, Any], graph: GraphOptions, mixing_steps: st
         Its graph.
     mixing_steps : str
         Number of exchanges in a round, or "period".
+    num_nodes : int or None
+        Number of nodes to wait for.
 
     Raises
     ------
@@ -38,6 +42,8 @@ def check_open(options: Mapping[str, Any], graph: GraphOptions, mixing_steps: st
     membership: Membership = options["membership"]
     if not membership.is_open:
         return membership
+    if num_nodes is not None:
+        refuse_open(membership, "num_nodes", "a run starts with topology.quorum nodes")
     check_any_size(graph.topology)
     if mixing_steps == PERIOD:
         refuse_open(membership, "mixing-steps = period", "a period depends on the number of nodes")

@@ -25,22 +25,6 @@ _log = logging.getLogger("flwr")
 OnJoin = Callable[[Grid, Mapping[int, int]], Mapping[int, str]]
 
 
-def _quorum(
-    membership: Membership, members: Mapping[int, int], start: Mapping[int, int]
-) -> SomeNodes:
-    # A node that has missed its last round allowed leaves anyway when the next one starts.
-    awaited = {node for node, rounds in members.items() if rounds < membership.leave_after}
-    return SomeNodes(membership.quorum, frozenset(awaited if members else start))
-
-
-def _check_any(nodes: Mapping[int, object], awaited: Mapping[int, int]) -> None:
-    if not nodes:
-        raise RuntimeError(
-            f"none of the nodes of the run, {sorted(awaited)}, has answered the roll call; start "
-            "one of their SuperNodes and resume the run, or start a new one"
-        )
-
-
 class OpenRoster(Roster):
     """Nodes that are there, and for how long others have been away.
 
@@ -53,7 +37,8 @@ class OpenRoster(Roster):
     posts : Posts
         How posts travel.
     on_join : callable
-        Function of the grid and the newcomers (position -> node id) that returns the position of
+        Function of the grid and the nodes that join or come back (position -> node id, also those
+        of a checkpoint that are not among the starting nodes) that returns the position of
         each node to refuse, with the reason; a node with an empty reason is asked again before the
         next round.
     missed : mapping of int to int, optional
@@ -182,3 +167,19 @@ class OpenRoster(Roster):
         if self._posts.store and not answer.get(records.OWN_STORE):
             return f"node {place} must have posts-store in its node-config; add it"
         return ""
+
+
+def _quorum(
+    membership: Membership, members: Mapping[int, int], start: Mapping[int, int]
+) -> SomeNodes:
+    # A node that has missed its last round allowed leaves anyway when the next one starts.
+    awaited = {node for node, rounds in members.items() if rounds < membership.leave_after}
+    return SomeNodes(membership.quorum, frozenset(awaited if members else start))
+
+
+def _check_any(nodes: Mapping[int, object], awaited: Mapping[int, int]) -> None:
+    if not nodes:
+        raise RuntimeError(
+            f"none of the nodes of the run, {sorted(awaited)}, has answered the roll call; start "
+            "one of their SuperNodes and resume the run, or start a new one"
+        )
