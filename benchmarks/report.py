@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flwr_decaf.config import Config, flatten
 from flwr_decaf.runs.folder import RunFolder
-from flwr_decaf.topology.mixing_matrix import build_network
+from flwr_decaf.topology.mixing_matrix import build_mixing_matrix
 
 METHODS = ("decaf", "dlora", "dlora-fa", "dec-lora", "local-only", "fedavg")
 NODES, ROUNDS = 10, 60
@@ -24,7 +24,7 @@ NODES, ROUNDS = 10, 60
 def write_run(path: Path, draw: random.Random, **settings: object) -> None:
     """Write a finished run with random metrics."""
     folder = RunFolder.create(path, flatten(Config()) | settings)
-    w = build_network("ring", NODES).tolist()
+    w = build_mixing_matrix("ring", NODES).tolist()
     folder.update(network={"nodes": NODES, "lambda2": 0.87, "mixing-matrix": w})
     lines = []
     for t in range(ROUNDS + 1):

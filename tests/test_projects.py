@@ -10,14 +10,14 @@ from flwr.clientapp import ClientApp
 
 from flwr_decaf.clients import peer_mixing
 from flwr_decaf.strategies import DLoRA
-from flwr_decaf.topology.mixing_matrix import build_network
+from flwr_decaf.topology.mixing_matrix import build_mixing_matrix
 from tests.apps import projects
 from tests.local_grid import LocalGrid
 
 
 def in_numpy(n, rounds):
     """Repeat a run of ``numpy_app`` on a ring: what is posted last, and what the nodes then mix."""
-    w = build_network("ring", n)
+    w = build_mixing_matrix("ring", n)
     held = [projects.FIRST for _ in range(n)]
     for _ in range(rounds):
         posts = [projects.step(*held[node], node) for node in range(n)]

@@ -9,7 +9,8 @@ from flwr_decaf.config.network import network_of
 from flwr_decaf.report.topology import period_lines
 from flwr_decaf.topology.graphs import TOPOLOGIES
 from flwr_decaf.topology.mixing_steps import describe_steps
-from flwr_decaf.topology.network import Network, format_rho, phase_length
+from flwr_decaf.topology.network import Network, format_rho
+from flwr_decaf.topology.phase_length import phase_length
 from flwr_decaf.topology.time_varying import FINITE_TIME
 
 

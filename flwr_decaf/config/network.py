@@ -8,7 +8,8 @@ from typing import Any
 
 from flwr_decaf.config.sections import Config
 from flwr_decaf.topology.mixing_steps import steps_on
-from flwr_decaf.topology.network import Network, build_time_varying_network, phase_length
+from flwr_decaf.topology.network import Network, build_time_varying_network
+from flwr_decaf.topology.phase_length import phase_length
 from flwr_decaf.topology.time_varying import FINITE_TIME
 from flwr_decaf.topology.trees import tree_network
 

@@ -11,7 +11,7 @@ from flwr_decaf.strategies.relay.membership import refuse_open
 from flwr_decaf.strategies.relay.schedules import Phase, alternating
 from flwr_decaf.strategies.relay.session import Session
 from flwr_decaf.topology.mixing_steps import steps_on
-from flwr_decaf.topology.network import phase_length
+from flwr_decaf.topology.phase_length import phase_length
 
 _log = logging.getLogger("flwr")
 

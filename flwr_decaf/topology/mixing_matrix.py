@@ -107,7 +107,7 @@ def check_mixing_matrix(w: Matrix) -> Matrix:
     return np.maximum(w, 0.0)
 
 
-def build_network(
+def build_mixing_matrix(
     topology: TopologyLike,
     n: int,
     weights: str = "metropolis",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -18,7 +17,7 @@ from flwr_decaf.topology.graphs import Matrix, read_rounds
 from flwr_decaf.topology.mixing_matrix import (
     Links,
     as_mixing_matrix,
-    build_network,
+    build_mixing_matrix,
     degrees_of,
     lambda2,
     links_of,
@@ -33,7 +32,6 @@ _MOST_ROUNDS, _FEWEST_ROUNDS = 500, 4
 _LARGEST = 1e6
 _DRAWS_FOR_ONE = 10
 _ROUNDING = 1e-9
-_NEVER = 1 - _ROUNDING  # a rho of at least this counts as 1: the nodes never agree
 
 
 class Rho(NamedTuple):
@@ -142,7 +140,7 @@ def build_time_varying_network(
     Parameters
     ----------
     topology, n, weights, seed
-        See ``mixing_matrix.build_network``. A file may also list graphs, which are used in turn.
+        See ``build_mixing_matrix``. A file may also list graphs, which are used in turn.
     topology_options : mapping, optional
         ``edge_probability`` and ``degree`` of the base graph; ``activation_probability`` of its
         edges (by default 0.5); ``peers``, the largest number of neighbours of a node in a round of
@@ -185,7 +183,7 @@ def build_time_varying_network(
     if dynamic in FINITE_TIME:
         rounds = FINITE_TIME[dynamic](n, peers) or [{}]  # a single node has nothing to exchange
         return _in_turn([_weighted(each) for each in rounds], n)
-    base = build_network(topology, n, weights, seed, options)
+    base = build_mixing_matrix(topology, n, weights, seed, options)
     draw = TIME_VARYING[dynamic](links_of(base).edges, n, seed, probability)
 
     def links(server_round: int) -> Links:
@@ -204,28 +202,6 @@ def _weighted(edges: Round) -> Links:
     ordered = sorted(edges)
     places = np.array(ordered, dtype=np.int64).reshape(-1, 2)
     return Links(places, np.array([edges[edge] for edge in ordered]))
-
-
-def phase_length(network: Network, steps: int = 1) -> int:
-    """Return the phase length of TAD-LoRA in rounds: 1 / sqrt(1 - rho^steps), rounded.
-
-    The paper (arXiv 2602.00451) derives T* = Theta(1 / sqrt(1 - rho)). Here the constant is 1, and
-    ``steps`` mixes in a round, by default 1, contract by rho^steps.
-
-    Raises
-    ------
-    ValueError
-        If rho is 1, so that the nodes never agree, whatever T is.
-    ModuleNotFoundError
-        If the network is time-varying and SciPy is not installed.
-    """
-    value = network.rho.value
-    if value >= _NEVER:
-        raise ValueError(
-            "tad.phase-length = auto needs a network whose nodes reach consensus; got rho = 1 (the "
-            "graphs never connect all nodes); connect the graph, or set a number of rounds"
-        )
-    return max(1, round(1 / math.sqrt(1 - value**steps)))
 
 
 def describe(network: Network) -> list[str]:

@@ -14,7 +14,7 @@ from flwr_decaf.messages.mail import Mail
 from flwr_decaf.messages.packing import pack
 from flwr_decaf.messages.quantization import dequantize, quantize
 from flwr_decaf.rules import RULES
-from flwr_decaf.topology.mixing_matrix import build_network
+from flwr_decaf.topology.mixing_matrix import build_mixing_matrix
 from tests.states import lora_state, share_a
 
 
@@ -53,7 +53,7 @@ def as_seen(states, dtype, exchanged="AB"):
 @pytest.mark.parametrize(("rule", "exchanged"), [("average", "AB"), ("frozen", "B")])
 def test_averages_over_the_nodes_stay_what_they_were(n, dtype, rule, exchanged):
     states = share_a([lora_state(node) for node in range(n)])
-    mixed = mixed_by_all(states, build_network("ring", n), dtype, rule, exchanged)
+    mixed = mixed_by_all(states, build_mixing_matrix("ring", n), dtype, rule, exchanged)
     held = [state for state, _, _ in mixed]
     for name in states[0]:
         before, after = (sum(s[name] for s in group) for group in (states, held))
@@ -61,7 +61,7 @@ def test_averages_over_the_nodes_stay_what_they_were(n, dtype, rule, exchanged):
 
 
 def test_a_node_keeps_its_residual():
-    states, w = [lora_state(node) for node in range(3)], build_network("path", 3)
+    states, w = [lora_state(node) for node in range(3)], build_mixing_matrix("path", 3)
     seen = as_seen(states, "int8")
     held = mixed_by_all(states, w, "int8")
     for name, own in states[0].items():
@@ -71,7 +71,7 @@ def test_a_node_keeps_its_residual():
 
 
 def test_decaf_factorizes_its_own_product_exactly_and_averages_the_head():
-    states, w = [lora_state(node) for node in range(2)], build_network("complete", 2)
+    states, w = [lora_state(node) for node in range(2)], build_mixing_matrix("complete", 2)
     seen = as_seen(states, "int8")
     held, _, _ = mixed_by_all(states, w, "int8", rule="factorize")[0]
     expected = RULES["factorize"]([states[0], seen[1]], [0.5, 0.5])
@@ -83,7 +83,7 @@ def test_decaf_factorizes_its_own_product_exactly_and_averages_the_head():
 
 @pytest.mark.parametrize("robust", ["clipping", "trimmed-mean"])
 def test_robust_rules_take_the_own_state_exactly(robust):
-    states, w = [lora_state(node) for node in range(4)], build_network("complete", 4)
+    states, w = [lora_state(node) for node in range(4)], build_mixing_matrix("complete", 4)
     exact = mixed_by_all(states, w, "fp32", robust=robust)[0][0]
     coarse = mixed_by_all(states, w, "int8", robust=robust)[0][0]
     alone = mixed_by_all([states[0], *as_seen(states, "int8")[1:]], w, "fp32", robust=robust)[0][0]
@@ -94,7 +94,7 @@ def test_robust_rules_take_the_own_state_exactly(robust):
 
 def test_half_precision_stays_half():
     states = [lora_state(node, dtype=torch.float16) for node in range(2)]
-    for held, _, _ in mixed_by_all(states, build_network("ring", 2), "int8"):
+    for held, _, _ in mixed_by_all(states, build_mixing_matrix("ring", 2), "int8"):
         for name, x in held.items():
             mean = (states[0][name].float() + states[1][name].float()) / 2
             assert x.dtype == torch.float16
@@ -104,24 +104,26 @@ def test_half_precision_stays_half():
 def test_integers_and_what_was_not_exchanged_are_kept():
     own = {"w": torch.rand(2, 8), "batches": torch.tensor(5)}
     other = {"w": torch.rand(2, 8), "batches": torch.tensor(9)}
-    held, _, _ = mixed_by_all([own, other], build_network("ring", 2), "int8")[0]
+    held, _, _ = mixed_by_all([own, other], build_mixing_matrix("ring", 2), "int8")[0]
     assert held["batches"] == 5
     states = share_a([lora_state(0), lora_state(1)])
     for rule in ("average", "frozen"):
-        found = mixed_by_all(states, build_network("ring", 2), "int8", rule, exchanged="B")[0][0]
+        found = mixed_by_all(states, build_mixing_matrix("ring", 2), "int8", rule, exchanged="B")[
+            0
+        ][0]
         assert all(torch.equal(found[k], x) for k, x in states[0].items() if "lora_A" in k)
 
 
 def test_the_interference_of_dlora_fa_is_zero_for_quantized_posts_too():
     states = share_a([lora_state(node) for node in range(3)])
     for _, metrics, _ in mixed_by_all(
-        states, build_network("ring", 3), "int8", "frozen", exchanged="B"
+        states, build_mixing_matrix("ring", 3), "int8", "frozen", exchanged="B"
     ):
         assert metrics["mixing-interference"] < 1e-6
 
 
 def test_both_ends_of_an_edge_decide_alike_about_an_outlier():
-    base, w = lora_state(1), build_network("complete", 2)
+    base, w = lora_state(1), build_mixing_matrix("complete", 2)
     refusing = set()
     for factor in np.linspace(9.97, 10.03, 61):  # of A and B: the product is 100 times as large
         states = [base, {k: x * (factor if ".lora_" in k else 100) for k, x in base.items()}]
@@ -132,7 +134,7 @@ def test_both_ends_of_an_edge_decide_alike_about_an_outlier():
 
 
 def test_a_node_that_was_given_its_post_back_holds_what_it_posted():
-    states, w = [lora_state(node) for node in range(2)], build_network("complete", 2)
+    states, w = [lora_state(node) for node in range(2)], build_mixing_matrix("complete", 2)
     seen = as_seen(states, "int8")
     posts = {1: pack(quantize(states[1], "int8", seed=1))}
     mail = Mail("average", "AB", "AB", weights=(0.5, 0.5), posts=posts, dtype="int8")

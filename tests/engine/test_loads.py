@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from flwr_decaf.topology.mixing_matrix import build_network
+from flwr_decaf.topology.mixing_matrix import build_mixing_matrix
 from tests.apps.loads import start
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -42,6 +42,6 @@ def test_mixing_is_exact_and_within_the_memory_limit(topology, nodes, rounds, fl
     result = json.loads(line.removeprefix("RESULT"))
     print(f"{result['seconds']:.0f} s, at most {result['peak'] / 1e9:.1f} GB")
     starts = np.array([start(node) for node in range(nodes)])
-    expected = np.linalg.matrix_power(build_network(topology, nodes), rounds) @ starts
+    expected = np.linalg.matrix_power(build_mixing_matrix(topology, nodes), rounds) @ starts
     np.testing.assert_allclose(np.array(result["held"]), np.stack([expected] * 2, 1), rtol=1e-5)
     assert result["peak"] < LIMIT

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flwr_decaf.topology.mixing_matrix import build_network
+from flwr_decaf.topology.mixing_matrix import build_mixing_matrix
 from tests.apps.pure_mixing import start_value
 
 pytestmark = pytest.mark.engine
@@ -67,7 +67,7 @@ def simulate(*arguments):
 def test_k_rounds_of_pure_mixing_are_the_kth_power_of_w(n, rounds, every):  # invariant 9
     outcome = simulate(n, rounds, every, "app")
     start = np.stack([start_value(place).numpy() for place in range(n)])
-    expected = np.linalg.matrix_power(build_network("ring", n), rounds) @ start
+    expected = np.linalg.matrix_power(build_mixing_matrix("ring", n), rounds) @ start
     for run in ("0", "1"):
         np.testing.assert_allclose(outcome[run]["evaluated"], expected, atol=1e-14)
         np.testing.assert_allclose(outcome[run]["final"], expected, atol=1e-14)

@@ -7,7 +7,7 @@ from flwr_decaf.report.plots import PLOTS, draw
 from flwr_decaf.report.split_plot import draw_split
 from flwr_decaf.report.style import looks
 from flwr_decaf.report.topology import save_topologies, topology_table
-from flwr_decaf.topology.mixing_matrix import build_network, lambda2
+from flwr_decaf.topology.mixing_matrix import build_mixing_matrix, lambda2
 from tests.report.conftest import write_run
 
 
@@ -105,7 +105,7 @@ def test_a_method_keeps_its_colour():
 
 
 def test_graphs_are_tabulated_and_drawn(tmp_path):
-    networks = {name: build_network(name, 10) for name in ("ring", "star")}
+    networks = {name: build_mixing_matrix(name, 10) for name in ("ring", "star")}
     rates = {name: lambda2(w) for name, w in networks.items()}
     table = topology_table(networks, rates, adapter_bytes=2e6)
     columns = {str(column.header): list(column.cells) for column in table.columns}

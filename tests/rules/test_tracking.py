@@ -8,7 +8,7 @@ import torch
 
 from flwr_decaf.rules import average
 from flwr_decaf.rules.tracking import model_of, split, track, with_tracking
-from flwr_decaf.topology.mixing_matrix import build_network, without_nodes
+from flwr_decaf.topology.mixing_matrix import build_mixing_matrix, without_nodes
 from tests.states import lora_state
 
 Y, DELTA = "decaf.tracked.x", "decaf.change.x"
@@ -113,7 +113,7 @@ def test_sums_over_the_nodes_are_those_of_the_changes(missing):
             nodes[i] = track(nodes[i], {"x": nodes[i]["x"] + torch.from_numpy(changes[i])})
         posted = [i for i in range(n) if i not in away]
         moved = column(nodes, Y)[posted].sum(axis=0)
-        nodes = mixed(nodes, without_nodes(build_network("ring", n), away))
+        nodes = mixed(nodes, without_nodes(build_mixing_matrix("ring", n), away))
         np.testing.assert_allclose(column(nodes, Y).sum(axis=0), changes.sum(axis=0), atol=1e-13)
         np.testing.assert_allclose(column(nodes, "x").sum(axis=0), before + moved, atol=1e-13)
         if not missing:
@@ -133,7 +133,7 @@ def descend(rounds, tracks, local_steps, n=5, rate=0.1):
     """Minimize the mean of f_i(x) = h_i (x - b_i)^2 / 2 on a ring, with a constant step."""
     generator = np.random.default_rng(1)
     h, b = generator.uniform(0.5, 2, n), generator.normal(0, 3, n)
-    w = build_network("ring", n)
+    w = build_mixing_matrix("ring", n)
     nodes = [with_tracking({"x": scalar(0.0)}) if tracks else {"x": scalar(0.0)} for _ in h]
     for _ in range(rounds):
         for i, own in enumerate(nodes):
@@ -169,7 +169,7 @@ def test_half_precision_follows_single_precision(dtype):
     generator = torch.Generator().manual_seed(0)
     half = [with_tracking({"x": torch.zeros(50, dtype=dtype)}) for _ in range(4)]
     single = [with_tracking({"x": torch.zeros(50)}) for _ in range(4)]
-    w = build_network("ring", 4)
+    w = build_mixing_matrix("ring", 4)
     for _ in range(5):
         moves = [torch.randn(50, generator=generator).to(dtype) for _ in range(4)]
         for nodes in (half, single):

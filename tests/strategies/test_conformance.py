@@ -17,7 +17,7 @@ from flwr_decaf.messages.packing import pack
 from flwr_decaf.messages.quantization import quantize
 from flwr_decaf.rules.tracking import split, with_tracking
 from flwr_decaf.strategies import STRATEGIES, DecentralizedStrategy
-from flwr_decaf.topology.mixing_matrix import build_network
+from flwr_decaf.topology.mixing_matrix import build_mixing_matrix
 from flwr_decaf.topology.participation import draw_evaluated
 from tests.keys import keyed_grid, models_of
 from tests.local_grid import LocalGrid
@@ -342,7 +342,7 @@ def test_the_frozen_factor_changes_only_by_mixing():  # invariant 12
             still = torch.allclose(state[name], x)
             assert still == ("lora_B" in name)
     _, later, _ = run("tad-lora", rounds=3)  # the third trains B; A is mixed once more, no more
-    w = build_network("ring", 4)
+    w = build_mixing_matrix("ring", 4)
     for name in (name for name in lora_state(0) if "lora_A" in name):
         before = torch.stack([held[node][name] for node in range(4)])
         mixed = torch.einsum("ij,jab->iab", torch.from_numpy(w), before)
@@ -352,7 +352,7 @@ def test_the_frozen_factor_changes_only_by_mixing():  # invariant 12
 
 def test_rolora_mixes_the_factor_that_trained_and_leaves_the_other():
     _, held, _ = run("rolora")
-    w = torch.from_numpy(build_network("ring", 4))
+    w = torch.from_numpy(build_mixing_matrix("ring", 4))
     for name, start in lora_state(0).items():
         xs = torch.stack([start] * 4)
         for t, trains in ((1, "A"), (2, "B"), (3, "A")):

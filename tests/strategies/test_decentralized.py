@@ -14,7 +14,7 @@ from flwr_decaf.messages import records
 from flwr_decaf.messages.packing import pack_record, unpack_record
 from flwr_decaf.strategies import DeCAF, DLoRA
 from flwr_decaf.strategies.relay.attacks import byzantine_among
-from flwr_decaf.topology.mixing_matrix import build_network, without_nodes
+from flwr_decaf.topology.mixing_matrix import build_mixing_matrix, without_nodes
 from flwr_decaf.topology.network import build_time_varying_network
 from tests.apps.pure_mixing import (
     app,
@@ -41,19 +41,19 @@ def starts(n):
 @pytest.mark.parametrize("n", [1, 2, 3, 6])
 @pytest.mark.parametrize("topology", ["ring", "complete", "star"])
 def test_pure_mixing_is_a_power_of_w(topology, n):  # invariant 9
-    w = build_network(topology, n)
+    w = build_mixing_matrix(topology, n)
     held = held_after(DLoRA(topology), n, rounds=4)
     np.testing.assert_allclose(held, np.linalg.matrix_power(w, 4) @ starts(n), atol=1e-14)
 
 
 def test_graphs_and_matrices_of_your_own():
-    for network in (nx.path_graph(3), build_network("path", 3)):
+    for network in (nx.path_graph(3), build_mixing_matrix("path", 3)):
         held = held_after(DLoRA(network), 3, rounds=1)
-        np.testing.assert_allclose(held, build_network("path", 3) @ starts(3), atol=1e-14)
+        np.testing.assert_allclose(held, build_mixing_matrix("path", 3) @ starts(3), atol=1e-14)
 
 
 def test_a_node_that_fails_for_a_round_keeps_w_doubly_stochastic_and_comes_back():
-    n, w = 5, build_network("ring", 5)
+    n, w = 5, build_mixing_matrix("ring", 5)
     grid = LocalGrid(app, n)
     strategy = DLoRA("ring", evaluate_every=0)
     plan = {3: {2}}  # in round 3, node 2 fails
@@ -211,7 +211,7 @@ def forget(grid, place):
 @pytest.mark.parametrize("every", [0, 1])
 @pytest.mark.parametrize("retries", [0, 1])
 def test_a_restarted_node_gets_back_what_it_had_posted(kind, every, retries):
-    n, w, grid = 5, build_network("ring", 5), LocalGrid(app, 5)
+    n, w, grid = 5, build_mixing_matrix("ring", 5), LocalGrid(app, 5)
     strategy = DLoRA("ring", evaluate_every=every, retries=retries)
     configure = strategy.configure_train
 
@@ -255,7 +255,7 @@ def test_a_node_that_fails_once_is_asked_again(retries, failed):
 @pytest.mark.parametrize("harm", [lambda x: x * float("nan"), lambda x: x[:1]])
 def test_a_node_whose_post_is_unusable_counts_as_missing(harm):
     """The relay drops the links on both sides, so that W stays doubly stochastic."""
-    n, w, reported = 5, build_network("ring", 5), []
+    n, w, reported = 5, build_mixing_matrix("ring", 5), []
     grid = LocalGrid(app, n)
     strategy = DLoRA("ring", evaluate_every=0, on_failure=lambda *what: reported.append(what))
     configure, send, current = strategy.configure_train, grid.send_and_receive, [0]
@@ -280,7 +280,7 @@ def test_a_node_whose_post_is_unusable_counts_as_missing(harm):
 
 def held_and_mixed(strategy, grid, n, rounds, disturb):
     """Run with disturbances; compare with mixing by W without those that are missing in a round."""
-    w, present, configure = build_network("ring", n), [], strategy.configure_train
+    w, present, configure = build_mixing_matrix("ring", n), [], strategy.configure_train
 
     def configure_and_disturb(server_round, *rest):
         disturb(server_round)
@@ -361,7 +361,7 @@ def is_round(message, server_round):
 
 @pytest.mark.parametrize("retries", [0, 1])
 def test_a_call_that_fails_does_not_mix_mail_twice_where_its_state_is_kept(retries):
-    n, w, failed = 5, build_network("ring", 5), []
+    n, w, failed = 5, build_mixing_matrix("ring", 5), []
 
     def train(msg, context):
         if is_round(msg, 3) and context.node_config["partition-id"] == 2 and not failed:
@@ -385,7 +385,7 @@ def test_a_node_whose_post_was_not_finite_continues_from_its_last_finite_one():
             reply.content["arrays"] = ArrayRecord({"x": torch.full((2,), float("nan")).double()})
         return reply
 
-    n, w, reported = 5, build_network("ring", 5), []
+    n, w, reported = 5, build_mixing_matrix("ring", 5), []
     client = ClientApp(mods=[peer_mixing])
     client.train()(train)
     strategy = DLoRA("ring", evaluate_every=1, on_failure=lambda *what: reported.append(what[:2]))
@@ -405,7 +405,7 @@ def test_a_node_whose_post_was_not_finite_continues_from_its_last_finite_one():
 def test_an_edge_between_an_outlier_and_its_neighbour_is_dropped_on_both_sides():
     # By the median of its neighbourhood node 1 would refuse node 2, and node 2 nobody.
     sizes, reported = [1.0, 30.0, 9e4, 2e3, 5e4, 3e-2], []
-    n, w = len(sizes), build_network("ring", len(sizes))
+    n, w = len(sizes), build_mixing_matrix("ring", len(sizes))
 
     def train(msg, context):
         reply = train_identity(msg, context)
@@ -465,7 +465,7 @@ def test_a_failure_that_repeats_is_reported_once_and_counted_at_the_end(caplog):
 
 
 def test_the_neighbours_of_a_byzantine_node_get_its_opposite_and_it_keeps_its_own():
-    n, w = 4, build_network("ring", 4)
+    n, w = 4, build_mixing_matrix("ring", 4)
     strategy = DLoRA("ring", evaluate_every=1, sign_flipping=1, seed=5)
     grid = LocalGrid(app, n)
     held = held_after(strategy, n, rounds=1, grid=grid)
@@ -542,5 +542,5 @@ def test_arrays_that_an_evaluation_returns_are_not_the_model(name):
     app.evaluate()(evaluate)
     n, grid = 4, LocalGrid(app, 4)
     held = held_after(DLoRA("ring"), n, 3, grid)
-    expected = np.linalg.matrix_power(build_network("ring", n), 3) @ starts(n)
+    expected = np.linalg.matrix_power(build_mixing_matrix("ring", n), 3) @ starts(n)
     np.testing.assert_allclose(held, expected, atol=1e-12)

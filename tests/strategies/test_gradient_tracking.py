@@ -14,7 +14,7 @@ from flwr_decaf.config import Posts
 from flwr_decaf.messages.checkpoint import load_checkpoint, save_checkpoint
 from flwr_decaf.messages.packing import unpack
 from flwr_decaf.strategies import DLoRA, GradientTracking, LocalOnly
-from flwr_decaf.topology.mixing_matrix import build_network, without_nodes
+from flwr_decaf.topology.mixing_matrix import build_mixing_matrix, without_nodes
 from tests.keys import keyed_grid, models_of
 from tests.local_grid import LocalGrid
 from tests.states import lora_state
@@ -75,7 +75,7 @@ def held_after(strategy, grid, rounds):
 @pytest.mark.parametrize("n", [1, 2, 3, 6])
 @pytest.mark.parametrize("evaluate_every", [0, 2])
 def test_the_nodes_hold_what_the_formulas_give(n, evaluate_every):
-    w = build_network("ring", n)
+    w = build_mixing_matrix("ring", n)
     held = held_after(GradientTracking(evaluate_every=evaluate_every), LocalGrid(descending, n), 4)
     np.testing.assert_allclose(held, expected([[w]] * 4), atol=1e-13)
 
@@ -111,7 +111,7 @@ def test_rounded_posts_preserve_the_mean_of_the_models(dtype):
 
 
 def test_a_node_that_is_away_for_a_round_continues_from_its_last_change():
-    n, w = 5, build_network("ring", 5)
+    n, w = 5, build_mixing_matrix("ring", 5)
     strategy = GradientTracking(participation=[[0, 1, 2, 3, 4], [0, 1, 3, 4], [0, 1, 2, 3, 4]])
     held = held_after(strategy, LocalGrid(descending, n), 3)
     turns = [[w], [without_nodes(w, {2})], [w]]
@@ -119,7 +119,7 @@ def test_a_node_that_is_away_for_a_round_continues_from_its_last_change():
 
 
 def test_a_node_that_misses_a_mix_keeps_the_sums():
-    n, w = 5, build_network("ring", 5)
+    n, w = 5, build_mixing_matrix("ring", 5)
     strategy = GradientTracking(mixing_steps=2, evaluate_every=0)
     held = held_after(strategy, failing(n, {2: {2}}, descending), 2)
     # Node 2 misses the second mix of round 1, and takes the mail of the first when it trains again.

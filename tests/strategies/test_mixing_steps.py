@@ -18,7 +18,7 @@ from flwr_decaf.messages.quantization import quantize
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies import DLoRA, TADLoRA
 from flwr_decaf.strategies.relay.attacks import byzantine_among
-from flwr_decaf.topology.mixing_matrix import build_network, without_nodes
+from flwr_decaf.topology.mixing_matrix import build_mixing_matrix, without_nodes
 from flwr_decaf.topology.network import build_time_varying_network
 from tests.apps.pure_mixing import app, start_value
 from tests.local_grid import LocalGrid
@@ -60,7 +60,7 @@ def test_one_period_of_base_gives_all_nodes_the_average(n):
 
 def test_the_period_of_a_constant_graph_is_one():
     held = held_after(DLoRA("ring", mixing_steps="period"), LocalGrid(app, 5), rounds=2)
-    w = build_network("ring", 5)
+    w = build_mixing_matrix("ring", 5)
     np.testing.assert_allclose(held, w @ w @ starts(5), atol=1e-14)
 
 
@@ -82,7 +82,7 @@ def failing(n, plan, app=app):
 
 
 def test_a_node_missing_in_a_step_keeps_every_matrix_doubly_stochastic_and_comes_back():
-    n, w = 5, build_network("ring", 5)
+    n, w = 5, build_mixing_matrix("ring", 5)
     failures = []
     strategy = DLoRA(
         "ring", mixing_steps=3, evaluate_every=0, on_failure=lambda *what: failures.append(what)

@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 
 from flwr_decaf.clients import peer_mixing
 from flwr_decaf.strategies import DLoRA, RelaySum
-from flwr_decaf.topology.mixing_matrix import build_network
+from flwr_decaf.topology.mixing_matrix import build_mixing_matrix
 from tests.apps.pure_mixing import evaluate_held_value, start_value, train_identity
 from tests.local_grid import LocalGrid
 
@@ -56,7 +56,7 @@ def test_the_weight_is_the_metric_that_fedavg_takes():
 
 
 def test_one_mix_on_a_ring_weighs_each_neighbourhood():
-    n, w, counts = 4, build_network("ring", 4), np.arange(1.0, 5.0)
+    n, w, counts = 4, build_mixing_matrix("ring", 4), np.arange(1.0, 5.0)
     rows = w * counts / (w @ counts)[:, None]
     held = held_after(DLoRA("ring", weighted_mixing=True), n)
     np.testing.assert_allclose(held, rows @ starts(n), atol=1e-13)
@@ -136,7 +136,7 @@ def rows_by_examples(w, masses):
 def test_metropolis_by_examples_preserves_the_weighted_sum(n):
     counts = np.arange(1.0, n + 1)
     held = held_after(DLoRA("ring", weights=BY_EXAMPLES), n, rounds=2)
-    rows = rows_by_examples(build_network("ring", n), counts)
+    rows = rows_by_examples(build_mixing_matrix("ring", n), counts)
     np.testing.assert_allclose(held, rows @ rows @ starts(n), atol=1e-12)
     np.testing.assert_allclose(counts @ held, counts @ starts(n))
 

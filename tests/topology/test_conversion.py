@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from flwr_decaf.topology.conversion import as_topology
-from flwr_decaf.topology.mixing_matrix import build_network
+from flwr_decaf.topology.mixing_matrix import build_mixing_matrix
 from flwr_decaf.topology.network import build_time_varying_network
 from flwr_decaf.topology.weights import WEIGHTS
 
-RING = build_network("ring", 4)
+RING = build_mixing_matrix("ring", 4)
 
 
 def loops():
@@ -31,14 +31,14 @@ def loops():
     ids=["lists", "tuples", "tensor", "graph", "both ways", "multigraph", "self-loop", "weight 1"],
 )  # fmt: skip
 def test_all_representations_of_a_ring_are_accepted(given):
-    np.testing.assert_allclose(build_network(given, 4), RING)
+    np.testing.assert_allclose(build_mixing_matrix(given, 4), RING)
     np.testing.assert_allclose(build_time_varying_network(given, 4).base, RING)
 
 
 def test_a_path_is_a_file(tmp_path):
     file = tmp_path / "ring.json"
     file.write_text(json.dumps({"edges": [[0, 1], [1, 2], [2, 3], [3, 0]]}))
-    np.testing.assert_allclose(build_network(file, 4), RING)
+    np.testing.assert_allclose(build_mixing_matrix(file, 4), RING)
     with pytest.raises(ValueError, match=r"must end in \.json; got 'ring.txt'"):
         as_topology(tmp_path.relative_to(tmp_path) / "ring.txt")
 
@@ -78,4 +78,4 @@ def test_anything_else_is_rejected_in_one_line(given, kind, message):
 @pytest.mark.parametrize("rule", WEIGHTS)
 def test_edge_weights_are_rejected_with_every_rule(rule):
     with pytest.raises(ValueError, match="must have no weights"):
-        build_network(weighted(), 3, rule)
+        build_mixing_matrix(weighted(), 3, rule)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from flwr_decaf.topology.graphs import build_graph
 from flwr_decaf.topology.mixing_matrix import (
-    build_network,
+    build_mixing_matrix,
     check_mixing_matrix,
     graph_of,
     lambda2,
@@ -42,7 +42,7 @@ def test_every_matrix_is_doubly_stochastic_on_its_graph(name, n, weights):
 @pytest.mark.parametrize("n", [2, 3, 10, 102, 200])
 @pytest.mark.parametrize("name", ["ring", "bipartite"])
 def test_sizes_at_which_other_implementations_fail(name, n):  # known defect 3
-    w = build_network(name, n)
+    w = build_mixing_matrix(name, n)
     assert w.sum(axis=1).tolist() == pytest.approx([1.0] * n)
     assert lambda2(w) < 1
 
@@ -56,9 +56,9 @@ def test_weights_worked_out_by_hand():
     # L has eigenvalues 0, 1, 3, so Q = I - 2 L / 9.
     expected = np.array([[7, 2, 0], [2, 5, 2], [0, 2, 7]]) / 9
     np.testing.assert_allclose(mixing_matrix(path, "laplacian"), expected)
-    np.testing.assert_allclose(build_network("ring", 10)[0, [9, 0, 1]], third)
-    np.testing.assert_allclose(build_network("complete", 7), 1 / 7)
-    star = build_network("star", 5, "uniform")
+    np.testing.assert_allclose(build_mixing_matrix("ring", 10)[0, [9, 0, 1]], third)
+    np.testing.assert_allclose(build_mixing_matrix("complete", 7), 1 / 7)
+    star = build_mixing_matrix("star", 5, "uniform")
     np.testing.assert_allclose(star[1], [0.2, 0.8, 0, 0, 0])
 
 
@@ -78,20 +78,20 @@ def test_the_spectrum_of_laplacian_weights_is_between_a_third_and_one(name, n):
     ],
 )  # fmt: skip
 def test_lambda2_of_known_graphs(name, n, expected):
-    assert lambda2(build_network(name, n)) == pytest.approx(expected, abs=1e-9)
+    assert lambda2(build_mixing_matrix(name, n)) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("n", [4, 5, 10, 20, 100])
 def test_lambda2_of_the_ring_is_known_in_closed_form(n):  # invariant 10
     expected = (1 + 2 * math.cos(2 * math.pi / n)) / 3
-    assert lambda2(build_network("ring", n)) == pytest.approx(expected, abs=1e-9)
+    assert lambda2(build_mixing_matrix("ring", n)) == pytest.approx(expected, abs=1e-9)
 
 
 def test_rounds_to_shrink_is_the_smallest_number_that_suffices():
-    w = build_network("ring", 10)
+    w = build_mixing_matrix("ring", 10)
     rounds = rounds_to_shrink(lambda2(w), factor=1000)
     assert lambda2(w) ** rounds <= 1e-3 < lambda2(w) ** (rounds - 1)
-    assert rounds_to_shrink(lambda2(build_network("complete", 5))) == 1
+    assert rounds_to_shrink(lambda2(build_mixing_matrix("complete", 5))) == 1
     assert rounds_to_shrink(lambda2(np.eye(3))) == math.inf
 
 
@@ -109,7 +109,7 @@ def test_the_distance_shrinks_by_lambda2_and_w_stays_doubly_stochastic(n, p, see
 
 
 def test_dropped_links_give_their_weight_to_both_nodes():
-    left = without_nodes(build_network("ring", 4), {1})
+    left = without_nodes(build_mixing_matrix("ring", 4), {1})
     third = 1 / 3
     expected = [[2 / 3, 0, 0, third], [0, 1, 0, 0], [0, 0, 2 / 3, third], [third, 0, third, third]]
     np.testing.assert_allclose(left, expected)
@@ -131,26 +131,26 @@ def test_an_invalid_matrix_is_rejected(matrix, message):
 
 
 def test_a_network_from_a_graph_a_matrix_or_a_file(tmp_path):
-    w = build_network("ring", 4)
-    np.testing.assert_allclose(build_network(nx.cycle_graph(4), 4), w)
-    np.testing.assert_allclose(build_network(w, 4), w)
+    w = build_mixing_matrix("ring", 4)
+    np.testing.assert_allclose(build_mixing_matrix(nx.cycle_graph(4), 4), w)
+    np.testing.assert_allclose(build_mixing_matrix(w, 4), w)
     file = tmp_path / "ring.json"
     file.write_text(json.dumps({"edges": [[0, 1], [1, 2], [2, 3], [3, 0]]}))
-    np.testing.assert_allclose(build_network(str(file), 4), w)
+    np.testing.assert_allclose(build_mixing_matrix(str(file), 4), w)
 
 
 def test_a_network_of_another_size_is_rejected():
     with pytest.raises(ValueError, match="must be for n=5 nodes, 0 to n-1; got one for 4 nodes"):
-        build_network(nx.cycle_graph(4), 5)
+        build_mixing_matrix(nx.cycle_graph(4), 5)
     with pytest.raises(ValueError, match="topology.weights must be one of metropolis"):
-        build_network("ring", 5, weights="equal")
+        build_mixing_matrix("ring", 5, weights="equal")
 
 
 def test_a_disconnected_graph_causes_a_warning(caplog):
-    build_network("ring", 5)
-    build_network("isolated", 5)  # on purpose: local-only
+    build_mixing_matrix("ring", 5)
+    build_mixing_matrix("isolated", 5)  # on purpose: local-only
     assert not caplog.records
-    build_network(nx.empty_graph(2), 2)
+    build_mixing_matrix(nx.empty_graph(2), 2)
     assert "not connected (2 components, lambda2 = 1)" in caplog.text
 
 

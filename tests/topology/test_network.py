@@ -9,7 +9,12 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from flwr_decaf.topology.mixing_matrix import Links, build_network, check_mixing_matrix, lambda2
+from flwr_decaf.topology.mixing_matrix import (
+    Links,
+    build_mixing_matrix,
+    check_mixing_matrix,
+    lambda2,
+)
 from flwr_decaf.topology.mixing_steps import posts_per_round
 from flwr_decaf.topology.network import (
     Network,
@@ -22,7 +27,7 @@ from flwr_decaf.topology.network import (
 def test_a_constant_graph():
     network = build_time_varying_network("ring", 10)
     assert not network.is_time_varying
-    assert np.array_equal(network.of_round(7), build_network("ring", 10))
+    assert np.array_equal(network.of_round(7), build_mixing_matrix("ring", 10))
     assert network.rho.value == pytest.approx(lambda2(network.base) ** 2)
     # ring of 10: rho = 0.873^2 = 0.762, 1 / sqrt(0.238) = 2.05
     assert phase_length(network) == 2

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flwr_decaf.topology.mixing_matrix import build_network, without_nodes
+from flwr_decaf.topology.mixing_matrix import build_mixing_matrix, without_nodes
 from flwr_decaf.topology.network import build_time_varying_network
 from flwr_decaf.topology.weighted_mixing import metropolis_rows, weighted_rows
 
@@ -16,7 +16,7 @@ def test_rows_by_hand():
 
 
 def test_equal_masses_leave_the_matrix_as_it_is():
-    w = build_network("ring", 5)
+    w = build_mixing_matrix("ring", 5)
     rows, masses = weighted_rows(w, np.full(5, 7.0))
     np.testing.assert_allclose(rows, w, atol=1e-15)
     np.testing.assert_allclose(masses, 7.0)
@@ -68,7 +68,7 @@ def test_metropolis_rows_by_hand():
 @pytest.mark.parametrize("n", [1, 2, 3, 10])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_metropolis_rows_are_in_detailed_balance_with_the_masses(name, n):
-    w, masses = build_network(name, n), masses_for(n)
+    w, masses = build_mixing_matrix(name, n), masses_for(n)
     rows, _ = metropolis_rows(w, masses)
     assert rows.min() >= 0
     np.testing.assert_allclose(rows.sum(axis=1), 1)
@@ -80,13 +80,13 @@ def test_metropolis_rows_are_in_detailed_balance_with_the_masses(name, n):
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_equal_masses_leave_metropolis_weights_as_they_are(name):
-    w = build_network(name, 6)
+    w = build_mixing_matrix(name, 6)
     rows, _ = metropolis_rows(w, np.full(6, 30.0))
     np.testing.assert_allclose(rows, w, atol=1e-15)
 
 
 def test_the_influence_of_a_single_weighted_mix_is_not_the_mass():
-    w, masses = build_network("ring", 5), np.array([1.0, 2.0, 3.0, 4.0, 50.0])
+    w, masses = build_mixing_matrix("ring", 5), np.array([1.0, 2.0, 3.0, 4.0, 50.0])
     expected = masses * (w @ masses)
     rows, _ = weighted_rows(w, masses)
     np.testing.assert_allclose(stationary(rows), expected / expected.sum())
@@ -97,7 +97,7 @@ def test_detailed_balance_survives_missing_nodes(missing):
     n = 7
     masses = masses_for(n)
     masses[list(missing)] = 0.0  # they report nothing
-    rows, _ = metropolis_rows(without_nodes(build_network("exponential", n), missing), masses)
+    rows, _ = metropolis_rows(without_nodes(build_mixing_matrix("exponential", n), missing), masses)
     flow = masses[:, None] * rows
     np.testing.assert_allclose(flow, flow.T)
     np.testing.assert_allclose(masses @ rows, masses)
@@ -105,6 +105,6 @@ def test_detailed_balance_survives_missing_nodes(missing):
 
 
 def test_a_node_without_examples_learns_but_does_not_teach():
-    rows, _ = metropolis_rows(build_network("complete", 4), np.array([0.0, 0.0, 5.0, 5.0]))
+    rows, _ = metropolis_rows(build_mixing_matrix("complete", 4), np.array([0.0, 0.0, 5.0, 5.0]))
     np.testing.assert_allclose(rows[0], 0.25)
     np.testing.assert_allclose(rows[2], [0, 0, 0.75, 0.25])
