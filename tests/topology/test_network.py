@@ -20,8 +20,8 @@ from flwr_decaf.topology.network import (
     Network,
     build_time_varying_network,
     describe,
-    phase_length,
 )
+from flwr_decaf.topology.phase_length import phase_length
 
 
 def test_a_constant_graph():
