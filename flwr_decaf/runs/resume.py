@@ -50,7 +50,7 @@ def check_resumable(root: Path, runs: Mapping[str, Config], nodes: int | None = 
     if not any(started.values()):
         raise ValueError(
             f"resume-from must be the folder of a run with these settings; {root} contains none "
-            f"of {', '.join(runs)}; see output-dir"
+            f"of {', '.join(runs)}; for a comparison, give the folder of all its runs"
         )
     for folder in folders.values():
         check_not_running(folder)
