@@ -55,7 +55,11 @@ class OneFailure(LocalGrid):
 def folders(tmp_path_factory):
     return [
         one_run({"strategy": "dimat"}, LocalGrid, tmp_path_factory),
-        one_run({"strategy": "dlora", "evaluate-average": True}, OneFailure, tmp_path_factory),
+        one_run(
+            {"strategy": "dlora", "evaluate-average": True, "train.optimizer-state": "kept"},
+            OneFailure,
+            tmp_path_factory,
+        ),
         one_run({"strategy": "relay-sum"}, LocalGrid, tmp_path_factory),
         one_run({"strategy": "fedavg"}, LocalGrid, tmp_path_factory),
         one_run(
