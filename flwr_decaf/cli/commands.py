@@ -49,7 +49,8 @@ class Kind(StrEnum):
 @app.command()
 def run(  # noqa: PLR0913 - one argument per option
     conf: Annotated[
-        Path, typer.Argument(help="TOML file with settings, or the name of one in conf/: quickstart, ring.")
+        Path,
+        typer.Argument(help="TOML file with settings, or the name of one in conf/: quickstart."),
     ],
     nodes: Annotated[int, typer.Option(help="Number of virtual clients.", min=1)] = 10,
     app_dir: Annotated[
