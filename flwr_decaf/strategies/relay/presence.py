@@ -111,4 +111,5 @@ def require_disclosure(answers: Answers) -> None:
 
 def _positions_without(answers: Answers, key: str) -> str:
     """List the positions of the nodes whose answer lacks something; empty if none does."""
-    return ", ".join(str(i) for i, answer in enumerate(answers.values()) if not answer.get(key))
+    lacking = ((i, one) for i, one in enumerate(answers.values()) if not one.get(key))
+    return ", ".join(str(one.get("partition-id", i)) for i, one in lacking)
