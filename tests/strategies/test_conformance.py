@@ -243,9 +243,10 @@ class TestEveryStrategyWithQuantizedPosts:
             changed = name != "local-only" and n > 1
             assert equal(state, exact[node]) != changed
 
-    def test_a_resumed_run_gives_the_result_of_an_uninterrupted_one(self, name, dtype):
+    @pytest.mark.parametrize("stop", [1, 3, 4])
+    def test_a_resumed_run_gives_the_result_of_an_uninterrupted_one(self, name, stop, dtype):
         once, whole, *_ = plain(name, 4, dtype=dtype)
-        reached = stopped_after(name, 3, dtype)
+        reached = stopped_after(name, stop, dtype)
         again, resumed, _ = run(name, rounds=4, resume_from=reached, dtype=dtype)
         assert all(equal(whole[node], resumed[node]) for node in whole)
         for metrics in ("train_metrics_clientapp", "evaluate_metrics_clientapp"):
