@@ -52,9 +52,6 @@ def main(grid: Grid, context: Context) -> None:
     root = _root_of(config, list(runs))
     if config.resume_from:
         check_resumable(root, runs)
-    first = next(iter(runs.values()))
-    if first.data.name:
-        load_test(first.model, first.lora, first.data, first.seed)  # while nodes start
     ready: dict[str, Config] = {}  # the runs, with the classes that the nodes have agreed on
     for number, (name, run) in enumerate(runs.items(), start=1):
         _log.info("Run %d of %d: %s", number, len(runs), name)
@@ -64,6 +61,8 @@ def main(grid: Grid, context: Context) -> None:
             continue
         with _held(folder, {} if resumed else flatten(run)):
             checkpoint = rewind_to_checkpoint(folder) if resumed else None
+            if not ready and run.data.name:
+                load_test(run.model, run.lora, run.data, run.seed)  # while nodes start
             nodes, answers = call_nodes(grid, run, resumes=checkpoint is not None)
             if resumed:
                 check_nodes(folder, nodes.n)
