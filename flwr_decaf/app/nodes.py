@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 from flwr.serverapp import Grid
 
 from flwr_decaf.config import Config
-from flwr_decaf.strategies.relay.presence import Answers, size_of
+from flwr_decaf.strategies.relay.presence import Answers, place_of, size_of
 from flwr_decaf.strategies.relay.quorum import AllNodes, SomeNodes
 from flwr_decaf.strategies.relay.roll_call import presences
 
@@ -43,5 +43,5 @@ def call_nodes(grid: Grid, config: Config, resumes: bool) -> tuple[Nodes, Answer
     some = SomeNodes(1 if resumes else topology.quorum)
     quorum = some if topology.is_open else AllNodes()
     answers = presences(grid, quorum, placed=True)
-    ids = {cast(int, answer["partition-id"]): node_id for node_id, answer in answers.items()}
+    ids = {place_of(answer): node_id for node_id, answer in answers.items()}
     return Nodes(ids, cast(int, size_of(answers))), answers

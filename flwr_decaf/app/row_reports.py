@@ -14,6 +14,7 @@ from flwr_decaf.config import Config, Value
 from flwr_decaf.data.own_files import DATA_PATH, OwnFiles, local_files
 from flwr_decaf.data.own_rows import RowFacts, describe
 from flwr_decaf.messages import records
+from flwr_decaf.strategies.relay.presence import place_of
 from flwr_decaf.strategies.relay.replies import cause_of
 from flwr_decaf.text import first_line
 
@@ -91,7 +92,7 @@ def have_own_rows(answers: Collection[ConfigRecord]) -> bool:
         If only some of them do.
     """
     lacking = [answer for answer in answers if not answer.get(records.OWN_ROWS)]
-    without = [cast(int, answer["partition-id"]) for answer in lacking]
+    without = list(map(place_of, lacking))
     if 0 < len(without) < len(answers):
         n = cast(int, lacking[0]["num-partitions"])
         raise ValueError(
@@ -155,8 +156,7 @@ def refused_rows(
         Position -> why the node cannot use its rows; empty if it has not replied in time.
     """
     reports = ask_for_rows(grid, nodes, settings, timeout) if own_rows else {}
-    problems = {node: report for node, report in reports.items() if isinstance(report, str)}
-    return {node: "" if why == _NO_REPLY else why for node, why in problems.items()}
+    return {node: "" if why == _NO_REPLY else why for node, why in _problems(reports).items()}
 
 
 def usable(reports: Mapping[int, Report]) -> dict[int, RowFacts]:
@@ -167,7 +167,7 @@ def usable(reports: Mapping[int, Report]) -> dict[int, RowFacts]:
     ValueError
         If there is such a node; the message contains its position and its problem.
     """
-    problems = {node: report for node, report in reports.items() if isinstance(report, str)}
+    problems = _problems(reports)
     for node, problem in problems.items():
         others = f" ({len(problems)} nodes cannot)" if len(problems) > 1 else ""
         raise ValueError(f"node {node} cannot use its own rows{others}: {problem}")
@@ -176,3 +176,7 @@ def usable(reports: Mapping[int, Report]) -> dict[int, RowFacts]:
         if report.skipped:
             _log.warning("Node %d omits %d rows without text or label", node, report.skipped)
     return facts
+
+
+def _problems(reports: Mapping[int, Report]) -> dict[int, str]:
+    return {node: report for node, report in reports.items() if isinstance(report, str)}

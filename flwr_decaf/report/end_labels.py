@@ -24,15 +24,13 @@ def write_end_labels(axes: Axes, lines: Mapping[str, Line2D]) -> None:
 
     Names that would overlap are moved apart. Call this when all lines are drawn and scales are set.
     """
-    drawn = {label: line for label, line in lines.items() if np.isfinite(_end(line))}
+    ends = {label: end for label, line in lines.items() if np.isfinite(end := _end(line))}
+    points = np.array([(0.0, end) for end in ends.values()]).reshape(-1, 2)
     axes.get_ylim()  # computes limits that are still pending
-    heights = axes.transAxes.inverted().transform(
-        axes.transData.transform([(0.0, _end(line)) for line in drawn.values()] or np.empty((0, 2)))
-    )[:, 1]
-    for (label, line), height in zip(drawn.items(), spread(heights, _GAP), strict=True):
-        axes.text(
-            1.02, height, label, transform=axes.transAxes, va="center", color=line.get_color()
-        )
+    heights = (axes.transData - axes.transAxes).transform(points)[:, 1]
+    for label, height in zip(ends, spread(heights, _GAP), strict=True):
+        colour = lines[label].get_color()
+        axes.text(1.02, height, label, transform=axes.transAxes, va="center", color=colour)
 
 
 def spread(heights: np.ndarray, gap: float) -> np.ndarray:

@@ -17,7 +17,7 @@ def name_lines(figure: Figure) -> dict[str, Line2D]:
     named = {}
     for panel, axes in enumerate(figure.axes):
         for place, line in enumerate(axes.get_lines()):
-            if line.get_marker() not in ("None", "none", "", " ", None):
+            if line.get_marker() != "None":
                 line.set_gid(f"line-{panel}-{place}")
                 named[f"line-{panel}-{place}"] = line
     return named

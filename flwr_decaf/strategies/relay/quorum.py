@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
-from flwr_decaf.strategies.relay.presence import Answers, size_of
+from flwr_decaf.strategies.relay.presence import Answers, place_of, size_of
 
 
 class Quorum(Protocol):
@@ -141,7 +141,7 @@ class SomeNodes:
             If the numbers of partitions differ, or are smaller than ``number``.
         """
         if self.members:
-            return self.members <= {answer["partition-id"] for answer in answers.values()}
+            return self.members <= set(map(place_of, answers.values()))
         return bool(answers) and len(answers) >= self._needed(answers)
 
     def missing(self, answers: Answers) -> str:
@@ -165,7 +165,7 @@ class SomeNodes:
         RuntimeError
             If two nodes have the same one, or one is not below ``num-partitions``.
         """
-        places = [cast(int, answer["partition-id"]) for answer in answers.values()]
+        places = list(map(place_of, answers.values()))
         size = size_of(answers) or 0
         if len(set(places)) < len(places) or not set(places) <= set(range(size)):
             raise RuntimeError(
@@ -185,4 +185,4 @@ class SomeNodes:
 
 
 def _by_place(answers: Answers) -> list[int]:
-    return sorted(answers, key=lambda node_id: cast(int, answers[node_id]["partition-id"]))
+    return sorted(answers, key=lambda node_id: place_of(answers[node_id]))
