@@ -36,6 +36,7 @@ from flwr_decaf.strategies.relay.graph_options import GraphOptions
 from flwr_decaf.strategies.relay.membership import check_open
 from flwr_decaf.strategies.relay.open_roster import OnJoin
 from flwr_decaf.strategies.relay.prepared import PreparedStrategy
+from flwr_decaf.strategies.relay.resumable import Start
 from flwr_decaf.strategies.relay.resuming import Resume, counting_on
 from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import how_often, is_due
@@ -151,17 +152,13 @@ evaluate_metrics_aggr_fn
         given |= {"participation": participation, "membership": membership}
         given |= {"posts": posts, "robust": robust, "attack": attack, "resume": resume}
         options = read_options(given, meant)
-        self.evaluation = options["evaluation"]
-        self.failures = options["failures"]
-        self.participation = options["participation"]
-        self.posts = checks.check_encryption(options["posts"], options["attack"])
-        self.robust = options["robust"]
-        self.attack = options["attack"]
-        self.resume = options["resume"]
+        for name, option in options.items():
+            setattr(self, name, option)
+        checks.check_encryption(self.posts, self.attack)
         self.mixing_steps = check_argument("mixing_steps", mixing_steps, "mixing-steps")
         weights = self.own_weights if weights is None else weights
         self.graph = GraphOptions(topology, weights, dynamic, topology_options, seed)
-        self.membership = check_open(options, self.graph, self.mixing_steps, num_nodes)
+        check_open(options, self.graph, self.mixing_steps, num_nodes)
         self.weighted_mixing = checks.check_weighted(weighted_mixing, weights, dynamic, self.robust)
         self.num_nodes = checks.check_num_nodes(num_nodes)
         self.local_head = local_head
@@ -193,7 +190,7 @@ evaluate_metrics_aggr_fn
         if session and server_round > self.resume.done + 1:
             self.resume.on_round(session.checkpoint(server_round - 1))
         elif session is None or session.started:  # this object starts another run
-            session = self.prepare(grid, arrays)
+            session = self.prepare(Start(grid, arrays))
         session.started = True
         session.server_round, session.step, session.train_config = server_round, 1, config
         self._renew(session, grid)
@@ -212,7 +209,7 @@ evaluate_metrics_aggr_fn
         measured = session.initial if self.evaluation.evaluate_every else None
         add_diagnostics(contents, states, sent, measured)
         averaged = self.train_metrics_aggr_fn(list(contents.values()), self.weighted_by_key)
-        averages = session.averages_each_round or server_round == session.num_rounds
+        averages = session.start.scores_arrays or server_round == session.num_rounds
         if averages and not self.posts.encrypted:
             return average(session.initial, states.values(), self.rule), averaged
         return None, averaged

@@ -8,13 +8,12 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
-from flwr.app import ArrayRecord
-from flwr.serverapp import Grid
 
 from flwr_decaf.messages.mail import Mail
 from flwr_decaf.strategies.decentralized import DecentralizedStrategy
 from flwr_decaf.strategies.relay.addressing import Addressing, Relayed
 from flwr_decaf.strategies.relay.checks import check_only
+from flwr_decaf.strategies.relay.resumable import Start
 from flwr_decaf.strategies.relay.session import Session
 from flwr_decaf.topology.conversion import TopologyLike
 from flwr_decaf.topology.mixing_matrix import graph_of
@@ -75,9 +74,9 @@ class RelaySum(DecentralizedStrategy):
         self.network = tree_network(super().network_on(n))
         return self.network
 
-    def prepare(self, grid: Grid, initial_arrays: ArrayRecord) -> Session:
+    def prepare(self, start: Start) -> Session:
         """Prepare a run, and log the largest delay."""
-        session = super().prepare(grid, initial_arrays)
+        session = super().prepare(start)
         rounds = nx.diameter(graph_of(self.network.base), usebounds=True)
         _log.info("RelaySum: every model reaches all nodes within %d rounds", rounds)
         return session

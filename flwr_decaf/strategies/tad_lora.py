@@ -3,11 +3,9 @@
 import logging
 from typing import Any, Literal
 
-from flwr.app import ArrayRecord
-from flwr.serverapp import Grid
-
 from flwr_decaf.strategies.decentralized import DecentralizedStrategy
 from flwr_decaf.strategies.relay.membership import refuse_open
+from flwr_decaf.strategies.relay.resumable import Start
 from flwr_decaf.strategies.relay.schedules import Phase, alternating
 from flwr_decaf.strategies.relay.session import Session
 from flwr_decaf.topology.mixing_steps import steps_on
@@ -70,9 +68,9 @@ class TADLoRA(DecentralizedStrategy):
         """Return the factors that are trained, exchanged and mixed in a round."""
         return alternating(server_round, self._length(), self.mixes)
 
-    def prepare(self, grid: Grid, initial_arrays: ArrayRecord) -> Session:
+    def prepare(self, start: Start) -> Session:
         """Prepare a run, and log T."""
-        session = super().prepare(grid, initial_arrays)
+        session = super().prepare(start)
         _log.info("TAD-LoRA: T = %d rounds per phase", self._length())
         return session
 

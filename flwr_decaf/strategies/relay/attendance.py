@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import cast
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -15,6 +16,16 @@ from flwr_decaf.strategies.relay.mailbox import Mailbox
 from flwr_decaf.strategies.relay.replies import Replies, sort_replies
 
 
+@dataclass(frozen=True)
+class _Call:
+    """Nodes that are called together, how, and those that turned out to be missing."""
+
+    grid: Grid
+    asked: list[int]
+    write: Callable[[int], Message]
+    missing: dict[int, str] = field(default_factory=dict)
+
+
 class Attendance:
     """Call nodes, retry those that fail, and stop a run in which too many fail.
 
@@ -24,31 +35,28 @@ class Attendance:
         How often failed nodes are called again, and how many may fail in a round.
     on_failure : callable
         Function that is called with the round, node and cause of each failure.
+    timeout : float
+        Seconds to wait for nodes that are called again.
 
     Attributes
     ----------
     log : FailureLog
         Failures of the run so far.
-    grid : Grid
-        Flower's connection to the nodes that were called last.
-    timeout : float or None
-        Seconds to wait for nodes that are called again; by default None: no limit.
     """
 
-    grid: Grid
+    _call: _Call  # the last one
 
-    def __init__(self, failures: Failures, on_failure: OnFailure) -> None:
-        self.failures = failures
+    def __init__(self, failures: Failures, on_failure: OnFailure, timeout: float) -> None:
         self.log = FailureLog(on_failure)
-        self.timeout: float | None = None
+        self._failures = failures
+        self._timeout = timeout
 
     def ask(
         self, grid: Grid, nodes: Iterable[int], write: Callable[[int], Message]
     ) -> list[Message]:
         """Write a message to each node, and remember the function for further attempts."""
-        self.grid, self._write, self._asked = grid, write, sorted(nodes)
-        self._missing: dict[int, str] = {}
-        return [write(node) for node in self._asked]
+        self._call = _Call(grid, sorted(nodes), write)
+        return [write(node) for node in self._call.asked]
 
     def gather(
         self,
@@ -72,15 +80,16 @@ class Attendance:
         RuntimeError
             See ``check_failures`` and ``check_any_replied``.
         """
-        got = _noted(sort_replies(replies, nodes, self._asked), mailbox)
+        call = self._call
+        got = _noted(sort_replies(replies, nodes, call.asked), mailbox)
         contents, errors, silent = got.contents, got.errors, got.silent
-        for left in range(self.failures.retries, -1, -1):
+        for left in range(self._failures.retries, -1, -1):
             # A lost state is not a failure: the node is called again, with its last post.
             again = list(errors) if left else got.lost
             if not again:
                 break
-            written = [self._write(node) for node in again]
-            answers = self.grid.send_and_receive(written, timeout=self.timeout)
+            written = [call.write(node) for node in again]
+            answers = call.grid.send_and_receive(written, timeout=self._timeout)
             got = _noted(sort_replies(answers, nodes, again), mailbox)
             contents |= got.contents
             silent |= got.silent
@@ -95,9 +104,9 @@ class Attendance:
 
     def note_missing(self, server_round: int, causes: Mapping[int, str], n: int) -> None:
         """Report nodes missing in a round of n nodes, and stop if there are too many."""
-        self._missing |= causes
-        self.log.note_missing(server_round, causes, n, self.failures.tolerated(n))
-        check_any_replied(server_round, self._missing, self._asked)
+        self._call.missing.update(causes)
+        self.log.note_missing(server_round, causes, n, self._failures.tolerated(n))
+        check_any_replied(server_round, self._call.missing, self._call.asked)
 
     def _report_refused(self, server_round: int, node: int, content: RecordDict) -> None:
         refused = cast(ConfigRecord, content.pop(records.REFUSED, ConfigRecord()))

@@ -127,8 +127,8 @@ def check_only(given: Iterable[tuple[str, object, object]], reason: str) -> None
             )
 
 
-def check_encryption(posts: Posts, attack: Attack) -> Posts:
-    """Return ``posts``; refuse encryption with an attack that the relay simulates.
+def check_encryption(posts: Posts, attack: Attack) -> None:
+    """Refuse encryption with an attack that the relay simulates.
 
     Raises
     ------
@@ -140,7 +140,6 @@ def check_encryption(posts: Posts, attack: Attack) -> Posts:
             "attack.sign-flipping must be 0 with posts.encryption, since the relay cannot change "
             f"encrypted posts; got {attack.sign_flipping}; omit one of them"
         )
-    return posts
 
 
 def check_scored(posts: Posts, scores_average: bool) -> None:

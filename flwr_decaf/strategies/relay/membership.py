@@ -20,8 +20,8 @@ _log = logging.getLogger("flwr")
 
 def check_open(
     options: Mapping[str, Any], graph: GraphOptions, mixing_steps: str, num_nodes: int | None
-) -> Membership:
-    """Return the membership; refuse options that need to know all nodes before the first round.
+) -> None:
+    """Refuse options that need to know all nodes before the first round, with open membership.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def check_open(
     """
     membership: Membership = options["membership"]
     if not membership.is_open:
-        return membership
+        return
     if num_nodes is not None:
         refuse_open(membership, "num_nodes", "a run starts with topology.quorum nodes")
     check_any_size(graph.topology)
@@ -56,7 +56,6 @@ def check_open(
         )
     if options["participation"].schedule:
         refuse_open(membership, "participation", "a schedule names nodes that may have left")
-    return membership
 
 
 def refuse_open(membership: Membership, what: str, reason: str) -> None:

@@ -89,10 +89,7 @@ class PreparedStrategy(ResumableStrategy):
 
     def _begin(self, start: Start) -> ArrayRecord:
         checks.check_scored(self.posts, start.scores_arrays)
-        session = self.prepare(start.grid, start.initial_arrays)
-        session.num_rounds, session.timeout = start.num_rounds, start.timeout
-        session.train_config = start.train_config
-        session.averages_each_round = start.scores_arrays
+        self.prepare(start)
         return start.initial_arrays
 
     def _end(self, start: Start, result: Result) -> None:
@@ -103,12 +100,17 @@ class PreparedStrategy(ResumableStrategy):
         self.resume.on_round(session.checkpoint(start.num_rounds))
         session.attendance.log.summarize()
 
-    def prepare(self, grid: Grid, initial_arrays: ArrayRecord) -> Session:
+    def prepare(self, start: Start) -> Session:
         """Wait for the nodes, and build the network and the mailbox of a run.
 
         ``start`` calls this method; if a subclass has its own ``start``, the first
         ``configure_train`` does. Such a run averages the models in every round, and evaluates only
         in the rounds that ``evaluate_every`` divides, since its last round is unknown.
+
+        Parameters
+        ----------
+        start : Start
+            The grid, the initial arrays, and what is known of the run.
 
         Raises
         ------
@@ -118,14 +120,12 @@ class PreparedStrategy(ResumableStrategy):
             If there is no such network on these nodes, the rule cannot mix the initial arrays, or
             the store of posts cannot be used.
         """
-        office = open_office(self.posts)
-        study = self._study()
+        grid, office, study = start.grid, open_office(self.posts), self._study()
         roster = self._roster(grid)
-        n = roster.size
         checks.check_minimum(len(roster.ids), self.min_nodes)
         there = self._build_network(roster)
         checks.check_nodes(there, self.robust, self.attack, self.participation)
-        initial: State = dict(initial_arrays.to_torch_state_dict())
+        initial: State = dict(start.initial_arrays.to_torch_state_dict())
         checks.check_initial(initial, self.rule, self.local_head)
         keyring = None
         if study:
@@ -133,22 +133,24 @@ class PreparedStrategy(ResumableStrategy):
             keyring = Keyring(study, roster.announcements, self.network, disclosed)
             keyring.check(grid, list(roster.ids.values()))
         blank = replace(self._blank_mail(), box=office.box)
-        mailbox = Mailbox(self._starts(initial, n), blank, self._addressing(), study)
+        mailbox = Mailbox(self._starts(initial, roster.size), blank, self._addressing(), study)
         if self.resume.resume_from:
             restore(mailbox, self.resume.resume_from, roster.positions)
         by_examples = self.graph.weights in BY_EXAMPLES
         self._session = Session(
+            start,
             roster,
             mailbox,
-            Attendance(self.failures, self.on_failure),
+            Attendance(self.failures, self.on_failure, start.timeout),
             self.schedule,
             initial,
-            byzantine=byzantine_among(n, self.attack.sign_flipping, self.graph.seed),
+            byzantine=byzantine_among(roster.size, self.attack.sign_flipping, self.graph.seed),
             evaluates=checks.evaluates(grid, next(iter(roster.ids.values())), self.evaluation),
             configrecord_key=self.configrecord_key,
             dtype=self.posts.dtype,
             seed=self.graph.seed,
             server_round=self.resume.done,
+            train_config=start.train_config,
             steps=steps_on(self.network, self.mixing_steps),
             weighted_by=self.weighted_by_key if self.weighted_mixing or by_examples else "",
             weigh=metropolis_rows if by_examples else weighted_rows,

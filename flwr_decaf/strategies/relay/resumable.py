@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
@@ -18,10 +18,14 @@ from flwr_decaf.strategies.relay.resuming import (
     scoring_on,
 )
 
+TIMEOUT = 3600.0  # seconds; Flower's own default
+
 
 @dataclass(frozen=True)
 class Start:
-    """Arguments of ``start`` that a strategy needs before and after its rounds.
+    """Arguments of ``start`` that a strategy needs in a run.
+
+    If a subclass has its own ``start``, only the first two are known.
 
     Attributes
     ----------
@@ -30,21 +34,22 @@ class Start:
     initial_arrays : ArrayRecord
         Arrays that every node starts from.
     num_rounds : int
-        The last round of the whole run.
+        The last round of the whole run; by default 0: unknown.
     timeout : float
-        Seconds to wait for replies.
+        Seconds to wait for replies; by default 3600.
     train_config : ConfigRecord
-        Settings of the train messages.
+        Settings of the train messages; by default empty.
     scores_arrays : bool
-        Whether an ``evaluate_fn`` scores the arrays of every round.
+        Whether the arrays of every round are scored, as by an ``evaluate_fn``, and not only those
+        of the last; by default True.
     """
 
     grid: Grid
     initial_arrays: ArrayRecord
-    num_rounds: int
-    timeout: float
-    train_config: ConfigRecord
-    scores_arrays: bool
+    num_rounds: int = 0
+    timeout: float = TIMEOUT
+    train_config: ConfigRecord = field(default_factory=ConfigRecord)
+    scores_arrays: bool = True
 
 
 class ResumableStrategy(Strategy):
@@ -71,7 +76,7 @@ class ResumableStrategy(Strategy):
         grid: Grid,
         initial_arrays: ArrayRecord,
         num_rounds: int = 3,
-        timeout: float = 3600,
+        timeout: float = TIMEOUT,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,

@@ -22,13 +22,12 @@ from flwr_decaf.strategies.relay.keyring import Keyring
 from flwr_decaf.strategies.relay.mailbox import Mailbox
 from flwr_decaf.strategies.relay.post_office import InMessages, PostOffice
 from flwr_decaf.strategies.relay.replies import messages_of, post_of, size_of
+from flwr_decaf.strategies.relay.resumable import Start
 from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import Schedule
 from flwr_decaf.topology.graphs import Matrix
 from flwr_decaf.topology.mixing_matrix import without_nodes
 from flwr_decaf.topology.weighted_mixing import Masses, Weigh, weighted_rows
-
-TIMEOUT = 3600.0  # seconds; Flower's own default
 
 
 @dataclass
@@ -37,6 +36,8 @@ class Session:
 
     Attributes
     ----------
+    start : Start
+        The nodes' connection, the last round and the timeout.
     roster : Roster
         Node ids by position.
     mailbox : Mailbox
@@ -59,6 +60,8 @@ class Session:
         Seed for rounding them.
     server_round : int
         The current round.
+    train_config : ConfigRecord
+        Settings of its train messages.
     steps : int
         Number of exchanges in a round; by default 1.
     weighted_by : str
@@ -69,14 +72,6 @@ class Session:
         Weights of the nodes in the current exchange.
     step : int
         The current exchange of the round, from 1.
-    num_rounds : int
-        The last round; by default 0: unknown.
-    train_config : ConfigRecord
-        Settings of the train messages; by default empty.
-    timeout : float
-        Seconds to wait for replies; by default 3600.
-    averages_each_round : bool
-        Whether the models are averaged in every round, or only in the last; by default True.
     started : bool
         Whether the first round has been configured; by default False.
     office : PostOffice
@@ -85,6 +80,7 @@ class Session:
         Keys of the nodes if they encrypt their posts; by default None.
     """
 
+    start: Start
     roster: Roster
     mailbox: Mailbox
     attendance: Attendance
@@ -96,15 +92,12 @@ class Session:
     dtype: str
     seed: int
     server_round: int
+    train_config: ConfigRecord
     steps: int = 1
     weighted_by: str = ""
     weigh: Weigh = weighted_rows
     masses: Masses = field(default_factory=lambda: np.zeros(0))
     step: int = 1
-    num_rounds: int = 0
-    train_config: ConfigRecord = field(default_factory=ConfigRecord)
-    timeout: float = TIMEOUT
-    averages_each_round: bool = True
     started: bool = False
     office: PostOffice = field(default_factory=InMessages)
     keyring: Keyring | None = None
@@ -113,6 +106,11 @@ class Session:
     def n(self) -> int:
         """Number of positions in the graph."""
         return self.roster.size
+
+    @property
+    def num_rounds(self) -> int:
+        """The last round; 0 if it is unknown."""
+        return self.start.num_rounds
 
     @property
     def turn(self) -> int:
@@ -166,7 +164,6 @@ class Session:
             self.office.deposit(content)
             return Message(content=content, message_type=kind, dst_node_id=self.roster.ids[node])
 
-        self.attendance.timeout = self.timeout
         return self.attendance.ask(grid, nodes, write)
 
     def gather(self, replies: Iterable[Message]) -> dict[int, RecordDict]:
@@ -211,7 +208,7 @@ class Session:
 
     def mix(self, nodes: Iterable[int]) -> Iterable[Message]:
         """Let nodes mix their mail and post the result, without the user's code."""
-        return self._call(self.attendance.grid, nodes, records.MIX)
+        return self._call(self.start.grid, nodes, records.MIX)
 
     def collect(self, grid: Grid) -> dict[int, State]:
         """Let every node mix its last mail, and fetch its state unless it stays there."""
@@ -224,7 +221,7 @@ class Session:
         call = ConfigRecord({"ask": what})
         # A client's alignment may need the settings even if nothing is trained.
         asked = self.ask(grid, nodes, MessageType.TRAIN, self.train_config, call)
-        return grid.send_and_receive(asked, timeout=self.timeout)
+        return grid.send_and_receive(asked, timeout=self.start.timeout)
 
     def _weighted(self, w: Matrix, contents: Mapping[int, RecordDict]) -> Matrix:
         """Weight the nodes of W by their masses, which continue through a round's exchanges."""
