@@ -43,12 +43,12 @@ def topology(  # noqa: PLR0913 - one argument per option
     from flwr_decaf.cli.machine import check_matrix_fits
     from flwr_decaf.cli.networks import (
         check_options_apply,
+        compare,
         networks_by_name,
         steps_lines,
         time_varying_lines,
     )
-    from flwr_decaf.report.topology import save_topologies, topology_table
-    from flwr_decaf.topology.mixing_matrix import lambda2
+    from flwr_decaf.report.topology import save_topologies
 
     settings: dict[str, Value] = {
         "topology.weights": weights,
@@ -67,14 +67,12 @@ def topology(  # noqa: PLR0913 - one argument per option
         # Shown only in a terminal: the eigenvalues for thousands of nodes take a while.
         with errors.status(f"Computing the eigenvalues of {nodes} x {nodes} matrices"):
             networks = networks_by_name(names or [], settings, nodes)
-            bases = {name: network.base for name, network in networks.items()}
-            rates = {name: lambda2(w) for name, w in bases.items()}
-            lines = time_varying_lines(networks, dynamic)
-            exchanges = steps_lines(networks, mixing_steps)
+            lines = time_varying_lines(networks, dynamic) + steps_lines(networks, mixing_steps)
+            table, drawn = compare(networks, dynamic, adapter_mb * 1e6)
         with errors.status("Drawing"):
-            save_topologies(bases, rates, output)
-    console.print(topology_table(bases, rates, adapter_mb * 1e6, time_varying=bool(lines)))
-    for line in lines + exchanges:
+            save_topologies(drawn, output)
+    console.print(table)
+    for line in lines:
         console.print(line, soft_wrap=True)
     console.print(f"Picture: {output}", soft_wrap=True)
 

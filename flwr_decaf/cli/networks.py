@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from rich.table import Table
+
 from flwr_decaf.config import Value, parse_config
 from flwr_decaf.config.network import network_of
-from flwr_decaf.report.topology import period_lines
-from flwr_decaf.topology.graphs import TOPOLOGIES
+from flwr_decaf.report.topology import period_table, topology_table
+from flwr_decaf.topology.graphs import TOPOLOGIES, Matrix
+from flwr_decaf.topology.mixing_matrix import lambda2
 from flwr_decaf.topology.mixing_steps import describe_steps
 from flwr_decaf.topology.network import Network, format_rho
 from flwr_decaf.topology.phase_length import phase_length
@@ -87,15 +90,40 @@ def check_options_apply(names: Sequence[str], dynamic: str, given: Collection[st
             )
 
 
+def compare(
+    networks: Mapping[str, Network], dynamic: str, adapter_bytes: float
+) -> tuple[Table, dict[str, Matrix]]:
+    """Tabulate networks, and choose what to draw.
+
+    Base graphs are compared round by round, since no round has all their edges.
+
+    Returns
+    -------
+    table : rich.table.Table
+        Shape, rate of consensus and traffic of each network, or of each round.
+    drawn : dict of str to ndarray
+        Title -> W.
+    """
+    if dynamic in FINITE_TIME:
+        network = networks[dynamic]
+        rounds = [network.of_round(t) for t in range(1, (network.period or 1) + 1)]
+        drawn = {f"round {t}": w for t, w in enumerate(rounds, start=1)}
+        return period_table(rounds, adapter_bytes), drawn
+    bases = {name: network.base for name, network in networks.items()}
+    rates = {name: lambda2(w) for name, w in bases.items()}
+    drawn = {f"{name}\nlambda2 = {rates[name]:.3f}": w for name, w in bases.items()}
+    varies = any(network.is_time_varying for network in networks.values())
+    return topology_table(bases, rates, adapter_bytes, varies), drawn
+
+
 def time_varying_lines(networks: Mapping[str, Network], dynamic: str) -> list[str]:
     """Describe time-varying networks, one line each; empty if the networks are static."""
-    lines = [
+    return [
         f"{name if name == dynamic else f'{name}, {dynamic}'}: rho = {format_rho(network.rho)}, "
         f"T of TAD-LoRA = {phase_length(network)}"
         for name, network in networks.items()
         if network.is_time_varying
     ]
-    return lines + (period_lines(networks[dynamic]) if dynamic in FINITE_TIME else [])
 
 
 def steps_lines(networks: Mapping[str, Network], mixing_steps: str) -> list[str]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
 from rich.table import Table
 
 from flwr_decaf.report.node_plots import draw_graph
 from flwr_decaf.topology.graphs import Matrix
 from flwr_decaf.topology.mixing_matrix import degrees_of, graph_of, rounds_to_shrink
-from flwr_decaf.topology.network import Network, span
+from flwr_decaf.topology.network import span
 
 
 def topology_table(
@@ -54,29 +55,42 @@ def topology_table(
     return table
 
 
-def period_lines(network: Network) -> list[str]:
-    """Describe one period of a periodic network: its rounds, posts and consensus distances.
+def period_table(rounds: Sequence[Matrix], adapter_bytes: float) -> Table:
+    """Tabulate one period of a periodic network, round by round.
 
     The consensus distance after t rounds of pure mixing is relative to the initial distance, for
     models that are drawn independently: ``||W_t .. W_1 - 1 1^T / n|| / ||I - 1 1^T / n||``
     (Frobenius norms).
+
+    Parameters
+    ----------
+    rounds : sequence of ndarray
+        W of each round of a period, of shape (n, n).
+    adapter_bytes : float
+        Size of a node's post, in bytes.
     """
-    n, period = len(network.base), network.period or 1
-    posts, product, distances = 0, np.eye(n), []
-    for t in range(1, period + 1):
-        w = network.of_round(t)
-        posts += int(degrees_of(w).sum())
+    n, megabytes = len(rounds[0]), adapter_bytes / 1e6
+    product, posts = np.eye(n), np.zeros(n, dtype=np.int64)
+    heading = f"a period of {len(rounds)} rounds of {n} nodes, for posts of {megabytes:g} MB"
+    table = Table(title=heading, box=None, padding=(0, 1, 0, 0), show_footer=True)
+    rows = []
+    for t, w in enumerate(rounds, start=1):
+        degrees = degrees_of(w)
+        posts += degrees
         product = w @ product
-        distances.append(np.linalg.norm(product - 1 / n) / math.sqrt(max(n - 1, 1)))
-    return [
-        f"Period: {period} rounds, {posts / n:.1f} posts per node, "
-        f"{posts / n / period:.2f} per round",
-        "Consensus distance after each round: " + ", ".join(f"{abs(d):.3f}" for d in distances),
-    ]
+        distance = abs(np.linalg.norm(product - 1 / n)) / math.sqrt(max(n - 1, 1))
+        rows.append([f"{t}", span(degrees), *_traffic(degrees, megabytes), f"{distance:.3f}"])
+    total = ["period", f"{posts.mean():.1f} on average", *_traffic(posts, megabytes), ""]
+    headings = ("round", "posts per node", "MB\nbusiest", "MB\nall", "consensus\ndistance after")
+    for name, footer in zip(headings, total, strict=True):
+        table.add_column(name, footer, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
-def topology_figure(networks: Mapping[str, Matrix], rates: Mapping[str, float]) -> Figure:
-    """Draw networks side by side, each with its name and lambda2."""
+def topology_figure(networks: Mapping[str, Matrix]) -> Figure:
+    """Draw networks side by side, each below its title."""
     columns = min(len(networks), 4)
     rows = -(-len(networks) // columns)
     # Padding for the titles, which constrained layout ignores above hidden axes.
@@ -85,16 +99,16 @@ def topology_figure(networks: Mapping[str, Matrix], rates: Mapping[str, float]) 
     grid = np.ravel(figure.subplots(rows, columns, squeeze=False))
     for axes in grid:
         axes.axis("off")
-    for axes, (name, w) in zip(grid, networks.items(), strict=False):
+    for axes, (title, w) in zip(grid, networks.items(), strict=False):
         draw_graph(axes, graph_of(w))
-        axes.set_title(f"{name}\nlambda2 = {rates[name]:.3f}", fontsize=10)
+        axes.set_title(title, fontsize=10)
     return figure
 
 
-def save_topologies(networks: Mapping[str, Matrix], rates: Mapping[str, float], file: Path) -> None:
-    """Save a drawing of networks; the file extension (.png, .svg, .pdf) selects the format."""
+def save_topologies(networks: Mapping[str, Matrix], file: Path) -> None:
+    """Save a drawing of networks, by title; the file extension (.png, .svg) sets the format."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    topology_figure(networks, rates).savefig(file, dpi=150)
+    topology_figure(networks).savefig(file, dpi=150)
 
 
 def _row(w: Matrix, rate: float, megabytes: float) -> list[str]:
@@ -108,6 +122,10 @@ def _row(w: Matrix, rate: float, megabytes: float) -> list[str]:
         f"{rate:.4f}",
         f"{1 - rate:.4f}",
         "never" if math.isinf(rounds) else f"{rounds:.0f}",
-        f"{max(degrees) * megabytes:.2f}",
-        f"{sum(degrees) * megabytes:.2f}",
+        *_traffic(degrees, megabytes),
     ]
+
+
+def _traffic(posts: Sequence[int] | NDArray[np.int64], megabytes: float) -> list[str]:
+    """Return what the busiest node and all nodes send, in MB."""
+    return [f"{max(posts) * megabytes:.2f}", f"{sum(posts) * megabytes:.2f}"]

@@ -114,7 +114,7 @@ def test_graphs_are_tabulated_and_drawn(tmp_path):
     assert columns["MB/round\nbusiest"] == ["4.00", "18.00"]
     assert columns["MB/round\nall"] == ["40.00", "36.00"]
     assert columns["rounds to\nshrink 1000x"] == ["51", "66"]
-    save_topologies(networks, rates, tmp_path / "t.png")
+    save_topologies(networks, tmp_path / "t.png")
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
 
 
