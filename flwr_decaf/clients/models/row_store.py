@@ -36,7 +36,7 @@ class RowStore:
     """
 
     def __init__(self, file: Path, limit: int) -> None:
-        self.file = file
+        self.file, self.limit = file, limit
         try:
             # SQLite's own files beside it, -wal and -shm, get the same mode.
             os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))

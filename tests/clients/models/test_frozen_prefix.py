@@ -1,4 +1,5 @@
 import os
+import sqlite3
 import stat
 import time
 from copy import deepcopy
@@ -176,22 +177,31 @@ def test_values_depend_neither_on_the_batch_nor_on_the_order(tmp_path, monkeypat
     one, other = adapted("bert"), adapted("bert")
     (a,), (b,) = attached(one), attached(other)
     inputs = batch("bert")
-    held = a._states_of
-    seen = {}
+    alone, seen = entering(a), {}
     for place in (2, 0, 1):  # alone, in another order, without padding where there is some
         row = {k: x[place : place + 1, : 4 if place == 0 else 7] for k, x in inputs.items()}
-        a._states_of = lambda *x, place=place: seen.setdefault(place, held(*x))
         with torch.no_grad():
             one(**row)
+        seen[place] = alone[-1]
     monkeypatch.setattr(kept_states, "private_folder", lambda *_, **__: tmp_path / "other")
     (tmp_path / "other").mkdir()
-    whole, held_by_b = [], b._states_of
-    b._states_of = lambda *x: whole.append(held_by_b(*x)) or whole[-1]
+    whole = entering(b)
     with torch.no_grad():
         other(**inputs)
     for place, states in seen.items():
         assert torch.equal(whole[-1][place, : states.shape[1]], states[0])
     assert not whole[-1][0, 4:].any()
+
+
+def entering(prefix):
+    """List the hidden states that enter the first layer that is not frozen, at each pass."""
+    seen = []
+    layer = prefix.encoder.layers[prefix.encoder.frozen]
+    layer.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(args[0] if args else kwargs["hidden_states"]),
+        with_kwargs=True,
+    )
+    return seen
 
 
 def test_another_process_reads_what_one_has_computed():
@@ -273,24 +283,16 @@ def test_if_the_number_of_rows_is_not_known_all_that_is_allowed_is_made_free(
     old.write_bytes(bytes(50_000))
     os.utime(old, (time.time() - 9000,) * 2)
     encoder, room = find_encoders(adapted("bert"))[0], Room(limit=60_000, rows=0, length=7)
-    assert size_limit(open_store(encoder, room, row_bytes=700)) == 60_000
+    assert open_store(encoder, room, row_bytes=700).limit == 60_000
     assert not old.exists()
 
 
 def test_a_file_may_not_grow_beyond_the_disk(monkeypatch, caplog):
     encoder, room = find_encoders(adapted("bert"))[0], Room(limit=10**9, rows=0, length=7)
     monkeypatch.setattr(kept_states.shutil, "disk_usage", lambda _: SimpleNamespace(free=50_000))
-    assert size_limit(open_store(encoder, room, row_bytes=700)) == 50_000
+    assert open_store(encoder, room, row_bytes=700).limit == 50_000
     with pytest.raises(NotKept, match="even a few rows"):
         open_store(encoder, room, row_bytes=10**6)
-
-
-def size_limit(store):
-    """Bytes, rounded down to pages, that SQLite may write; rounded to 10,000."""
-    (pages,), (page,) = (
-        store._rows.execute(f"PRAGMA {what}").fetchone() for what in ("max_page_count", "page_size")
-    )
-    return round(pages * page, -4)
 
 
 def test_a_model_that_needs_more_than_hidden_states_is_detected(caplog):
@@ -347,13 +349,13 @@ def test_whatever_a_model_raises_on_the_first_rows_it_computes_as_usual(error, c
 def test_rows_of_one_length_are_computed_together():
     model = adapted("bert")
     (prefix,) = attached(model)
-    with torch.no_grad():
-        model(**batch("bert"))  # two of three rows have 7 tokens
-    assert prefix._as_alone == {(torch.Size([2, 7, 24]), torch.float32, torch.device("cpu")): True}
     sizes = rows_per_pass(prefix)
     with torch.no_grad():
+        model(**batch("bert"))  # two of three rows have 7 tokens
+        assert sizes[-3:] == [2, 1, 3]  # these two, the last alone to compare, and the batch
+        sizes.clear()
         model(**batch("bert", seed=1))
-    assert sizes == [1, 2]
+    assert sizes == [1, 2, 3]
 
 
 def test_rows_are_computed_one_by_one_if_their_values_would_depend_on_the_batch():
@@ -363,11 +365,10 @@ def test_rows_are_computed_one_by_one_if_their_values_would_depend_on_the_batch(
         layer.register_forward_hook(lambda _, __, out: out * (1 + 1e-6 * len(out)))
     (prefix,) = attached(model)
     inputs = batch("bert")  # the last two rows have 7 tokens
-    held, seen = prefix._states_of, []
-    prefix._states_of = lambda *x: seen.append(held(*x)) or seen[-1]
+    seen, sizes = entering(prefix), rows_per_pass(prefix)
     with torch.no_grad():
         model(**inputs)
-        assert not prefix._as_alone[(torch.Size([2, 7, 24]), torch.float32, torch.device("cpu"))]
+        assert sizes[-5:] == [2, 1, 1, 1, 3]
         for place in (1, 2):
             expected = alone.get_base_model().bert(
                 **{k: x[place : place + 1] for k, x in inputs.items()}, output_hidden_states=True
@@ -378,20 +379,20 @@ def test_rows_are_computed_one_by_one_if_their_values_would_depend_on_the_batch(
 def rows_per_pass(prefix):
     sizes = []
     prefix.encoder.root.embeddings.register_forward_pre_hook(
-        lambda _, __, kwargs: sizes.append(len(kwargs["input_ids"])) if prefix._capturing else None,
-        with_kwargs=True,
+        lambda _, __, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
     )
     return sizes
 
 
-def test_bf16_takes_half_the_bytes_and_rounds():
+def test_bf16_takes_half_the_bytes_and_rounds(own_cache):
     model, plain = adapted("bert"), adapted("bert")
     (prefix,) = attached(model, dtype=torch.bfloat16)
     with torch.no_grad():
         got, expected = model(**batch("bert")).logits, plain(**batch("bert")).logits
     assert not torch.equal(got, expected)
     torch.testing.assert_close(got, expected, rtol=0.05, atol=0.02)
-    sizes = prefix._store._rows.execute("SELECT length(value) FROM rows").fetchall()
+    (file,) = own_cache.glob("*.sqlite")
+    sizes = sqlite3.connect(file).execute("SELECT length(value) FROM rows").fetchall()
     assert max(sizes)[0] == len(b"bfloat16 24 ") + 7 * 24 * 2
 
 
