@@ -386,7 +386,7 @@ def rows_per_pass(prefix):
 
 def test_bf16_takes_half_the_bytes_and_rounds(own_cache):
     model, plain = adapted("bert"), adapted("bert")
-    (prefix,) = attached(model, dtype=torch.bfloat16)
+    attached(model, dtype=torch.bfloat16)
     with torch.no_grad():
         got, expected = model(**batch("bert")).logits, plain(**batch("bert")).logits
     assert not torch.equal(got, expected)
