@@ -15,7 +15,6 @@ from pathlib import Path
 
 from flwr_decaf.config import Config, flatten
 from flwr_decaf.runs.folder import RunFolder
-from flwr_decaf.topology.mixing_matrix import build_mixing_matrix
 
 METHODS = ("decaf", "dlora", "dlora-fa", "dec-lora", "local-only", "fedavg")
 NODES, ROUNDS = 10, 60
@@ -24,8 +23,8 @@ NODES, ROUNDS = 10, 60
 def write_run(path: Path, draw: random.Random, **settings: object) -> None:
     """Write a finished run with random metrics."""
     folder = RunFolder.create(path, flatten(Config()) | settings)
-    w = build_mixing_matrix("ring", NODES).tolist()
-    folder.update(network={"nodes": NODES, "lambda2": 0.87, "mixing-matrix": w})
+    links = [[i, (i + 1) % NODES, 1 / 3] for i in range(NODES)]
+    folder.update(network={"nodes": NODES, "lambda2": 0.87, "links": links})
     lines = []
     for t in range(ROUNDS + 1):
         for node in range(NODES):

@@ -27,8 +27,8 @@ from flwr_decaf.topology.mixing_matrix import (
     links_of,
     matrix_of,
     mixing_matrix,
-    without_nodes,
 )
+from flwr_decaf.topology.rows import rows_of_matrix
 from flwr_decaf.topology.time_varying import TIME_VARYING
 from flwr_decaf.topology.weights import WEIGHTS
 from tests.states import lora_state
@@ -76,7 +76,7 @@ def test_every_graph_has_fair_weights_also_when_nodes_are_missing(
     assert {(i, j) for i, j in zip(*np.nonzero(w), strict=True) if i < j} <= {
         (min(e), max(e)) for e in graph.edges
     }
-    left = without_nodes(w, {node for node in missing if node < n})
+    left = rows_of_matrix(w).without({node for node in missing if node < n}).matrix()
     assert is_fair(left)
     assert all(left[node, node] == 1 for node in missing if node < n)
 

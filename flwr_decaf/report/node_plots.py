@@ -20,7 +20,6 @@ from flwr_decaf.report.style import SIZE
 from flwr_decaf.report.summary import read_metrics, score_in
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.score import score_of
-from flwr_decaf.topology.mixing_matrix import graph_of
 
 
 def graph_by_score(folders: Sequence[RunFolder]) -> Figure | None:
@@ -28,7 +27,7 @@ def graph_by_score(folders: Sequence[RunFolder]) -> Figure | None:
     drawn = {
         label: folder
         for label, folder in _first_of_each_method(folders).items()
-        if "mixing-matrix" in folder.run.get("network", {}) and _last_scores(folder)[1]
+        if "links" in folder.run.get("network", {}) and _last_scores(folder)[1]
     }
     if not drawn:
         return None
@@ -38,13 +37,15 @@ def graph_by_score(folders: Sequence[RunFolder]) -> Figure | None:
     scale = ScalarMappable(Normalize(min(everything), max(everything)), "cividis")
     figure, grid = _grid(len(drawn), height=2.9)
     for axes, (label, folder) in zip(grid, drawn.items(), strict=False):
-        w = np.array(folder.run["network"]["mixing-matrix"])
+        network = folder.run["network"]
+        graph = nx.empty_graph(network["nodes"])
+        graph.add_weighted_edges_from(network["links"])
         draw_graph(
             axes,
-            graph_of(w),
+            graph,
             [
                 scale.to_rgba(scores[label][i]) if i in scores[label] else "white"
-                for i in range(len(w))
+                for i in range(len(graph))
             ],
         )
         axes.set_title(textwrap.fill(label, 26), fontsize=10)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -216,30 +216,6 @@ def rounds_to_shrink(rate: float, factor: float = 1000.0) -> float:
     if rate >= 1 - _ROUNDING:
         return math.inf
     return 1.0 if rate < 1 / factor else float(math.ceil(math.log(factor) / -math.log(rate)))
-
-
-def without_nodes(w: Matrix, missing: Collection[int]) -> Matrix:
-    """Drop the links of nodes that are missing in a round.
-
-    The weight of a dropped link is added to the diagonal entries of both its nodes. The matrix
-    stays symmetric and doubly stochastic on the remaining nodes, and is the identity on the missing
-    ones. If no node is missing, the matrix itself is returned.
-
-    Examples
-    --------
-    >>> without_nodes(np.full((3, 3), 1 / 3), {2}).round(2).tolist()
-    [[0.67, 0.33, 0.0], [0.33, 0.67, 0.0], [0.0, 0.0, 1.0]]
-    """
-    if not missing:
-        return w
-    kept = np.array(w)
-    gone = list(missing)
-    kept[gone, :] = 0.0
-    kept[:, gone] = 0.0
-    np.fill_diagonal(kept, 0.0)
-    # If the diagonal entry is zero, rounding may leave the sum of the row just above 1.
-    np.fill_diagonal(kept, np.maximum(1.0 - kept.sum(axis=1), 0.0))
-    return kept
 
 
 def edges_of(graph: nx.Graph) -> Edges:

@@ -23,6 +23,7 @@ from flwr_decaf.topology.mixing_matrix import (
     links_of,
     matrix_of,
 )
+from flwr_decaf.topology.rows import Rows, rows_of, rows_of_matrix
 from flwr_decaf.topology.time_varying import FINITE_TIME, TIME_VARYING, check_dynamic, period_of
 from flwr_decaf.topology.weights import WEIGHTS
 
@@ -83,17 +84,21 @@ class Network:
 
     def of_round(self, server_round: int) -> Matrix:
         """Return W of a round, counted from 1; it is symmetric and doubly stochastic."""
-        return self._last_drawn(server_round) if self.is_time_varying else self.base
+        return self.rows(server_round).matrix() if self.is_time_varying else self.base
+
+    def rows(self, server_round: int) -> Rows:
+        """Return the rows of W of a round, counted from 1, without its zeros."""
+        return self._last_drawn(server_round if self.is_time_varying else 0)
 
     @cached_property
-    def _last_drawn(self) -> Callable[[int], Matrix]:
-        """Draw W of a round once, although the rows of all nodes are read one by one."""
+    def _last_drawn(self) -> Callable[[int], Rows]:
+        """Draw a round once, although the rows of all nodes are read one by one."""
 
         @lru_cache(maxsize=1)
-        def drawn(server_round: int) -> Matrix:
-            w = matrix_of(self.links(server_round), len(self.base))
-            w.setflags(write=False)
-            return w
+        def drawn(server_round: int) -> Rows:
+            if not server_round:
+                return rows_of_matrix(self.base)
+            return rows_of(self.links(server_round), len(self.base))
 
         return drawn
 

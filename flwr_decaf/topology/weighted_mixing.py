@@ -13,13 +13,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from flwr_decaf.topology.graphs import Matrix
+from flwr_decaf.topology.rows import Rows
 
 Masses = NDArray[np.float64]
-Weigh = Callable[[Matrix, Masses], tuple[Matrix, Masses]]
+Weigh = Callable[[Rows, Masses], tuple[Rows, Masses]]
 
 
-def weighted_rows(w: Matrix, masses: Masses) -> tuple[Matrix, Masses]:
+def weighted_rows(rows: Rows, masses: Masses) -> tuple[Rows, Masses]:
     """Weight the nodes of a mixing matrix by their masses.
 
         r_ij = w_ij m_j / m'_i,   m'_i = sum_j w_ij m_j
@@ -31,32 +31,36 @@ def weighted_rows(w: Matrix, masses: Masses) -> tuple[Matrix, Masses]:
 
     Parameters
     ----------
-    w : ndarray
-        Mixing matrix of shape (n, n).
+    rows : Rows
+        Rows of a mixing matrix W of shape (n, n).
     masses : ndarray
         Mass of each node, of shape (n,), >= 0. A node without mass in its neighbourhood keeps its
         own state.
 
     Returns
     -------
-    rows : ndarray
-        Row-stochastic matrix of shape (n, n) on the same edges.
+    rows : Rows
+        Row-stochastic matrix on the same edges.
     masses : ndarray
         Masses after the mix; their sum is the same.
 
     Examples
     --------
-    >>> rows, masses = weighted_rows(np.full((2, 2), 0.5), np.array([1.0, 3.0]))
-    >>> rows.tolist(), masses.tolist()
+    >>> from flwr_decaf.topology.rows import rows_of_matrix
+    >>> half = rows_of_matrix(np.full((2, 2), 0.5))
+    >>> rows, masses = weighted_rows(half, np.array([1.0, 3.0]))
+    >>> rows.matrix().tolist(), masses.tolist()
     ([[0.25, 0.75], [0.25, 0.75]], [2.0, 2.0])
     """
-    mixed = w @ masses
-    held = (mixed > 0)[:, None]
-    rows = np.divide(w * masses, mixed[:, None], where=held, out=np.eye(len(w)))
-    return rows, mixed
+    mixed = rows.times(masses)
+    held = mixed > 0
+    own = np.divide(rows.own * masses, mixed, where=held, out=np.ones_like(mixed))
+    weights, by_row = rows.weights * masses[rows.others], mixed[rows.nodes]
+    weights = np.divide(weights, by_row, where=held[rows.nodes], out=np.zeros_like(weights))
+    return rows.with_weights(weights, own), mixed
 
 
-def metropolis_rows(w: Matrix, masses: Masses) -> tuple[Matrix, Masses]:
+def metropolis_rows(rows: Rows, masses: Masses) -> tuple[Rows, Masses]:
     """Make the influence of each node proportional to its mass, by Metropolis-Hastings.
 
         r_ij = w_ij min(1, m_j / m_i)  for j != i,   r_ii = 1 - sum_(j != i) r_ij
@@ -67,32 +71,31 @@ def metropolis_rows(w: Matrix, masses: Masses) -> tuple[Matrix, Masses]:
 
     Detailed balance is a property of each edge. A link that is missing at both its ends, because a
     node did not answer or its post was refused, therefore leaves it intact when its weight moves to
-    the diagonal, as in ``mixing_matrix.without_nodes``: the remaining nodes still preserve their
+    the diagonal, as in ``Rows.without``: the remaining nodes still preserve their
     weighted sum, and missing nodes keep their states.
 
     Parameters
     ----------
-    w : ndarray
-        Mixing matrix of shape (n, n), symmetric: the proposal distribution.
+    rows : Rows
+        Rows of a mixing matrix W of shape (n, n), symmetric: the proposal distribution.
     masses : ndarray
         Mass of each node, of shape (n,), >= 0. A node without mass influences no node with mass.
 
     Returns
     -------
-    rows : ndarray
-        Row-stochastic matrix of shape (n, n) on the same edges.
+    rows : Rows
+        Row-stochastic matrix on the same edges.
     masses : ndarray
         The same masses.
 
     Examples
     --------
-    >>> rows, _ = metropolis_rows(np.full((2, 2), 0.5), np.array([1.0, 4.0]))
-    >>> rows.tolist()
+    >>> from flwr_decaf.topology.rows import rows_of_matrix
+    >>> half = rows_of_matrix(np.full((2, 2), 0.5))
+    >>> rows, _ = metropolis_rows(half, np.array([1.0, 4.0]))
+    >>> rows.matrix().tolist()
     [[0.5, 0.5], [0.125, 0.875]]
     """
-    least = np.minimum.outer(masses, masses)
-    rows = w * np.divide(least, masses[:, None], where=masses[:, None] > 0, out=np.ones_like(w))
-    np.fill_diagonal(rows, 0.0)
-    # If the diagonal entry is zero, rounding may leave the sum of the row just above 1.
-    np.fill_diagonal(rows, np.maximum(1.0 - rows.sum(axis=1), 0.0))
-    return rows, masses
+    mine, theirs = masses[rows.nodes], masses[rows.others]
+    accepted = np.divide(np.minimum(mine, theirs), mine, where=mine > 0, out=np.ones_like(mine))
+    return rows.with_weights(rows.weights * accepted), masses

@@ -6,7 +6,6 @@ import pytest
 
 from flwr_decaf.config import Config, flatten
 from flwr_decaf.runs.folder import RunFolder
-from flwr_decaf.topology.mixing_matrix import build_mixing_matrix
 
 # strategy -> accuracy of (node 0, node 1) in rounds 0, 1 and 2, and megabytes sent per round
 CURVES = {
@@ -19,8 +18,7 @@ def write_run(path, strategy, seed=0, rounds=2, **settings):
     curve, megabytes = CURVES[strategy]
     values = flatten(Config()) | {"strategy": strategy, "seed": seed, **settings}
     folder = RunFolder.create(path, values)
-    w = build_mixing_matrix("ring", 2)
-    network = {"lambda2": 0.0, "mixing-matrix": w.tolist()} if strategy == "decaf" else {}
+    network = {"lambda2": 0.0, "links": [[0, 1, 0.5]]} if strategy == "decaf" else {}
     folder.update(network={"nodes": 2, **network})
     for t in range(rounds + 1):
         for node in range(2):

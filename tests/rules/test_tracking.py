@@ -8,7 +8,8 @@ import torch
 
 from flwr_decaf.rules import average
 from flwr_decaf.rules.tracking import model_of, split, track, with_tracking
-from flwr_decaf.topology.mixing_matrix import build_mixing_matrix, without_nodes
+from flwr_decaf.topology.mixing_matrix import build_mixing_matrix
+from tests.dense_rows import without_nodes
 from tests.states import lora_state
 
 Y, DELTA = "decaf.tracked.x", "decaf.change.x"

@@ -14,7 +14,7 @@ from flwr_decaf.messages import records
 from flwr_decaf.messages.packing import pack_record, unpack_record
 from flwr_decaf.strategies import DeCAF, DLoRA
 from flwr_decaf.strategies.relay.attacks import byzantine_among
-from flwr_decaf.topology.mixing_matrix import build_mixing_matrix, without_nodes
+from flwr_decaf.topology.mixing_matrix import build_mixing_matrix
 from flwr_decaf.topology.network import build_time_varying_network
 from tests.apps.pure_mixing import (
     app,
@@ -23,6 +23,7 @@ from tests.apps.pure_mixing import (
     start_value,
     train_identity,
 )
+from tests.dense_rows import without_nodes
 from tests.local_grid import LocalGrid
 
 START = {"x": torch.zeros(2, dtype=torch.float64)}

@@ -14,7 +14,8 @@ from flwr_decaf.config import Posts
 from flwr_decaf.messages.checkpoint import load_checkpoint, save_checkpoint
 from flwr_decaf.messages.packing import unpack
 from flwr_decaf.strategies import DLoRA, GradientTracking, LocalOnly
-from flwr_decaf.topology.mixing_matrix import build_mixing_matrix, without_nodes
+from flwr_decaf.topology.mixing_matrix import build_mixing_matrix
+from tests.dense_rows import without_nodes
 from tests.keys import keyed_grid, models_of
 from tests.local_grid import LocalGrid
 from tests.states import lora_state

@@ -18,9 +18,10 @@ from flwr_decaf.messages.quantization import quantize
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies import DLoRA, TADLoRA
 from flwr_decaf.strategies.relay.attacks import byzantine_among
-from flwr_decaf.topology.mixing_matrix import build_mixing_matrix, without_nodes
+from flwr_decaf.topology.mixing_matrix import build_mixing_matrix
 from flwr_decaf.topology.network import build_time_varying_network
 from tests.apps.pure_mixing import app, start_value
+from tests.dense_rows import without_nodes
 from tests.local_grid import LocalGrid
 from tests.states import lora_state
 from tests.strategies.test_conformance import CASES, equal, reported, run, train

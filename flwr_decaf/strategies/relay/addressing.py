@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import networkx as nx
-import numpy as np
 from flwr.app import Array
 
 from flwr_decaf.messages.checkpoint import Letter
 from flwr_decaf.messages.mail import Mail
-from flwr_decaf.topology.graphs import Matrix
+from flwr_decaf.topology.rows import Rows
 
 Sent = Mapping[int, Mapping[int, Array]]  # sender -> recipient -> what it sends instead of its post
 
@@ -27,7 +26,7 @@ class Addressing(Protocol):
         """Return the neighbours for which a node writes separate messages."""
 
     def letters(
-        self, posts: Mapping[int, Array], sent: Sent, w: Matrix, mail: Mapping[int, Mail]
+        self, posts: Mapping[int, Array], sent: Sent, rows: Rows, mail: Mapping[int, Mail]
     ) -> dict[int, Letter]:
         """Return the next mail of every node in ``posts``.
 
@@ -37,8 +36,8 @@ class Addressing(Protocol):
             Posts of the round, by sender.
         sent : mapping of int to mapping of int to Array
             ``sent[i][j]`` is what node i sends to j instead of its post.
-        w : ndarray
-            W of the round, without the links of missing nodes.
+        rows : Rows
+            Rows of W in the exchange, without the links of missing nodes.
         mail : mapping of int to Mail
             The last mail of each node.
         """
@@ -52,15 +51,14 @@ class Neighbours:
         return ()
 
     def letters(
-        self, posts: Mapping[int, Array], sent: Sent, w: Matrix, mail: Mapping[int, Mail]
+        self, posts: Mapping[int, Array], sent: Sent, rows: Rows, mail: Mapping[int, Mail]
     ) -> dict[int, Letter]:
         """Address posts to neighbours; see ``Addressing``."""
         letters = {}
         for node in posts:
-            neighbours = [int(j) for j in np.flatnonzero(w[node]) if j != node]
-            weights = tuple(float(w[node, j]) for j in (node, *neighbours))
-            received = {j: sent.get(j, {}).get(node, posts[j]) for j in neighbours}
-            letters[node] = Letter(weights, received)
+            own, weights = rows.row(node)
+            received = {j: sent.get(j, {}).get(node, posts[j]) for j in weights}
+            letters[node] = Letter((own, *weights.values()), received)
         return letters
 
 
@@ -86,7 +84,7 @@ class Relayed:
         return tuple(sorted(self._tree[node]))
 
     def letters(
-        self, posts: Mapping[int, Array], sent: Sent, w: Matrix, mail: Mapping[int, Mail]
+        self, posts: Mapping[int, Array], sent: Sent, rows: Rows, mail: Mapping[int, Mail]
     ) -> dict[int, Letter]:
         """Address messages along the tree; see ``Addressing``."""
         return {node: self._letter(node, sent, mail) for node in posts}

@@ -14,7 +14,6 @@ from flwr_decaf.messages.checkpoint import Checkpoint
 from flwr_decaf.rules import NEEDED, RULES
 from flwr_decaf.strategies.relay.arguments import MINIMA
 from flwr_decaf.strategies.relay.roll_call import has_evaluate
-from flwr_decaf.topology.mixing_matrix import degrees_of
 from flwr_decaf.topology.network import Network
 from flwr_decaf.topology.participation import check_schedule
 from flwr_decaf.topology.time_varying import FINITE_TIME
@@ -239,7 +238,7 @@ def check_byzantine(
             f"{names[1]} must leave honest nodes; got {sign_flipping} of {n} nodes; lower it"
         )
     rounds = range(1, (_LOOKED_AT if network.is_time_varying else 1) + 1)
-    degrees = np.concatenate([degrees_of(network.of_round(t)) for t in rounds])
+    degrees = np.concatenate([network.rows(t).degrees for t in rounds])
     if needed > degrees.max():
         raise ValueError(
             f"{names[0]} must leave a node neighbours to trust; got {byzantine}, with which "

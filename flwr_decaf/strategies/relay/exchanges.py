@@ -45,11 +45,11 @@ def exchange_all(
     sent : dict of int to int
         Bytes that each node sends in all exchanges.
     """
-    contents, states, sent = session.exchange(replies, network.of_round(session.turn))
+    contents, states, sent = session.exchange(replies, network.rows(session.turn))
     present = list(contents)
     while session.step < session.steps:
         session.step += 1
-        further, _, more = session.exchange(session.mix(present), network.of_round(session.turn))
+        further, _, more = session.exchange(session.mix(present), network.rows(session.turn))
         present = list(further)
         for node, content in further.items():
             sent[node] += more[node]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-import numpy as np
 from flwr.app import Array, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
@@ -50,9 +49,7 @@ class Keyring:
 
     def lay_into(self, content: RecordDict, node: int, turn: int) -> None:
         """Add to a message for whom the node seals its next post, in the exchange ``turn``."""
-        row = self._network.of_round(turn)[node]
-        neighbours = [int(j) for j in np.flatnonzero(row) if j != node]
-        put_sealing(content, self._for(neighbours, turn))
+        put_sealing(content, self._for(self._network.rows(turn).neighbours(node), turn))
 
     def unusable(
         self, posts: Mapping[int, Array], copies: Mapping[int, Array], turn: int
@@ -78,7 +75,7 @@ class Keyring:
     def check(self, grid: Grid, ids: Sequence[int]) -> None:
         """Let each node check the keys of its neighbours, before anything is trained.
 
-        In a time-varying network, each node checks those of all nodes.
+        These are its neighbours in any exchange of a period; if there is no period, all nodes.
 
         Raises
         ------
@@ -86,18 +83,27 @@ class Keyring:
             If a node does not accept the key of a neighbour.
         """
         messages = []
+        neighbours = self._ever_neighbours(len(ids))
         for node, node_id in enumerate(ids):
             content = RecordDict({records.CALL: ConfigRecord({"ask": records.CHECK_KEYS})})
-            if self._network.is_time_varying:
-                put_sealing(content, self._for([j for j in range(len(ids)) if j != node], turn=0))
-            else:
-                self.lay_into(content, node, turn=1)
+            put_sealing(content, self._for(sorted(neighbours[node]), turn=0))
             messages.append(Message(content, message_type=MessageType.TRAIN, dst_node_id=node_id))
         for reply in grid.send_and_receive(messages, timeout=_PATIENCE):
             if reply.has_error():
                 raise RuntimeError(f"a node cannot check keys: {cause_of(reply)}; fix its cause")
             node = ids.index(reply.metadata.src_node_id)
             _check_accepted(node, cast(ConfigRecord, reply.content[records.CALL]))
+
+    def _ever_neighbours(self, n: int) -> list[set[int]]:
+        """Return the neighbours of each node in any exchange."""
+        if self._network.period is None:
+            return [{*range(n)} - {node} for node in range(n)]
+        ever: list[set[int]] = [set() for _ in range(n)]
+        for turn in range(1, self._network.period + 1):
+            rows = self._network.rows(turn)
+            for node in range(n):
+                ever[node] |= {*rows.neighbours(node)}
+        return ever
 
     def _for(self, readers: Sequence[int], turn: int) -> Sealing:
         return Sealing(

@@ -27,7 +27,7 @@ from flwr_decaf.messages.packing import record_of, unpack
 from flwr_decaf.messages.quantization import dequantize
 from flwr_decaf.messages.records import COPY, POST
 from flwr_decaf.strategies.relay.addressing import Addressing, Neighbours
-from flwr_decaf.topology.graphs import Matrix
+from flwr_decaf.topology.rows import Rows
 
 
 class Mailbox:
@@ -136,21 +136,21 @@ class Mailbox:
     def collect(
         self,
         posts: Mapping[int, Array],
-        w: Matrix,
+        rows: Rows,
         mixed: str = "AB",
         sent: Mapping[int, Mapping[int, Array]] | None = None,
         copies: Mapping[int, Array] | None = None,
     ) -> None:
         """Collect a round's posts, and address them to the neighbours under W.
 
-        A node without a post in ``posts`` must have no links in ``w``; mail that it has not
+        A node without a post in ``posts`` must have no links in ``rows``; mail that it has not
         received yet stays pending. ``sent[i][j]`` is what node i sends to j instead of its post.
         ``copies`` are exact states of nodes whose posts are quantized; no other node receives them.
         """
         self.posts |= posts
         self.copies = {i: self.copies[i] for i in self.copies.keys() - posts.keys()}
         self.copies |= copies or {}
-        letters = self._addressing.letters(posts, sent or {}, w, self._mail)
+        letters = self._addressing.letters(posts, sent or {}, rows, self._mail)
         self._undelivered |= posts.keys()
         self._repeated -= posts.keys()
         for node, letter in letters.items():

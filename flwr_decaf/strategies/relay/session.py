@@ -25,8 +25,7 @@ from flwr_decaf.strategies.relay.replies import messages_of, post_of, size_of
 from flwr_decaf.strategies.relay.resumable import Start
 from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import Schedule
-from flwr_decaf.topology.graphs import Matrix
-from flwr_decaf.topology.mixing_matrix import without_nodes
+from flwr_decaf.topology.rows import Rows
 from flwr_decaf.topology.weighted_mixing import Masses, Weigh, weighted_rows
 
 
@@ -174,7 +173,7 @@ class Session:
         return contents
 
     def exchange(
-        self, replies: Iterable[Message], w: Matrix
+        self, replies: Iterable[Message], rows: Rows
     ) -> tuple[dict[int, RecordDict], dict[int, State], dict[int, int]]:
         """Address the posts in the replies to the neighbours under W.
 
@@ -193,17 +192,17 @@ class Session:
         """
         contents = self.gather(replies)
         posts, copies, states, _ = self._usable(contents)
-        w = without_nodes(w, set(self.roster.positions) - posts.keys())
+        rows = rows.without(set(self.roster.positions) - posts.keys())
         sent = {i: messages_of(contents[i]) for i in posts}
         for i in self.byzantine & posts.keys():
             seed = derive_seed(self.seed, "forging", self.turn, i)
             forged = forged_post(states[i], self.dtype, seed)
             sent[i] = dict.fromkeys(self.roster.positions, forged)
-        w = self._weighted(w, {node: contents[node] for node in posts})
-        self.mailbox.collect(posts, w, self.schedule(self.server_round).mixed, sent, copies)
+        rows = self._weighted(rows, {node: contents[node] for node in posts})
+        self.mailbox.collect(posts, rows, self.schedule(self.server_round).mixed, sent, copies)
         self.office.sweep(self.mailbox.held)
-        receivers = np.count_nonzero(w, axis=0) - (w.diagonal() != 0)
-        size = {i: int(receivers[i]) * size_of(posts[i], states.get(i), self.dtype) for i in posts}
+        readers = rows.readers
+        size = {i: int(readers[i]) * size_of(posts[i], states.get(i), self.dtype) for i in posts}
         return {node: contents[node] for node in posts}, states, size
 
     def mix(self, nodes: Iterable[int]) -> Iterable[Message]:
@@ -223,14 +222,14 @@ class Session:
         asked = self.ask(grid, nodes, MessageType.TRAIN, self.train_config, call)
         return grid.send_and_receive(asked, timeout=self.start.timeout)
 
-    def _weighted(self, w: Matrix, contents: Mapping[int, RecordDict]) -> Matrix:
+    def _weighted(self, rows: Rows, contents: Mapping[int, RecordDict]) -> Rows:
         """Weight the nodes of W by their masses, which continue through a round's exchanges."""
         if not self.weighted_by:
-            return w
+            return rows
         if self.step == 1:
             self.masses = np.zeros(self.n)
             self.masses[list(contents)] = counts_of(contents.values(), self.weighted_by)
-        rows, self.masses = self.weigh(w, self.masses)
+        rows, self.masses = self.weigh(rows, self.masses)
         return rows
 
     def _usable(self, contents: Mapping[int, RecordDict]) -> Arrivals:

@@ -64,3 +64,30 @@ def test_posts_and_copies_in_order_are_usable():
     assert keyring().unusable({2: sealed()}, {2: sealed(kind=KIND_COPY)}, turn=5) == {}
     causes = keyring().unusable({2: sealed()}, {2: sealed()}, turn=5)
     assert list(causes) == [2]
+
+
+class Recording:
+    """A grid on which no node answers."""
+
+    def __init__(self):
+        self.messages = []
+
+    def send_and_receive(self, messages, timeout):
+        self.messages += messages
+        return []
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "known"),
+    [
+        ("static", {1, 5}),
+        ("one-peer-exponential", {1, 2, 4}),  # numbers that differ from 0 in one bit
+        ("random-matching", {1, 2, 3, 4, 5}),
+    ],
+)
+def test_nodes_check_the_keys_of_all_that_are_ever_their_neighbours(dynamic, known):
+    grid = Recording()
+    keyring(dynamic).check(grid, list(range(100, 100 + N)))
+    first = grid.messages[0]
+    assert first.metadata.dst_node_id == 100
+    assert read_sealing(first.content).readers == {j: ANNOUNCED[j] for j in known}
