@@ -6,7 +6,8 @@ The nodes only add a constant to their tensors. They are in another process, so 
 those of the ServerApp alone. Messages contain tickets; the posts, of 150 KB, are in a folder. Each
 round is trained, measured (distances to the mean), evaluated, recorded in a run folder and followed
 by a checkpoint. The exponential graph has a degree of about 2 log2(n); the Base-10 graphs of a
-period reach consensus in log10(n) exchanges of 9 posts. ``--large`` adds 1,000 nodes.
+period reach consensus in log10(n) exchanges of 9 posts. ``--large`` adds 1,000 nodes, and posts of
+60 MB of ten nodes, in a folder and in the messages.
 
 Seconds are processor time, and the figures of a round are those of the last. ``relay`` is the time
 in the strategy's methods, without checkpoints and without the conversion of messages to bytes, and
@@ -42,9 +43,12 @@ GRAPHS: dict[str, dict[str, Any]] = {
     "exponential": {"topology": "exponential"},
     "base": {"dynamic": "base", "topology_options": {"peers": 9}, "mixing_steps": "period"},
 }
-CASES = [(graph, n) for n in (10, 100) for graph in GRAPHS]
-LARGE = [(graph, 1000) for graph in GRAPHS]
-MEGABYTES = 0.15
+SMALL = 0.15  # MB
+CASES = [(graph, n, SMALL, "folder") for n in (10, 100) for graph in GRAPHS]
+LARGE = [
+    *((graph, 1000, SMALL, "folder") for graph in GRAPHS),
+    *(("ring", 10, 60.0, where) for where in ("folder", "messages")),
+]
 ROUNDS = 2
 _LAST = "aggregate_evaluate"  # the method that Flower calls last in a round
 
@@ -112,7 +116,7 @@ class Ledger:
         return timed
 
 
-def serve(graph: str, nodes: int) -> dict[str, Any]:
+def serve(graph: str, nodes: int, megabytes: float, posts: str) -> dict[str, Any]:
     """Run a strategy on nodes in another process, and measure the relay."""
     with tempfile.TemporaryDirectory() as temporary:
         store, run = Path(temporary, "store"), Path(temporary, "run")
@@ -122,14 +126,14 @@ def serve(graph: str, nodes: int) -> dict[str, Any]:
             ledger = Ledger(grid, folder)
             strategy = DLoRA(
                 **GRAPHS[graph],
-                store=str(store),
+                store=str(store) if posts == "folder" else "",
                 evaluate_every=1,
                 resume=Resume(on_round=ledger.keep),
                 train_metrics_aggr_fn=folder.recorder("train"),
                 evaluate_metrics_aggr_fn=folder.recorder("evaluate"),
             )
             ledger.watch(strategy)
-            strategy.start(grid, ArrayRecord(adapter(MEGABYTES)), num_rounds=ROUNDS)
+            strategy.start(grid, ArrayRecord(adapter(megabytes)), num_rounds=ROUNDS)
         return ledger.figures()
 
 
@@ -138,9 +142,9 @@ def main() -> None:
     busy = busy_cores()
     rows: list[dict[str, Any]] = []
     try:
-        for graph, nodes in CASES + (LARGE if "--large" in sys.argv else []):
-            figures = simulated.measured("benchmarks.scale", False, graph=graph, nodes=nodes)
-            rows.append({"graph": graph, "nodes": nodes, **figures})
+        for case in CASES + (LARGE if "--large" in sys.argv else []):
+            what = dict(zip(("graph", "nodes", "megabytes", "posts"), case, strict=True))
+            rows.append({**what, **simulated.measured("benchmarks.scale", False, **what)})
     finally:  # keep what was measured before an interruption
         report("scale", "The relay's own work in a round", rows, busy)
 
