@@ -111,12 +111,7 @@ def _described(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]
         "copies": {node: name(copy) for node, copy in checkpoint.copies.items()},
         "pending": sorted(checkpoint.pending),
         "mail": {
-            node: {
-                "weights": letter.weights,
-                "posts": {sender: name(post) for sender, post in letter.posts.items()},
-                "mixed": letter.mixed,
-                "rounded": letter.rounded,
-            }
+            node: {**letter._asdict(), "posts": {j: name(post) for j, post in letter.posts.items()}}
             for node, letter in checkpoint.mail.items()
         },
     }
@@ -148,12 +143,11 @@ def _read(place: Path) -> Checkpoint:
     def posts(names: Mapping[str, str]) -> dict[int, Array]:
         return {int(node): packed(tensors[name].tobytes()) for node, name in names.items()}
 
-    mail = {
-        int(node): Letter(
-            tuple(letter["weights"]), posts(letter["posts"]), letter["mixed"], letter["rounded"]
-        )
-        for node, letter in content["mail"].items()
-    }
+    def read(letter: dict[str, Any]) -> Letter:
+        parts = {"weights": tuple(letter["weights"]), "posts": posts(letter["posts"])}
+        return Letter(**{**letter, **parts})
+
+    mail = {int(node): read(letter) for node, letter in content["mail"].items()}
     return Checkpoint(
         int(content["round"]),
         posts(content["posts"]),

@@ -154,13 +154,8 @@ class Mailbox:
         self._undelivered |= posts.keys()
         self._repeated -= posts.keys()
         for node, letter in letters.items():
-            self._mail[node] = replace(
-                self._blank,
-                weights=letter.weights,
-                posts=letter.posts,
-                mixed=mixed,
-                rounded=self._rounding.get(node, -1),
-            )
+            whole = letter._replace(mixed=mixed, rounded=self._rounding.get(node, -1))
+            self._mail[node] = replace(self._blank, **whole._asdict())
 
     @property
     def held(self) -> Iterator[Array]:
@@ -171,7 +166,7 @@ class Mailbox:
     def checkpoint(self, server_round: int) -> Checkpoint:
         """Return everything that determines the run after a complete round."""
         mail = {
-            node: Letter(mail.weights, mail.posts, mail.mixed, mail.rounded)
+            node: Letter(*(getattr(mail, name) for name in Letter._fields))
             for node, mail in self._mail.items()
         }
         pending = frozenset(self._undelivered - self._repeated)
