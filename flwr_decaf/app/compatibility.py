@@ -25,6 +25,7 @@ def check_compatibility(config: Config) -> None:
     _check_warmup(config.train)
     _check_dora(config)
     _check_ranks(config)
+    _check_energy(config)
     _check_initialization(config)
     _check_checkpointing(config)
 
@@ -39,6 +40,7 @@ def _refuse_peer_settings(config: Config) -> None:
         ("robust.method", config.robust.method, none.robust.method),
         ("attack.sign-flipping", config.attack.sign_flipping, none.attack.sign_flipping),
         ("posts.encryption", config.posts.encryption, none.posts.encryption),
+        ("posts.energy", config.posts.energy, none.posts.energy),
         ("topology.membership", config.topology.membership, none.topology.membership),
     ):
         if value != default:
@@ -115,6 +117,16 @@ def _check_ranks(config: Config) -> None:
                 f"lora.ranks must be empty with lora.{key} {value!r}, which defines factors of one "
                 f"rank; got {lora.ranks!r}; omit one of them"
             )
+
+
+def _check_energy(config: Config) -> None:
+    """Refuse a share of the energy of products that contain parts of the base."""
+    name = config.lora.init_lora_weights
+    if config.posts.energy < 1.0 and name not in ("default", "gaussian"):
+        raise ValueError(
+            f"posts.energy must be 1 with lora.init-lora-weights {name!r}, whose products contain "
+            f"the largest components of the base; got {config.posts.energy}; omit one of them"
+        )
 
 
 def _check_initialization(config: Config) -> None:

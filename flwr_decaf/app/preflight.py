@@ -28,7 +28,8 @@ from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.data.sources import load_rows, skipped_rows
 from flwr_decaf.rules import ALIGNED
 from flwr_decaf.strategies import STRATEGIES, FedAvg
-from flwr_decaf.strategies.relay.checks import check_byzantine, check_scored
+from flwr_decaf.strategies.relay.checks import check_byzantine
+from flwr_decaf.strategies.relay.post_checks import check_scored
 from flwr_decaf.strategies.relay.post_office import open_office
 from flwr_decaf.text import first_line
 from flwr_decaf.topology.participation import check_schedule, read_schedule

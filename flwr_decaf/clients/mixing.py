@@ -10,12 +10,13 @@ from statistics import fmean
 import torch
 
 from flwr_decaf.clients.alignment import Alignment
+from flwr_decaf.clients.compression import as_posted, one_thread
 from flwr_decaf.distances import distances_to_first, interference
 from flwr_decaf.lora import State, compute_dtype, pairs_present, select
 from flwr_decaf.messages.inspection import outliers, read_posts
 from flwr_decaf.messages.mail import Mail
-from flwr_decaf.messages.quantization import dequantize, quantize
 from flwr_decaf.rules import ALIGNED, FACTORIZING, NEEDED, ROBUST, RULES
+from flwr_decaf.rules.contract import Ranks
 from flwr_decaf.rules.tracking import model_of
 
 Prepared = Callable[[], Alignment | None]
@@ -120,18 +121,6 @@ def _measured(
     return metrics
 
 
-def as_posted(own: State, mail: Mail) -> State:
-    """Return the node's own state as its neighbours see it: its post, dequantized.
-
-    Tensors that rounding does not change are the same objects as in ``own``.
-    """
-    if mail.rounded < 0:
-        return own
-    exchanged = select(own, mail.exchanged)
-    posted = quantize(exchanged, mail.dtype, mail.rounded)
-    return own | dequantize(posted, mail.dtype, like=exchanged)
-
-
 def usable_posts(own: State, mail: Mail) -> tuple[dict[int, State], dict[int, str]]:
     """Unpack the posts, and refuse those that are damaged or outliers.
 
@@ -151,8 +140,9 @@ def usable_posts(own: State, mail: Mail) -> tuple[dict[int, State], dict[int, st
     """
     mixable = select(own, mail.exchanged)
     # Neighbours' ranks may differ where products are mixed; the relay checks each by its sender's.
-    posts, refused = read_posts(mail.posts, mixable, mail.dtype, mail.rule in FACTORIZING)
-    with _one_thread():  # both ends of an edge must compute the same norms, bit for bit
+    ranks: Ranks = "any" if mail.rule in FACTORIZING else "equal"
+    posts, refused = read_posts(mail.posts, mixable, mail.dtype, ranks)
+    with one_thread():  # both ends of an edge must compute the same norms, bit for bit
         refused |= outliers(own, {sender: own | post for sender, post in posts.items()})
     return {sender: post for sender, post in posts.items() if sender not in refused}, refused
 
@@ -209,7 +199,7 @@ def _apply_rule(
         with watch.measuring("matching-seconds"):
             alignment = prepare()
             states = alignment.align(states) if alignment else states
-    with watch.measuring("mixing-seconds"), _one_thread():
+    with watch.measuring("mixing-seconds"), one_thread():
         return rule(states, weights), alignment
 
 
@@ -220,15 +210,3 @@ def _no_metrics(mail: Mail) -> dict[str, float]:
     keys += ["distance-to-neighbours"] * (mail.measured and mail.sealed)
     keys += ["matching-seconds"] * (mail.rule in ALIGNED)
     return dict.fromkeys(keys, 0.0)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # A QR decomposition on two threads differs in its last bits from one on a single thread, and
-    # the number of threads that the user's code sets may differ between processes.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -6,6 +6,7 @@ from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict
 
+from flwr_decaf.clients.compression import compress
 from flwr_decaf.clients.relaying import keep_mail, messages_of
 from flwr_decaf.lora import State, select
 from flwr_decaf.messages import records
@@ -19,8 +20,9 @@ from flwr_decaf.messages.packing import (
     record_of,
     unpack_record,
 )
-from flwr_decaf.messages.quantization import dequantize, quantize
+from flwr_decaf.messages.quantization import dequantize
 from flwr_decaf.messages.shared_posts import is_gone
+from flwr_decaf.rules.ranks import padded_to
 from flwr_decaf.rules.tracking import split
 
 
@@ -47,7 +49,7 @@ def _sent_back(content: RecordDict, mail: Mail, like: State) -> State:
         return unpack_record(cast(ArrayRecord, copy))
     if posted is None:
         return {}
-    return dequantize(unpack_record(cast(ArrayRecord, posted)), mail.dtype, like)
+    return padded_to(like, dequantize(unpack_record(cast(ArrayRecord, posted)), mail.dtype, like))
 
 
 def keep(context: Context, own: ArrayRecord, mail: Mail) -> None:
@@ -57,12 +59,12 @@ def keep(context: Context, own: ArrayRecord, mail: Mail) -> None:
     keep_mail(context, mail)
 
 
-def post(content: RecordDict, context: Context, own: State, mail: Mail) -> None:
-    """Keep a state as the node's own, and add the post made from it to the reply."""
+def post(content: RecordDict, context: Context, own: State, mail: Mail) -> State:
+    """Keep a state as the node's own, add the post made from it to the reply, and return it."""
     pack_post = pack if mail.sealed else pack_shared
     restored = select(own, mail.exchanged)  # all that a node which lost its state needs
     exchanged, unposted = split(restored)
-    posted = quantize(exchanged, mail.dtype, mail.rounding)
+    posted = compress(exchanged, mail, mail.rounding)
     record = content[records.POST] = record_of(pack_post(posted))
     if mail.recipients:
         content[records.MESSAGES] = messages_of(own, mail)
@@ -72,3 +74,4 @@ def post(content: RecordDict, context: Context, own: State, mail: Mail) -> None:
     # If the whole state is sent, one object serves as both and is packed and pickled only once.
     whole = restored.keys() == own.keys() and (suffices or mail.copied)
     keep(context, exact if whole else pack_record(own), mail)
+    return posted

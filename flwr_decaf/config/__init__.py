@@ -7,11 +7,11 @@ from flwr_decaf.config.options import (
     Evaluation,
     Failures,
     Participation,
-    Posts,
     Robust,
     part,
 )
 from flwr_decaf.config.parsing import flatten, parse_config
+from flwr_decaf.config.posts import Posts
 from flwr_decaf.config.sections import Config, Dimat, Tad, Topology
 from flwr_decaf.config.setting import Value
 from flwr_decaf.config.task import Data, Model

@@ -14,7 +14,8 @@ from pathlib import Path
 from flwr_decaf.checks import Check, above, at_least, each_of, one_of, whole_numbers
 from flwr_decaf.config.lora import Lora
 from flwr_decaf.config.membership import Membership
-from flwr_decaf.config.options import Attack, Evaluation, Failures, Participation, Posts, Robust
+from flwr_decaf.config.options import Attack, Evaluation, Failures, Participation, Robust
+from flwr_decaf.config.posts import Posts
 from flwr_decaf.config.setting import setting
 from flwr_decaf.config.task import Data, Model
 from flwr_decaf.config.training import Train

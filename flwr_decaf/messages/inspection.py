@@ -15,16 +15,16 @@ import torch
 from flwr.app import Array
 
 from flwr_decaf.distances import norms
-from flwr_decaf.lora import State, factor_of
+from flwr_decaf.lora import State
 from flwr_decaf.messages.packing import unpack
 from flwr_decaf.messages.quantization import dequantize
-from flwr_decaf.rules.contract import check_alike
+from flwr_decaf.rules.contract import Ranks, check_alike
 
 _RATIO = 100.0  # of two norms
 
 
 def read_posts(
-    posts: Mapping[int, Array], like: State, dtype: str = "fp32", any_rank: bool = False
+    posts: Mapping[int, Array], like: State, dtype: str = "fp32", ranks: Ranks = "equal"
 ) -> tuple[dict[int, State], dict[int, str]]:
     """Unpack posts, and separate those that no rule can mix.
 
@@ -36,8 +36,8 @@ def read_posts(
         State whose names, shapes and dtypes a post must match.
     dtype : str
         How posts are quantized; by default "fp32": not at all.
-    any_rank : bool
-        Whether the ranks of LoRA pairs may differ from those of ``like``; by default False.
+    ranks : str
+        Ranks that LoRA pairs may have, see ``rules.contract.check_alike``; by default "equal".
 
     Returns
     -------
@@ -50,25 +50,14 @@ def read_posts(
     causes: dict[int, str] = {}
     for sender, post in posts.items():
         try:
-            posted = unpack(post)
-            state = dequantize(posted, dtype, _of_shapes(posted, like) if any_rank else like)
-            check_alike(like, state, "a post", any_rank)
+            state = dequantize(unpack(post), dtype, like)
+            check_alike(like, state, "a post", ranks)
             _check_finite(state)
         except ValueError as error:
             causes[sender] = str(error)
         else:
             states[sender] = state
     return states, causes
-
-
-def _of_shapes(posted: State, like: State) -> State:
-    """Return a state of the dtypes of ``like`` and the shapes of a post's LoRA factors."""
-    return {
-        name: x.new_empty(1).expand(posted[name].shape)
-        if factor_of(name) and name in posted and posted[name].dim() == x.dim()
-        else x
-        for name, x in like.items()
-    }
 
 
 def outliers(own: State, states: Mapping[int, State]) -> dict[int, str]:

@@ -45,6 +45,9 @@ class Mail:
         itself; by default True.
     dtype : str
         How posts are quantized, one of ``registries.POST_DTYPES``; by default "fp32": not at all.
+    energy : float
+        Share of the energy of each product that the node posts, see ``rules.energy``; by default
+        1.0: all components.
     rounding : int
         Seed for rounding the post that the node sends next; by default 0.
     rounded : int
@@ -85,6 +88,7 @@ class Mail:
     local_head: bool = False
     measured: bool = True
     dtype: str = "fp32"
+    energy: float = 1.0
     rounding: int = 0
     rounded: int = -1
     copied: bool = False

@@ -25,7 +25,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from flwr_decaf.lora import State, compute_dtype
+from flwr_decaf.lora import State, compute_dtype, factor_of
 from flwr_decaf.seeds import derive_seed
 
 SCALES = "decaf.scales"  # the name under which the scales of all rows are posted, in one tensor
@@ -62,7 +62,7 @@ def dequantize(posted: State, dtype: str, like: State) -> State:
     dtype : str
         The dtype that posts have.
     like : State
-        State with the names, shapes and dtypes of the original.
+        State with the names, shapes and dtypes of the original, whose ranks may be others.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def dequantize(posted: State, dtype: str, like: State) -> State:
     Raises
     ------
     ValueError
-        If the scales do not match the rows of ``like``.
+        If the scales do not match the rows.
     """
     return _DEQUANTIZE[dtype](posted, like)
 
@@ -104,6 +104,7 @@ def _to_int8(state: State, seed: int) -> State:
 
 
 def _from_int8(posted: State, like: State) -> State:
+    like = _of_posted_ranks(posted, like)
     state = {name: x for name, x in posted.items() if name != SCALES}
     shrunk = [name for name in _shrinking_to_int8(like) if name in state]
     counts = [len(_rows(like[name])) for name in shrunk]
@@ -119,6 +120,16 @@ def _from_int8(posted: State, like: State) -> State:
             values = _rows(state[name]) * scale.to(compute_dtype(x.dtype)).unsqueeze(1)
             state[name] = _of_rows(values, x.shape).to(x.dtype)
     return state
+
+
+def _of_posted_ranks(posted: State, like: State) -> State:
+    """Return a state of the dtypes of ``like`` and the shapes of a post's LoRA factors."""
+    return {
+        name: x.new_empty(1).expand(posted[name].shape)
+        if factor_of(name) and name in posted and posted[name].dim() == x.dim()
+        else x
+        for name, x in like.items()
+    }
 
 
 def _round(rows: Tensor, seed: int) -> tuple[Tensor, Tensor]:

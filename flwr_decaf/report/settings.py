@@ -17,7 +17,7 @@ _MAIN = (
     "strategy", "seed", "num-server-rounds", "model.name", "model.task", "data.name",
     "data.classes", "data.partitioner", "data.alpha", "data.max-length", "lora.rank", "lora.alpha",
     "lora.dropout", "lora.target-modules", "topology.name", "topology.dynamic", "mixing-steps",
-    "posts.dtype", "train.local-steps",
+    "posts.dtype", "posts.energy", "train.local-steps",
     "train.local-epochs", "train.batch-size", "train.learning-rate", "train.schedule",
 )  # fmt: skip
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from torch import Tensor
 
 from flwr_decaf.lora import State, pairs_present
 
 Rule = Callable[[Sequence[State], Sequence[float]], State]
+
+Ranks = Literal["equal", "lower", "any"]  # of LoRA pairs, in comparison with the node's own
 
 
 def check_arguments(
@@ -44,7 +47,7 @@ def check_arguments(
     if min(weights) < 0 or not math.isclose(sum(weights), 1.0, abs_tol=1e-6):
         raise ValueError(f"mixing weights must be >= 0 and sum to 1; got {list(weights)}")
     for position, state in enumerate(states[1:], start=1):
-        check_alike(states[0], state, f"state {position}", any_rank)
+        check_alike(states[0], state, f"state {position}", "any" if any_rank else "equal")
 
 
 def unprotected(rule: Rule, byzantine: int) -> Rule:
@@ -52,7 +55,7 @@ def unprotected(rule: Rule, byzantine: int) -> Rule:
     return rule
 
 
-def check_alike(own: State, other: State, who: str, any_rank: bool = False) -> None:
+def check_alike(own: State, other: State, who: str, ranks: Ranks = "equal") -> None:
     """Reject a state whose names, shapes or dtypes differ from those of ``own``.
 
     Parameters
@@ -63,9 +66,9 @@ def check_alike(own: State, other: State, who: str, any_rank: bool = False) -> N
         The state to check.
     who : str
         Name of ``other`` in error messages.
-    any_rank : bool
-        Whether the ranks of complete LoRA pairs may differ, up to the shorter side of a layer; by
-        default False.
+    ranks : str
+        Ranks that complete LoRA pairs may have: "equal" to those of ``own``, by default; equal or
+        "lower"; or "any" up to the shorter side of a layer.
 
     Raises
     ------
@@ -78,7 +81,7 @@ def check_alike(own: State, other: State, who: str, any_rank: bool = False) -> N
             f"{who} must have the same tensors as the node's own; {unmatched} is in only one of "
             "them"
         )
-    adapted = pairs_present(other) if any_rank else []
+    adapted = [] if ranks == "equal" else pairs_present(other)
     axes = {name: axis for pair in adapted for axis, name in enumerate(pair)}  # of the rank
     for name, tensor in other.items():
         expected, axis = own[name], axes.get(name)
@@ -89,7 +92,9 @@ def check_alike(own: State, other: State, who: str, any_rank: bool = False) -> N
                 f"got {tuple(tensor.shape)} {tensor.dtype}"
             )
     for a, b in adapted:
-        rank, most = len(other[a]), max(len(own[a]), min(own[a][0].numel(), len(own[b])))
+        rank, most = len(other[a]), len(own[a])
+        if ranks == "any":
+            most = max(most, min(own[a][0].numel(), len(own[b])))
         if other[b].shape[1] != rank or not 1 <= rank <= most:
             raise ValueError(
                 f"{who}: {a} and {b} must have the same rank, from 1 to {most}; got {rank} and "

@@ -62,7 +62,7 @@ def factorize(states: Sequence[State], weights: Sequence[float]) -> State:
             "use DLoRA (plain averaging) for whole models"
         )
     mixed: State = {}
-    for layers in _by_shape(states, adapted):
+    for layers in by_shape(states, adapted):
         mixed |= _factorize_layers(states, weights, layers)
     return {
         name: mixed[name] if name in mixed else weighted_mean([s[name] for s in states], weights)
@@ -70,7 +70,8 @@ def factorize(states: Sequence[State], weights: Sequence[float]) -> State:
     }
 
 
-def _by_shape(states: Sequence[State], adapted: list[Pair]) -> list[list[Pair]]:
+def by_shape(states: Sequence[State], adapted: list[Pair]) -> list[list[Pair]]:
+    """Group pairs whose shapes and dtypes are the same, in each of the states."""
     # One batched call to torch.linalg handles all layers of a shape: 12 or 24 in a transformer.
     groups: dict[object, list[Pair]] = defaultdict(list)
     for a, b in adapted:

@@ -35,6 +35,7 @@ from flwr_decaf.strategies.relay.failures import OnFailure
 from flwr_decaf.strategies.relay.graph_options import GraphOptions
 from flwr_decaf.strategies.relay.membership import check_open
 from flwr_decaf.strategies.relay.open_roster import OnJoin
+from flwr_decaf.strategies.relay.post_checks import check_posts
 from flwr_decaf.strategies.relay.prepared import PreparedStrategy
 from flwr_decaf.strategies.relay.resumable import Start
 from flwr_decaf.strategies.relay.resuming import Resume, counting_on
@@ -154,7 +155,7 @@ evaluate_metrics_aggr_fn
         options = read_options(given, meant)
         for name, option in options.items():
             setattr(self, name, option)
-        checks.check_encryption(self.posts, self.attack)
+        check_posts(self.posts, self.attack, self.rule)
         self.mixing_steps = check_argument("mixing_steps", mixing_steps, "mixing-steps")
         weights = self.own_weights if weights is None else weights
         self.graph = GraphOptions(topology, weights, dynamic, topology_options, seed)
@@ -207,7 +208,7 @@ evaluate_metrics_aggr_fn
         contents, states, sent = exchange_all(session, replies, self.network)
         session.roster.heard(contents)
         measured = session.initial if self.evaluation.evaluate_every else None
-        add_diagnostics(contents, states, sent, measured)
+        add_diagnostics(contents, states, sent, measured, self.posts.energy < 1.0)
         averaged = self.train_metrics_aggr_fn(list(contents.values()), self.weighted_by_key)
         averages = session.start.scores_arrays or server_round == session.num_rounds
         if averages and not self.posts.encrypted:

@@ -218,6 +218,11 @@ def _readable(posts: Posts) -> Posts:
             "posts.encryption must be none with fedavg and centralized, whose server reads what "
             f"nodes send; got {posts.encryption}; omit it, or use a strategy such as dlora"
         )
+    if posts.energy < 1.0:
+        raise ValueError(
+            "posts.energy must be 1 with fedavg and centralized, which average factors; got "
+            f"{posts.energy}; omit it, or use decaf"
+        )
     return posts
 
 

@@ -266,3 +266,25 @@ def test_ranks_that_differ_are_refused_where_they_cannot_be_mixed(changed, messa
 def test_ranks_that_are_not_whole_numbers_are_refused(ranks):
     with pytest.raises(ValueError, match="lora.ranks must be integers >= 1, separated by commas"):
         parse_config({"lora.ranks": ranks})
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"strategy": "dlora"}, "posts.energy must be 1 where factors are averaged.*got 0.9"),
+        ({"strategy": "fedavg"}, "posts.energy must be 1.0 with strategy fedavg; got 0.9"),
+        ({"strategy": "centralized"}, "posts.energy must be 1.0 with strategy centralized"),
+        ({"lora.init-lora-weights": "pissa"}, "posts.energy must be 1 with .* 'pissa'.*got 0.9"),
+    ],
+)
+def test_truncated_posts_are_refused_where_they_cannot_be_mixed(changed, message):
+    settings = {"strategy": "decaf", "posts.energy": 0.9}
+    check_compatibility(parse_config(settings))
+    with pytest.raises(ValueError, match=message):
+        check(parse_config(settings | changed), n=3)
+
+
+@pytest.mark.parametrize("energy", [0.0, 1.5, -1.0])
+def test_the_share_that_posts_hold_is_above_zero_and_at_most_one(energy):
+    with pytest.raises(ValueError, match=f"posts.energy must be > 0 and <= 1; got {energy}"):
+        parse_config({"posts.energy": energy})

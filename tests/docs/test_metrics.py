@@ -24,6 +24,10 @@ SETTINGS = {
     "data.partitioner": "iid", "data.max-train-samples": 120, "data.max-test-samples": 20,
     "train.local-steps": 1, "num-server-rounds": 2, "evaluate-every": 2, "retries": 0,
 }  # fmt: skip
+DEFAULTS = flatten(parse_config({}))
+TEXT = {key: x for key, x in DEFAULTS.items() if key.startswith(("model.", "data."))} | {
+    "data.max-train-samples": 60, "data.max-test-samples": 10, "data.max-length": 8,
+}  # fmt: skip
 N = 3
 COUNTS = {"rows": 1, "guessed 0": 1, "true 0": 1, "hit 0": 1}
 SCORES = {
@@ -62,6 +66,7 @@ def folders(tmp_path_factory):
         ),
         one_run({"strategy": "relay-sum"}, LocalGrid, tmp_path_factory),
         one_run({"strategy": "fedavg"}, LocalGrid, tmp_path_factory),
+        one_run(TEXT | {"strategy": "decaf", "posts.energy": 0.9}, LocalGrid, tmp_path_factory),
         one_run(
             {"strategy": "dlora", "posts.encryption": "x25519"},
             lambda app, n: keyed_grid(app, tmp_path_factory.mktemp("keys"), n),

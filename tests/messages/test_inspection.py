@@ -27,7 +27,7 @@ BAD = {
 @pytest.mark.parametrize("rank", [1, 2, 3, 5])
 def test_posts_of_any_rank_are_read(rank, dtype):
     sent = lora_state(1, rank)
-    states, causes = read_posts({4: pack(quantize(sent, dtype, 0))}, OWN, dtype, any_rank=True)
+    states, causes = read_posts({4: pack(quantize(sent, dtype, 0))}, OWN, dtype, "any")
     assert causes == {}
     for name, x in states[4].items():
         torch.testing.assert_close(x, sent[name], atol=0.05, rtol=0.01)
@@ -40,5 +40,5 @@ def test_posts_of_any_rank_are_read(rank, dtype):
 def test_posts_that_no_rank_explains_are_refused(kind, dtype):
     for cast in (torch.float64, torch.bfloat16, torch.int8):
         post = quantize(OWN, dtype, 0) | {name: x.to(cast) for name, x in BAD[kind].items()}
-        states, causes = read_posts({4: pack(post)}, OWN, dtype, any_rank=True)
+        states, causes = read_posts({4: pack(post)}, OWN, dtype, ranks="any")
         assert (states, list(causes)) == ({}, [4])

@@ -21,7 +21,7 @@ from flwr_decaf.topology.mixing_matrix import build_mixing_matrix
 from flwr_decaf.topology.participation import draw_evaluated
 from tests.keys import keyed_grid, models_of
 from tests.local_grid import LocalGrid
-from tests.states import dense_products, lora_state
+from tests.states import SHAPES, dense_products, lora_state
 
 # strategy -> its graph's options, and the bytes of an edge: (A and B, only B, none) of the LoRA
 CASES = {
@@ -37,19 +37,20 @@ CASES = {
     "rolora": ({"topology": "ring", "phase_length": 1, "mixes": "active"}, "AB"),
     "conlora": ({"topology": "ring", "local_head": True}, "B"),
     "mixed-ranks": ({"topology": "ring", "ranks": [3, 1, 2]}, "AB"),
+    "truncated": ({"topology": "ring", "energy": 0.9}, "AB"),
 }
 # Mean degree, where it is not a ring's: the hub of the star has 3 neighbours, and node i counts
 # 10 + i times.
 DEGREES = {"local-only": 0, "relay-sum": (3 * 10 + 11 + 12 + 13) / 46}
-# Mean rank as a share of that of the initial arrays.
-RANKS = {"mixed-ranks": (3 * 10 + 1 * 11 + 2 * 12 + 3 * 13) / 46 / 3}
 # Where nodes post more than their models: once more for each tensor that is tracked.
 POSTED_TIMES = {"gradient-tracking": 2}
 KINDS = {**STRATEGIES} | {
     "rolora": STRATEGIES["tad-lora"],
     "conlora": STRATEGIES["dlora-fa"],
     "mixed-ranks": STRATEGIES["decaf"],
+    "truncated": STRATEGIES["decaf"],
 }
+WEIGHTS = [10, 11, 12, 13]  # numbers of examples, by which metrics are averaged
 
 
 class InOrder:
@@ -127,6 +128,30 @@ def stopped_after(name, stop, dtype="fp32"):
     return plain(name, stop, dtype=dtype)[3][stop]
 
 
+def first_ranks(name, node):
+    """Return the rank of each layer in a node's first post."""
+    options, _ = CASES[name]
+    ranks = options.get("ranks", [3])
+    if "energy" not in options:
+        return dict.fromkeys(SHAPES, ranks[node % len(ranks)])
+    trained = {k: x + 0.1 * (node + 1) * torch.sin(x + 1) for k, x in lora_state(0).items()}
+    energy = {
+        layer: np.linalg.svd(p.numpy(), compute_uv=False) ** 2
+        for layer, p in dense_products(trained).items()
+    }
+    return {
+        layer.removeprefix("model."): int((s.cumsum() < options["energy"] * s.sum()).sum()) + 1
+        for layer, s in energy.items()
+    }
+
+
+def with_ranks(state, ranks):
+    """Cut the factors of each layer to its rank."""
+    rank_of = {name: ranks[name.split(".")[1]] for name in state if factor_of(name)}
+    cut = {"A": lambda x, rank: x[:rank], "B": lambda x, rank: x[:, :rank]}
+    return state | {name: cut[factor_of(name)](state[name], rank_of[name]) for name in rank_of}
+
+
 def evaluated_nodes(grid):
     """Tell which nodes were asked to evaluate in each round."""
     asked, when, before = {}, 0, "evaluate"
@@ -179,11 +204,15 @@ class TestEveryStrategy:
     def test_bytes_are_degree_times_what_travels(self, name):  # invariant 11
         result, *_ = plain(name)
         factors, degree = CASES[name][1], DEGREES.get(name, 2)
-        width = 8
-        travelling = {"AB": 3 * (5 + 9) * 2 + 3 * (12 + 7), "B": 3 * (5 + 5 + 12), "": 0}[factors]
-        head = 4 * 6
-        expected = degree * (travelling * RANKS.get(name, 1) + head) * width
-        expected *= POSTED_TIMES.get(name, 1)
+        width, head = 8, 4 * 6
+
+        def size_of_post(node):
+            sides = {"AB": sum, "B": lambda shape: shape[0], "": lambda shape: 0}[factors]
+            ranks = first_ranks(name, node)
+            return sum(ranks[layer] * sides(shape) for layer, shape in SHAPES.items()) + head
+
+        size = np.average([size_of_post(node) for node in range(4)], weights=WEIGHTS)
+        expected = degree * size * width * POSTED_TIMES.get(name, 1)
         assert result.train_metrics_clientapp[1]["bytes-sent"] == pytest.approx(expected)
 
     def test_the_result_is_the_average_model_and_no_node_gets_it(self, name):
@@ -258,21 +287,23 @@ class TestEveryStrategyWithQuantizedPosts:
     def test_bytes_are_what_travels(self, name, dtype):
         result, *_ = plain(name, dtype=dtype)
         factors, degree = CASES[name][1], DEGREES.get(name, 2)
-        ranks, sizes = CASES[name][0].get("ranks", [3]), []
-        for rank in (ranks[node % len(ranks)] for node in range(4)):
-            posted = quantize(select(lora_state(0, rank), factors or "AB"), dtype, seed=0)
+        sizes = []
+        for ranks in (first_ranks(name, node) for node in range(4)):
+            state = with_ranks(lora_state(0), ranks)
+            posted = quantize(select(state, factors or "AB"), dtype, seed=0)
             if name in POSTED_TIMES:
-                posted = quantize(split(with_tracking(lora_state(0, rank)))[0], dtype, seed=0)
-            a, b, head = rank * (9 + 9 + 7), rank * (5 + 5 + 12), 24
-            values = {"AB": a + b, "B": b, "": a + b}[factors] + head
-            rows = {"AB": 6 * rank, "B": 3 * rank, "": 6 * rank}[factors] + 4
+                posted = quantize(split(with_tracking(state))[0], dtype, seed=0)
+            a, b = (sum(ranks[x] * SHAPES[x][side] for x in SHAPES) for side in (1, 0))
+            values = {"AB": a + b, "B": b, "": a + b}[factors] + 24
+            rank = sum(ranks.values())
+            rows = {"AB": 2 * rank, "B": rank, "": 2 * rank}[factors] + 4
             size = 2 * values if dtype == "bf16" else values + 4 * rows
             size *= POSTED_TIMES.get(name, 1)
             header = len(pack(posted).data) - size
             assert 0 < header < 3000
             sizes.append(degree * (size + header))
         sent = result.train_metrics_clientapp[1]["bytes-sent"]
-        assert sent == pytest.approx(np.average(sizes, weights=[10, 11, 12, 13]))
+        assert sent == pytest.approx(np.average(sizes, weights=WEIGHTS))
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "relay-sum"])  # it refuses

@@ -7,9 +7,11 @@ from typing import NamedTuple, TypeVar
 
 from flwr.app import Array, RecordDict
 
+from flwr_decaf.config import Posts
 from flwr_decaf.lora import State
 from flwr_decaf.messages import records
 from flwr_decaf.messages.inspection import read_posts
+from flwr_decaf.rules.contract import Ranks
 from flwr_decaf.rules.tracking import split
 from flwr_decaf.strategies.relay.keyring import Keyring
 from flwr_decaf.strategies.relay.replies import copy_of, post_of
@@ -49,7 +51,7 @@ class Arrivals(NamedTuple):
 def take_posts(
     contents: Mapping[int, RecordDict],
     likes: Mapping[int, State],
-    dtype: str,
+    options: Posts,
     keyring: Keyring | None = None,
     turn: int = 0,
 ) -> Arrivals:
@@ -61,8 +63,8 @@ def take_posts(
         Replies, by position.
     likes : mapping of int to State
         States whose names, shapes and dtypes the posts and copies must match, by position.
-    dtype : str
-        How posts are quantized.
+    options : Posts
+        How posts are quantized, and whether their ranks may be lower than those of ``likes``.
     keyring : Keyring, optional
         Keys of the nodes if they encrypt their posts, of which only the labels can be read; by
         default None.
@@ -74,17 +76,21 @@ def take_posts(
     if keyring:
         return Arrivals(posts, copies, {}, keyring.unusable(posts, copies, turn))
     exchanged = {node: split(like)[0] for node, like in likes.items()}
-    states, causes = _read(posts, exchanged, dtype)
+    ranks: Ranks = "equal" if options.energy == 1.0 else "lower"
+    states, causes = _read(posts, exchanged, options.dtype, ranks)
     return Arrivals(posts, copies, states, causes | _read(copies, likes)[1])
 
 
 def _read(
-    posts: Mapping[int, Array], likes: Mapping[int, State], dtype: str = "fp32"
+    posts: Mapping[int, Array],
+    likes: Mapping[int, State],
+    dtype: str = "fp32",
+    ranks: Ranks = "equal",
 ) -> tuple[dict[int, State], dict[int, str]]:
     states: dict[int, State] = {}
     causes: dict[int, str] = {}
     for node, post in posts.items():
-        good, bad = read_posts({node: post}, likes[node], dtype)
+        good, bad = read_posts({node: post}, likes[node], dtype, ranks)
         states |= good
         causes |= bad
     return states, causes

@@ -8,9 +8,8 @@ from collections.abc import Iterable
 import numpy as np
 from flwr.serverapp import Grid
 
-from flwr_decaf.config import Attack, Evaluation, Participation, Posts, Robust
+from flwr_decaf.config import Attack, Evaluation, Participation, Robust
 from flwr_decaf.lora import State, factor_of
-from flwr_decaf.messages.checkpoint import Checkpoint
 from flwr_decaf.rules import NEEDED, RULES
 from flwr_decaf.strategies.relay.arguments import MINIMA
 from flwr_decaf.strategies.relay.roll_call import has_evaluate
@@ -124,52 +123,6 @@ def check_only(given: Iterable[tuple[str, object, object]], reason: str) -> None
             raise ValueError(
                 f"{key} must be {only} with {reason}; got {value}; omit it, or use dlora"
             )
-
-
-def check_encryption(posts: Posts, attack: Attack) -> None:
-    """Refuse encryption with an attack that the relay simulates.
-
-    Raises
-    ------
-    ValueError
-        If both are set.
-    """
-    if posts.encrypted and attack.sign_flipping:
-        raise ValueError(
-            "attack.sign-flipping must be 0 with posts.encryption, since the relay cannot change "
-            f"encrypted posts; got {attack.sign_flipping}; omit one of them"
-        )
-
-
-def check_scored(posts: Posts, scores_average: bool) -> None:
-    """Refuse to score the average of models that the relay cannot read.
-
-    Raises
-    ------
-    ValueError
-        If both are set.
-    """
-    if posts.encrypted and scores_average:
-        raise ValueError(
-            "evaluate-average (evaluate_fn) must not be set with posts.encryption, since the relay "
-            f"cannot average encrypted posts; got {posts.encryption}; omit one of them"
-        )
-
-
-def check_resumed(checkpoint: Checkpoint | None, posts: Posts) -> None:
-    """Refuse to resume with other encryption than that of the checkpoint.
-
-    Raises
-    ------
-    ValueError
-        If the checkpoint is encrypted and the run is not, or vice versa.
-    """
-    if checkpoint and bool(checkpoint.study) != posts.encrypted:
-        was = "x25519" if checkpoint.study else "none"
-        raise ValueError(
-            f"posts.encryption must be that of the checkpoint, {was}; got {posts.encryption}; "
-            "change it, or start a new run"
-        )
 
 
 def check_num_nodes(num_nodes: int | None) -> int | None:

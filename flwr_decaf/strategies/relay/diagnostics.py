@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord, RecordDict
 from flwr_decaf.distances import distances_to_mean
 from flwr_decaf.lora import State
 from flwr_decaf.rules import RULES
+from flwr_decaf.rules.energy import mean_rank
 from flwr_decaf.rules.ranks import average_at_rank_of
 
 
@@ -34,8 +35,11 @@ def add_diagnostics(
     states: Mapping[int, State],
     sent: Mapping[int, int],
     initial: State | None,
+    truncated: bool = False,
 ) -> None:
-    """Add ``bytes-sent`` and, unless posts are encrypted, ``distance-to-mean`` to the metrics.
+    """Add ``bytes-sent`` to the metrics and, unless posts are encrypted, what follows from them.
+
+    These are ``distance-to-mean`` and, for truncated posts, ``posted-rank``.
 
     Parameters
     ----------
@@ -47,10 +51,14 @@ def add_diagnostics(
         Bytes that these nodes sent.
     initial : State or None
         Initial arrays, which complete the states; with None, the distance is omitted.
+    truncated : bool
+        Whether the ranks of posts depend on their energy; by default False.
     """
     metrics = {node: next(iter(contents[node].metric_records.values())) for node in contents}
     for node in contents:
         metrics[node]["bytes-sent"] = sent[node]
+    for node in states if truncated else ():
+        metrics[node]["posted-rank"] = mean_rank(states[node])
     if initial is not None and states:
         whole = [_completed(initial, state) for state in states.values()]
         for node, distance in zip(states, distances_to_mean(whole), strict=True):

@@ -26,6 +26,7 @@ from flwr_decaf.messages.mail import Mail, put_mail
 from flwr_decaf.messages.packing import record_of, unpack
 from flwr_decaf.messages.quantization import dequantize
 from flwr_decaf.messages.records import COPY, POST
+from flwr_decaf.rules.ranks import padded_to
 from flwr_decaf.strategies.relay.addressing import Addressing, Neighbours
 from flwr_decaf.topology.rows import Rows
 
@@ -199,7 +200,8 @@ class Mailbox:
         """
         if node in self.copies:
             return self.starts[node] | unpack(self.copies[node])
-        return self.starts[node] | self.posted_by(node)
+        start = self.starts[node]
+        return start | padded_to(start, self.posted_by(node))
 
     def posted_by(self, node: int) -> State:
         """Return a node's last post as its neighbours see it; empty before the first."""

@@ -21,7 +21,7 @@ from flwr_decaf.config import (
 from flwr_decaf.lora import State
 from flwr_decaf.messages.encryption import new_study
 from flwr_decaf.messages.mail import Mail
-from flwr_decaf.strategies.relay import checks
+from flwr_decaf.strategies.relay import checks, post_checks
 from flwr_decaf.strategies.relay.addressing import Addressing, Neighbours
 from flwr_decaf.strategies.relay.attacks import byzantine_among
 from flwr_decaf.strategies.relay.attendance import Attendance
@@ -88,7 +88,7 @@ class PreparedStrategy(ResumableStrategy):
     _session: Session | None
 
     def _begin(self, start: Start) -> ArrayRecord:
-        checks.check_scored(self.posts, start.scores_arrays)
+        post_checks.check_scored(self.posts, start.scores_arrays)
         self.prepare(start)
         return start.initial_arrays
 
@@ -147,7 +147,7 @@ class PreparedStrategy(ResumableStrategy):
             byzantine=byzantine_among(roster.size, self.attack.sign_flipping, self.graph.seed),
             evaluates=checks.evaluates(grid, next(iter(roster.ids.values())), self.evaluation),
             configrecord_key=self.configrecord_key,
-            dtype=self.posts.dtype,
+            posts=self.posts,
             seed=self.graph.seed,
             server_round=self.resume.done,
             train_config=start.train_config,
@@ -161,8 +161,7 @@ class PreparedStrategy(ResumableStrategy):
 
     def _roster(self, grid: Grid) -> Roster:
         """Wait for the nodes of the run."""
-        resumed = self.resume.resume_from
-        check_same(self.membership, resumed)
+        check_same(self.membership, self.resume.resume_from)
         if not self.membership.is_open:
             return Roster.call(grid, self.num_nodes, self.posts)
         return OpenRoster.gather(grid, self.membership, self.posts, self.on_join, self.resume)
@@ -193,7 +192,7 @@ class PreparedStrategy(ResumableStrategy):
     def _study(self) -> str:
         """Return the id of a run that encrypts posts, which a resumed run continues."""
         resumed = self.resume.resume_from
-        checks.check_resumed(resumed, self.posts)
+        post_checks.check_resumed(resumed, self.posts)
         if not self.posts.encrypted:
             return ""
         return resumed.study if resumed else new_study()
@@ -216,6 +215,7 @@ class PreparedStrategy(ResumableStrategy):
             local_head=self.local_head,
             measured=self.evaluation.evaluate_every > 0,
             dtype=self.posts.dtype,
+            energy=self.posts.energy,
             copied=self.resume.on_round is not forget,
             store_timeout=self.posts.store_timeout,
             sealed=self.posts.encrypted,

@@ -9,6 +9,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from flwr_decaf.config import Posts
 from flwr_decaf.lora import State, select
 from flwr_decaf.messages import records
 from flwr_decaf.messages.checkpoint import Checkpoint
@@ -53,8 +54,8 @@ class Session:
         Whether nodes are ever evaluated.
     configrecord_key : str
         Name of the record with the settings of a message.
-    dtype : str
-        How posts are quantized.
+    posts : Posts
+        How posts are compressed.
     seed : int
         Seed for rounding them.
     server_round : int
@@ -88,7 +89,7 @@ class Session:
     byzantine: frozenset[int]
     evaluates: bool
     configrecord_key: str
-    dtype: str
+    posts: Posts
     seed: int
     server_round: int
     train_config: ConfigRecord
@@ -196,13 +197,13 @@ class Session:
         sent = {i: messages_of(contents[i]) for i in posts}
         for i in self.byzantine & posts.keys():
             seed = derive_seed(self.seed, "forging", self.turn, i)
-            forged = forged_post(states[i], self.dtype, seed)
+            forged = forged_post(states[i], self.posts.dtype, seed)
             sent[i] = dict.fromkeys(self.roster.positions, forged)
         rows = self._weighted(rows, {node: contents[node] for node in posts})
         self.mailbox.collect(posts, rows, self.schedule(self.server_round).mixed, sent, copies)
         self.office.sweep(self.mailbox.held)
-        readers = rows.readers
-        size = {i: int(readers[i]) * size_of(posts[i], states.get(i), self.dtype) for i in posts}
+        readers, dtype = rows.readers, self.posts.dtype
+        size = {i: int(readers[i]) * size_of(posts[i], states.get(i), dtype) for i in posts}
         return {node: contents[node] for node in posts}, states, size
 
     def mix(self, nodes: Iterable[int]) -> Iterable[Message]:
@@ -236,7 +237,7 @@ class Session:
         """Take the posts out of the replies; nodes with unusable posts count as missing."""
         exchanged = self.schedule(self.server_round).exchanged
         likes = {node: select(self.mailbox.starts[node], exchanged) for node in contents}
-        arrived = take_posts(contents, likes, self.dtype, self.keyring, self.turn)
+        arrived = take_posts(contents, likes, self.posts, self.keyring, self.turn)
         causes = arrived.causes
         if self.weighted_by and self.step == 1:
             causes |= bad_counts(contents, self.weighted_by)
