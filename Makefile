@@ -4,6 +4,7 @@
 # make test-versions                    runs the fast ones on the lowest and the newest versions (requires uv)
 # make docs   builds the site in build/docs, and installs the required packages
 # make benchmark                        speed against alternatives, in minutes; BENCHMARK=--large takes longer
+# make benchmark-peers                  speed of other frameworks, which it installs in build/peers
 #
 # Set-up happens once, in .venv, and is repeated only when its inputs have changed.
 
@@ -16,7 +17,7 @@ DOCS := .venv/.docs
 # Each file of tests runs in one of these processes, so that its tests share their fixtures.
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup run test test-fast test-versions check test-all docs benchmark clean
+.PHONY: setup run test test-fast test-versions check test-all docs benchmark benchmark-peers clean
 
 setup: $(READY)
 
@@ -68,6 +69,9 @@ benchmark: $(READY)
 	for name in mixing engine prefix relay memory startup evaluation report scale; do \
 		OMP_WAIT_POLICY=passive $(BIN)/python -m benchmarks.$$name $(BENCHMARK) || exit 1; \
 	done
+
+benchmark-peers: $(READY)
+	$(BIN)/python -m benchmarks.peers
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -31,8 +31,7 @@ class Posts(Options):
         False. Each node needs ``posts-disclose-adapter=true`` in its node-config.
     energy : float
         Share of the energy of each product, the sum of its squared singular values, that a post
-        holds, in the fewest components; by default 1.0: all components. The others stay with the
-        node, see ``rules.energy``.
+        holds, in the fewest components; by default 1.0: all components.
     """
 
     dtype: str = setting(

@@ -1,0 +1,1 @@
+"""Decentralized SGD by a bare loop, by this package and by other frameworks."""
