@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -85,6 +86,18 @@ def whole_numbers(example: str) -> Check:
         lambda value: all(part.isdecimal() for part in split_list(value)),
         f'write e.g. "{example}"',
     )
+
+
+def ratios(example: str) -> Check:
+    """Require a list of numbers >= 1, which may be empty."""
+
+    def holds(value: str) -> bool:
+        try:
+            return all(1 <= float(part) < math.inf for part in split_list(value))
+        except ValueError:
+            return False
+
+    return Check("be numbers >= 1, separated by commas, or empty", holds, f'write e.g. "{example}"')
 
 
 def numbers_by_name(example: str, whole: bool = False) -> Check:

@@ -8,6 +8,8 @@ tests.
 from __future__ import annotations
 
 import copy
+import heapq
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -34,6 +36,10 @@ class LocalGrid(Grid):
         # before the late one does, and writes its state back.
         self.late: dict[int, int] = {}
         self.away: set[int] = set()  # partitions whose nodes are not registered
+        self.duration: Callable[[Message], float] = lambda message: 1.0  # of calls that are pushed
+        self.now = 0.0
+        self._numbers = itertools.count()
+        self._under_way: list[tuple[float, int, str, Message]] = []
         self._at_work: dict[int, list[tuple[int, Context]]] = {}
         self._configure = node_config or (lambda i: {"partition-id": i, "num-partitions": n})
         self.contexts = {node_id: self._fresh(place) for place, node_id in enumerate(self.ids)}
@@ -113,6 +119,21 @@ class LocalGrid(Grid):
 
     def create_message(self, *args, **kwargs): ...
 
-    def push_messages(self, messages): ...
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Let each call end after the time that ``duration`` gives to it."""
+        numbers = []
+        for message in messages:
+            number = message.metadata.__dict__["_message_id"] = f"message-{next(self._numbers)}"
+            ends = self.now + self.duration(message)
+            heapq.heappush(self._under_way, (ends, len(number), number, message))
+            numbers.append(number)
+        return numbers
 
-    def pull_messages(self, message_ids): ...
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Go on to the time at which the next calls end, and return their replies."""
+        if not self._under_way:
+            return []
+        self.now, replies = self._under_way[0][0], []
+        while self._under_way and self._under_way[0][0] <= self.now:
+            replies.append(self._call(heapq.heappop(self._under_way)[-1]))
+        return [reply for reply in replies if reply is not None]

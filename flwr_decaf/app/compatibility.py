@@ -42,6 +42,7 @@ def _refuse_peer_settings(config: Config) -> None:
         ("posts.encryption", config.posts.encryption, none.posts.encryption),
         ("posts.energy", config.posts.energy, none.posts.energy),
         ("topology.membership", config.topology.membership, none.topology.membership),
+        ("rounds.mode", config.rounds.mode, none.rounds.mode),
     ):
         if value != default:
             raise ValueError(

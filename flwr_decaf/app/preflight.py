@@ -28,6 +28,7 @@ from flwr_decaf.data.partitions import partition_rows
 from flwr_decaf.data.sources import load_rows, skipped_rows
 from flwr_decaf.rules import ALIGNED
 from flwr_decaf.strategies import STRATEGIES, FedAvg
+from flwr_decaf.strategies.relay.asynchronous import check_constant
 from flwr_decaf.strategies.relay.checks import check_byzantine
 from flwr_decaf.strategies.relay.post_checks import check_scored
 from flwr_decaf.strategies.relay.post_office import open_office
@@ -66,6 +67,7 @@ def check(config: Config, n: int, trains: bool = True, own_rows: bool = False) -
         open_office(config.posts).close()  # tries the store of posts, if there is one
         strategy(**strategy_options(config))  # it refuses settings that exclude one another
         check_scored(config.posts, config.evaluate_average)
+        check_constant(config.rounds, network)
         check_byzantine(
             network,
             config.robust.method,

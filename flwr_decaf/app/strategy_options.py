@@ -32,6 +32,7 @@ def strategy_options(config: Config) -> dict[str, Any]:
     options |= {
         "participation": part(config, Participation),
         "membership": part(config.topology, Membership),
+        "rounds": config.rounds,
         "robust": config.robust,
         "attack": config.attack,
         "local_head": config.local_head,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from flwr.app import Context, Message
 
 from flwr_decaf.app.node import Node, settings_sent
@@ -51,7 +53,15 @@ def train_node(msg: Message, context: Context, node: Node) -> dict[str, float]:
     )
     if moments:
         moments.keep(context, node.server_round, settings_sent(msg))
+    slow_down(metrics, config.train.slowdown_of(node.position))
     return metrics
+
+
+def slow_down(metrics: dict[str, float], factor: float) -> None:
+    """Sleep until the training has taken ``factor`` times as long, for studies of slow nodes."""
+    more = (factor - 1) * metrics["train-seconds"]
+    time.sleep(more)
+    metrics["train-seconds"] += more
 
 
 def _kept_moments(msg: Message, context: Context, node: Node) -> OptimizerState | None:

@@ -12,6 +12,7 @@ from flwr_decaf.config.options import (
 )
 from flwr_decaf.config.parsing import flatten, parse_config
 from flwr_decaf.config.posts import Posts
+from flwr_decaf.config.rounds import Rounds
 from flwr_decaf.config.sections import Config, Dimat, Tad, Topology
 from flwr_decaf.config.setting import Value
 from flwr_decaf.config.task import Data, Model
@@ -30,6 +31,7 @@ __all__ = [
     "Participation",
     "Posts",
     "Robust",
+    "Rounds",
     "Tad",
     "Topology",
     "Train",

@@ -16,6 +16,7 @@ from flwr_decaf.config.lora import Lora
 from flwr_decaf.config.membership import Membership
 from flwr_decaf.config.options import Attack, Evaluation, Failures, Participation, Robust
 from flwr_decaf.config.posts import Posts
+from flwr_decaf.config.rounds import Rounds
 from flwr_decaf.config.setting import setting
 from flwr_decaf.config.task import Data, Model
 from flwr_decaf.config.training import Train
@@ -226,6 +227,7 @@ class Config(Participation, Failures, Evaluation, Run):
     tad: Tad = field(default_factory=Tad)
     dimat: Dimat = field(default_factory=Dimat)
     fedavg: FedAvg = field(default_factory=FedAvg)
+    rounds: Rounds = field(default_factory=Rounds)
     posts: Posts = field(default_factory=Posts)
     robust: Robust = field(default_factory=Robust)
     attack: Attack = field(default_factory=Attack)

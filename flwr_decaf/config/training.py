@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flwr_decaf.checks import above, at_least, one_of
+from flwr_decaf.checks import above, at_least, one_of, ratios
 from flwr_decaf.config.setting import setting
 from flwr_decaf.registries import DEVICES, LEARNING_RATES, PRECISIONS
+from flwr_decaf.text import split_list
 
 
 @dataclass(frozen=True)
@@ -74,3 +75,15 @@ class Train:
         "CPU threads of a client; 0 leaves the choice to PyTorch.",
         at_least(0, "0 leaves it to PyTorch, which may change the last bits of the results"),
     )
+    slowdown: str = setting(
+        "",
+        "Factors by which the nodes are slowed down, used in turn, for studies: after its steps, a "
+        "node sleeps for (factor - 1) times their duration. In a simulation, it keeps its actor.",
+        ratios("1, 1, 1, 1, 5"),
+        many=True,
+    )
+
+    def slowdown_of(self, node: int) -> float:
+        """Return the factor by which the node at a position is slowed down; by default 1."""
+        factors = [float(factor) for factor in split_list(self.slowdown)]
+        return factors[node % len(factors)] if factors else 1.0

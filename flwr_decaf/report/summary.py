@@ -168,16 +168,19 @@ def _megabytes_until(metrics: pd.DataFrame) -> dict[tuple[int, int], float]:
     """Accumulate the average megabytes sent per node, by run and round."""
     if "bytes-sent" not in metrics:
         return {}
-    by_round = metrics.dropna(subset=["bytes-sent"]).groupby(["run", "round"])["bytes-sent"].mean()
-    total = by_round.groupby("run").cumsum() / 1e6
+    lines = metrics.dropna(subset=["bytes-sent"])
+    by_round = lines.groupby(["run", "round"])["bytes-sent"].sum()
+    nodes = lines.groupby("run")["node"].nunique()  # in some rounds, there are fewer
+    total = by_round.groupby("run").cumsum() / nodes / 1e6
     return cast(dict[tuple[int, int], float], total.to_dict())
 
 
 def _seconds_until(metrics: pd.DataFrame) -> dict[tuple[int, int], float]:
     if "elapsed" not in metrics:
         return {}
-    last = metrics[metrics["phase"] == "evaluate"].groupby(["run", "round"])["elapsed"].max()
-    return cast(dict[tuple[int, int], float], last.to_dict())
+    evaluated = metrics[metrics["phase"] == "evaluate"].groupby(["run", "round"])["elapsed"]
+    # All lines of a synchronous round have the same time; of an asynchronous one, half do earlier.
+    return cast(dict[tuple[int, int], float], evaluated.median().to_dict())
 
 
 def _minutes(folder: RunFolder) -> float:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 
 from flwr_decaf.config import (
@@ -23,12 +23,14 @@ from flwr_decaf.config import (
     Participation,
     Posts,
     Robust,
+    Rounds,
 )
 from flwr_decaf.config.arguments import check_argument
 from flwr_decaf.messages.metrics import mean_metrics
 from flwr_decaf.seeds import derive_seed
 from flwr_decaf.strategies.relay import checks
 from flwr_decaf.strategies.relay.arguments import read_options, take_over
+from flwr_decaf.strategies.relay.asynchronous import AsynchronousStrategy, check_asynchronous
 from flwr_decaf.strategies.relay.diagnostics import add_diagnostics, average
 from flwr_decaf.strategies.relay.exchanges import exchange_all
 from flwr_decaf.strategies.relay.failures import OnFailure
@@ -36,10 +38,10 @@ from flwr_decaf.strategies.relay.graph_options import GraphOptions
 from flwr_decaf.strategies.relay.membership import check_open
 from flwr_decaf.strategies.relay.open_roster import OnJoin
 from flwr_decaf.strategies.relay.post_checks import check_posts
-from flwr_decaf.strategies.relay.prepared import PreparedStrategy
 from flwr_decaf.strategies.relay.resumable import Start
 from flwr_decaf.strategies.relay.resuming import Resume, counting_on
 from flwr_decaf.strategies.relay.roster import Roster
+from flwr_decaf.strategies.relay.round_metrics import Aggregate
 from flwr_decaf.strategies.relay.schedules import how_often, is_due
 from flwr_decaf.topology.conversion import TopologyLike
 from flwr_decaf.topology.mixing_steps import describe_steps
@@ -47,10 +49,8 @@ from flwr_decaf.topology.participation import NodesByRound, draw_evaluated, pres
 
 _log = logging.getLogger("flwr")
 
-Aggregate = Callable[[list[RecordDict], str], MetricRecord]
 
-
-class DecentralizedStrategy(PreparedStrategy):
+class DecentralizedStrategy(AsynchronousStrategy):
     """Relay posts along a graph; the nodes mix them by the rule of the method.
 
     Parameters
@@ -83,11 +83,11 @@ class DecentralizedStrategy(PreparedStrategy):
         Whether tensors outside LoRA pairs, such as a classification head, stay local to each node:
         they are trained, but not mixed. They are still posted, for nodes that lose their state. By
         default False: every method averages them.
-    evaluation, failures, participation, membership, posts, robust, attack : optional
-        ``Evaluation``, ``Failures``, ``Participation``, ``Membership``, ``Posts``, ``Robust`` and
-        ``Attack`` of ``flwr_decaf.config``; by default, each with its defaults. ``participation``
-        also accepts lists of nodes, ``membership`` "open" or "closed", ``posts`` a dtype, and
-        ``robust`` the name of a method.
+    evaluation, failures, participation, membership, rounds, posts, robust, attack : optional
+        ``Evaluation``, ``Failures``, ``Participation``, ``Membership``, ``Rounds``, ``Posts``,
+        ``Robust`` and ``Attack`` of ``flwr_decaf.config``; by default, each with its defaults.
+        ``participation`` also accepts lists of nodes, ``membership`` "open" or "closed", ``rounds``
+        "asynchronous", ``posts`` a dtype, and ``robust`` the name of a method.
     resume : Resume, optional
         Checkpoint to resume from, and a function that is called after each round; by default
         neither.
@@ -133,6 +133,7 @@ evaluate_metrics_aggr_fn
         failures: Failures | None = None,
         participation: Participation | NodesByRound | None = None,
         membership: Membership | str | None = None,
+        rounds: Rounds | str | None = None,
         posts: Posts | str | None = None,
         robust: Robust | str | None = None,
         attack: Attack | None = None,
@@ -150,7 +151,7 @@ evaluate_metrics_aggr_fn
         meant = take_over(shorthand, [*known][1:-1])
         self.min_nodes = meant.pop("min_nodes")
         given: dict[str, object] = {"evaluation": evaluation, "failures": failures}
-        given |= {"participation": participation, "membership": membership}
+        given |= {"participation": participation, "membership": membership, "rounds": rounds}
         given |= {"posts": posts, "robust": robust, "attack": attack, "resume": resume}
         options = read_options(given, meant)
         for name, option in options.items():
@@ -160,6 +161,7 @@ evaluate_metrics_aggr_fn
         weights = self.own_weights if weights is None else weights
         self.graph = GraphOptions(topology, weights, dynamic, topology_options, seed)
         check_open(options, self.graph, self.mixing_steps, num_nodes)
+        check_asynchronous(options, self.graph, self.mixing_steps)
         self.weighted_mixing = checks.check_weighted(weighted_mixing, weights, dynamic, self.robust)
         self.num_nodes = checks.check_num_nodes(num_nodes)
         self.local_head = local_head

@@ -32,8 +32,8 @@ class GradientTracking(DecentralizedStrategy):
     A node that misses rounds keeps its Delta, so the sums hold for all nodes. The relay keeps an
     exact copy of each node's p, y and Delta, from which a node that lost its state continues.
 
-    Robust rules, attacks, weights by numbers of examples and open membership are refused: they do
-    not preserve the sums. Parameters: see ``DecentralizedStrategy``.
+    Robust rules, attacks, weights by numbers of examples, open membership and asynchronous rounds
+    are refused: they do not preserve the sums. Parameters: see ``DecentralizedStrategy``.
 
     Raises
     ------
@@ -50,6 +50,7 @@ class GradientTracking(DecentralizedStrategy):
             ("attack.sign-flipping", self.attack.sign_flipping, 0),
             ("weighted-mixing", str(self.weighted_mixing).lower(), "false"),
             ("topology.membership", self.membership.membership, "closed"),
+            ("rounds.mode", self.rounds.mode, "synchronous"),
         )
         check_only(given, "gradient-tracking, whose mixes must preserve the sum over the nodes")
         if self.graph.weights in BY_EXAMPLES:

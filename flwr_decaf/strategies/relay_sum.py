@@ -42,8 +42,8 @@ class RelaySum(DecentralizedStrategy):
 
     The graph is reduced to a spanning tree, which is logged. Since models are added up on their
     way, they are averaged tensor by tensor, as in DLoRA. Mixing weights, time-varying graphs,
-    robust rules, attacks, quantized or encrypted posts, and open membership are refused.
-    Parameters: see ``DecentralizedStrategy``.
+    robust rules, attacks, quantized or encrypted posts, open membership and asynchronous rounds are
+    refused. Parameters: see ``DecentralizedStrategy``.
 
     Raises
     ------
@@ -66,6 +66,7 @@ class RelaySum(DecentralizedStrategy):
             ("posts.encryption", self.posts.encryption, "none"),
             ("weighted-mixing", str(self.weighted_mixing).lower(), "false"),
             ("topology.membership", self.membership.membership, "closed"),
+            ("rounds.mode", self.rounds.mode, "synchronous"),
         )
         check_only(given, "relay-sum, which averages all models with equal weights along a tree")
 

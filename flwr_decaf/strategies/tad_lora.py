@@ -4,6 +4,7 @@ import logging
 from typing import Any, Literal
 
 from flwr_decaf.strategies.decentralized import DecentralizedStrategy
+from flwr_decaf.strategies.relay.asynchronous import refuse_asynchronous
 from flwr_decaf.strategies.relay.membership import refuse_open
 from flwr_decaf.strategies.relay.resumable import Start
 from flwr_decaf.strategies.relay.schedules import Phase, alternating
@@ -61,6 +62,7 @@ class TADLoRA(DecentralizedStrategy):
         if phase_length == "auto":
             why = "it follows from the number of nodes"
             refuse_open(self.membership, "tad.phase-length = auto", why)
+        refuse_asynchronous(self.rounds, "tad-lora", "all nodes train the same factor in a phase")
         self.phase_length = phase_length
         self.mixes = mixes
 

@@ -101,6 +101,25 @@ def test_settings_that_need_readable_posts_are_refused(changed, message):
     check(parse_config(NETWORK | {"posts.encryption": "x25519"}), 3, trains=False)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"strategy": "fedavg"}, "rounds.mode must be 'synchronous' with strategy fedavg"),
+        ({"strategy": "tad-lora"}, "rounds.mode must be synchronous with tad-lora"),
+        ({"mixing-steps": "2"}, "rounds.mode must be synchronous with mixing-steps '2'"),
+        ({"topology.dynamic": "base"}, "rounds.mode must be synchronous with topology.dynamic"),
+        ({"topology.file": "FILE"}, "synchronous with graphs that change from round to round"),
+    ],
+)
+def test_settings_that_need_common_rounds_are_refused(changed, message, tmp_path):
+    file = tmp_path / "rounds.json"
+    file.write_text('{"rounds": [{"edges": [[0, 1], [1, 2]]}, {"edges": [[0, 2], [1, 2]]}]}')
+    changed = {key: str(file) if value == "FILE" else value for key, value in changed.items()}
+    with pytest.raises(ValueError, match=message):
+        check(parse_config(NETWORK | {"rounds.mode": "asynchronous"} | changed), 3, trains=False)
+    check(parse_config(NETWORK | {"rounds.mode": "asynchronous"}), 3, trains=False)
+
+
 def test_runs_with_the_same_training_settings_are_tried_once(monkeypatch):
     taken = []
     import flwr_decaf.app.preflight as module

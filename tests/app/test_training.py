@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
+
+import pytest
 
 from flwr_decaf.app.node import receive
-from flwr_decaf.app.training import train_node
+from flwr_decaf.app.training import slow_down, train_node
 from flwr_decaf.messages import records
 from flwr_decaf.messages.packing import unpack_record
 from tests.app.test_node import adapter, context_of, message
@@ -35,6 +38,17 @@ def test_moments_are_kept_on_request_and_follow_the_basis_of_products(adapter):
         assert is_fresh(message(adapter, settings=other), 7)  # another run
     # Only those of DeCAF include the trained factors, from which the basis is found.
     assert 3 * kept["decaf"] == 4 * kept["dlora"]
+
+
+def test_a_node_that_is_slowed_down_sleeps_after_its_steps(adapter):
+    metrics, started = {"train-seconds": 0.02}, time.perf_counter()
+    slow_down(metrics, 3.0)
+    assert metrics["train-seconds"] == pytest.approx(0.06)
+    assert time.perf_counter() - started >= 0.04
+    asked = message(adapter, settings=json.dumps({"train.slowdown": "1, 3", **SHORT}))
+    node, started = receive(asked, context_of(1)), time.perf_counter()
+    seconds = train_node(asked, context_of(1), node)["train-seconds"]
+    assert time.perf_counter() - started >= seconds
 
 
 def test_nothing_is_kept_by_default(adapter):

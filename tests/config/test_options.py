@@ -13,6 +13,7 @@ from flwr_decaf.config import (
     Failures,
     Participation,
     Robust,
+    Rounds,
     parse_config,
     part,
 )
@@ -51,6 +52,9 @@ def test_runs_are_evaluated_up_to_four_times_before_the_end_by_default(rounds, e
         (Participation, {"participation": [[-1]]}, "participation must be a JSON list"),
         (Robust, {"method": "median"}, "method must be one of none, clipping"),
         (Attack, {"sign_flipping": -1}, "sign_flipping must be >= 0"),
+        (Rounds, {"mode": "eager"}, "mode must be one of synchronous, asynchronous; got 'eager'"),
+        (Rounds, {"max_staleness": -1}, "max_staleness must be >= 0; got -1"),
+        (Rounds, {"finished_share": 0.0}, "finished_share must be > 0 and <= 1; got 0.0"),
     ],
 )
 def test_values_are_checked_wherever_an_object_is_made(kind, fields, message):
@@ -99,3 +103,12 @@ def test_unknown_options_are_refused_with_the_remedy():
         DeCAF("ring", retrys=2)
     with pytest.raises(TypeError, match=r"failures must be an object of Failures; got 2; write"):
         DeCAF("ring", failures=2)
+
+
+def test_nodes_are_slowed_down_by_factors_that_are_used_in_turn():
+    train = parse_config({"train.slowdown": "1, 2.5"}).train
+    assert [train.slowdown_of(node) for node in range(4)] == [1, 2.5, 1, 2.5]
+    assert parse_config({}).train.slowdown_of(3) == 1
+    for wrong in ("0.5", "2, x", "inf", "nan"):
+        with pytest.raises(ValueError, match="train.slowdown must be numbers >= 1, separated by"):
+            parse_config({"train.slowdown": wrong})

@@ -64,6 +64,7 @@ def folders(tmp_path_factory):
             OneFailure,
             tmp_path_factory,
         ),
+        one_run({"strategy": "dlora", "rounds.mode": "asynchronous"}, LocalGrid, tmp_path_factory),
         one_run({"strategy": "relay-sum"}, LocalGrid, tmp_path_factory),
         one_run({"strategy": "fedavg"}, LocalGrid, tmp_path_factory),
         one_run(TEXT | {"strategy": "decaf", "posts.energy": 0.9}, LocalGrid, tmp_path_factory),

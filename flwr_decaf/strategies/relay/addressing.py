@@ -6,7 +6,7 @@ also forwards what it has received, in a separate message for each neighbour.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import networkx as nx
@@ -26,14 +26,21 @@ class Addressing(Protocol):
         """Return the neighbours for which a node writes separate messages."""
 
     def letters(
-        self, posts: Mapping[int, Array], sent: Sent, rows: Rows, mail: Mapping[int, Mail]
+        self,
+        nodes: Iterable[int],
+        posts: Mapping[int, Array],
+        sent: Sent,
+        rows: Rows,
+        mail: Mapping[int, Mail],
     ) -> dict[int, Letter]:
-        """Return the next mail of every node in ``posts``.
+        """Return the next mail of some nodes.
 
         Parameters
         ----------
+        nodes : iterable of int
+            The nodes.
         posts : mapping of int to Array
-            Posts of the round, by sender.
+            The last post of each node.
         sent : mapping of int to mapping of int to Array
             ``sent[i][j]`` is what node i sends to j instead of its post.
         rows : Rows
@@ -51,11 +58,16 @@ class Neighbours:
         return ()
 
     def letters(
-        self, posts: Mapping[int, Array], sent: Sent, rows: Rows, mail: Mapping[int, Mail]
+        self,
+        nodes: Iterable[int],
+        posts: Mapping[int, Array],
+        sent: Sent,
+        rows: Rows,
+        mail: Mapping[int, Mail],
     ) -> dict[int, Letter]:
         """Address posts to neighbours; see ``Addressing``."""
         letters = {}
-        for node in posts:
+        for node in nodes:
             own, weights = rows.row(node)
             received = {j: sent.get(j, {}).get(node, posts[j]) for j in weights}
             letters[node] = Letter((own, *weights.values()), received)
@@ -84,10 +96,15 @@ class Relayed:
         return tuple(sorted(self._tree[node]))
 
     def letters(
-        self, posts: Mapping[int, Array], sent: Sent, rows: Rows, mail: Mapping[int, Mail]
+        self,
+        nodes: Iterable[int],
+        posts: Mapping[int, Array],
+        sent: Sent,
+        rows: Rows,
+        mail: Mapping[int, Mail],
     ) -> dict[int, Letter]:
         """Address messages along the tree; see ``Addressing``."""
-        return {node: self._letter(node, sent, mail) for node in posts}
+        return {node: self._letter(node, sent, mail) for node in nodes}
 
     def _letter(self, node: int, sent: Sent, mail: Mapping[int, Mail]) -> Letter:
         n, counts, received = len(self._tree), {}, {}

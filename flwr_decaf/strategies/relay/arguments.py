@@ -19,6 +19,7 @@ from flwr_decaf.config import (
     Participation,
     Posts,
     Robust,
+    Rounds,
 )
 from flwr_decaf.config.arguments import check_argument
 from flwr_decaf.strategies.relay.resuming import Resume
@@ -29,6 +30,7 @@ OPTIONS: dict[str, type[Any]] = {
     "failures": Failures,
     "participation": Participation,
     "membership": Membership,
+    "rounds": Rounds,
     "posts": Posts,
     "robust": Robust,
     "attack": Attack,
@@ -37,6 +39,7 @@ OPTIONS: dict[str, type[Any]] = {
 _MAIN_FIELD = {
     "participation": "participation",
     "membership": "membership",
+    "rounds": "mode",
     "posts": "dtype",
     "robust": "method",
 }
@@ -136,7 +139,7 @@ def _main_field(name: str, value: object) -> dict[str, Any]:
             f"{name} must be an object of {kind}; got {value!r}; write {name}={kind}(...), or pass "
             f"{', '.join(fields_of([name]))} as arguments"
         )
-    if name in ("posts", "robust"):  # errors name the argument as the caller wrote it
+    if name in ("posts", "robust", "rounds"):  # errors name the argument as the caller wrote it
         value = check_argument(name, value, f"{name}.{_MAIN_FIELD[name]}")
     return {_MAIN_FIELD[name]: value}
 

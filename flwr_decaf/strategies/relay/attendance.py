@@ -99,7 +99,7 @@ class Attendance:
         missing = dict(sorted((errors | silent).items()))
         self.note_missing(server_round, missing, n=len(nodes))
         for node, content in contents.items():
-            self._report_refused(server_round, node, content)
+            report_refused(self.log, server_round, node, content)
         return dict(sorted(contents.items()))
 
     def note_missing(self, server_round: int, causes: Mapping[int, str], n: int) -> None:
@@ -108,12 +108,6 @@ class Attendance:
         self.log.note_missing(server_round, causes, n, self._failures.tolerated(n))
         check_any_replied(server_round, self._call.missing, self._call.asked)
 
-    def _report_refused(self, server_round: int, node: int, content: RecordDict) -> None:
-        refused = cast(ConfigRecord, content.pop(records.REFUSED, ConfigRecord()))
-        senders = cast(list[int], refused.get("senders", []))
-        for sender, cause in zip(senders, cast(list[str], refused.get("causes", [])), strict=True):
-            self.log.note(server_round, sender, f"node {node} refused its post: {cause}")
-
 
 def _noted(got: Replies, mailbox: Mailbox) -> Replies:
     for node in got.contents:
@@ -121,3 +115,11 @@ def _noted(got: Replies, mailbox: Mailbox) -> Replies:
     for node in got.lost:
         mailbox.lost(node)
     return got
+
+
+def report_refused(log: FailureLog, server_round: int, node: int, content: RecordDict) -> None:
+    """Report the posts that a node refused; they are taken out of the content of its reply."""
+    refused = cast(ConfigRecord, content.pop(records.REFUSED, ConfigRecord()))
+    senders = cast(list[int], refused.get("senders", []))
+    for sender, cause in zip(senders, cast(list[str], refused.get("causes", [])), strict=True):
+        log.note(server_round, sender, f"node {node} refused its post: {cause}")

@@ -46,7 +46,7 @@ def add_diagnostics(
     contents : mapping of int to RecordDict
         Replies, by position in the graph.
     states : mapping of int to State
-        Posts of these nodes, as their neighbours see them; empty if they are encrypted.
+        Last posts of all nodes, as their neighbours see them; empty if they are encrypted.
     sent : mapping of int to int
         Bytes that these nodes sent.
     initial : State or None
@@ -57,12 +57,13 @@ def add_diagnostics(
     metrics = {node: next(iter(contents[node].metric_records.values())) for node in contents}
     for node in contents:
         metrics[node]["bytes-sent"] = sent[node]
-    for node in states if truncated else ():
+    for node in metrics.keys() & states.keys() if truncated else ():
         metrics[node]["posted-rank"] = mean_rank(states[node])
     if initial is not None and states:
         whole = [_completed(initial, state) for state in states.values()]
-        for node, distance in zip(states, distances_to_mean(whole), strict=True):
-            metrics[node]["distance-to-mean"] = distance
+        distances = dict(zip(states, distances_to_mean(whole), strict=True))
+        for node, record in metrics.items():
+            record["distance-to-mean"] = distances[node]
 
 
 def _completed(initial: State, posted: State) -> State:

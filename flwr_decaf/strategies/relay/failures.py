@@ -29,8 +29,7 @@ class FailureLog:
     def __init__(self, on_failure: OnFailure) -> None:
         self._on_failure = on_failure
         self._times: Counter[tuple[int, str]] = Counter()
-        self._round = 0
-        self._missing: dict[int, str] = {}  # in that round
+        self._missing: dict[int, dict[int, str]] = {}  # by round; nodes may be in different ones
 
     def note(self, server_round: int, node: int, cause: str) -> None:
         """Report a failure; warn unless the node has already failed in this way."""
@@ -52,10 +51,9 @@ class FailureLog:
         """
         for node, cause in causes.items():
             self.note(server_round, node, cause)
-        if server_round != self._round:
-            self._round, self._missing = server_round, {}
-        self._missing |= causes
-        check_failures(server_round, self._missing, n, tolerated)
+        missing = self._missing.setdefault(server_round, {})
+        missing |= causes
+        check_failures(server_round, missing, n, tolerated)
 
     def summarize(self) -> None:
         """Log the counts of failures that occurred more than once."""

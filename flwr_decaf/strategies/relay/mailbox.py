@@ -142,16 +142,17 @@ class Mailbox:
         sent: Mapping[int, Mapping[int, Array]] | None = None,
         copies: Mapping[int, Array] | None = None,
     ) -> None:
-        """Collect a round's posts, and address them to the neighbours under W.
+        """Collect posts, and address to their senders the last posts of their neighbours under W.
 
-        A node without a post in ``posts`` must have no links in ``rows``; mail that it has not
-        received yet stays pending. ``sent[i][j]`` is what node i sends to j instead of its post.
+        In a synchronous round, a node without a post in ``posts`` must have no links in ``rows``.
+        Mail that it has not received yet stays pending. ``sent[i][j]`` is what node i sends to j
+        instead of its post.
         ``copies`` are exact states of nodes whose posts are quantized; no other node receives them.
         """
         self.posts |= posts
         self.copies = {i: self.copies[i] for i in self.copies.keys() - posts.keys()}
         self.copies |= copies or {}
-        letters = self._addressing.letters(posts, sent or {}, rows, self._mail)
+        letters = self._addressing.letters(posts, self.posts, sent or {}, rows, self._mail)
         self._undelivered |= posts.keys()
         self._repeated -= posts.keys()
         for node, letter in letters.items():

@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from flwr_decaf.strategies.relay.resuming import (
     Resume,
+    Score,
     count_results_on,
     rounds_left,
     scoring_on,
@@ -71,6 +72,23 @@ class ResumableStrategy(Strategy):
     def _end(self, start: Start, result: Result) -> None:
         """Complete the result of the rounds, and keep the last checkpoint."""
 
+    def _run_rounds(
+        self, start: Start, arrays: ArrayRecord, evaluate_config: ConfigRecord, score: Score | None
+    ) -> Result:
+        """Run the remaining rounds, with Flower's own ``Strategy.start``."""
+        done = self.resume.done
+        result = super().start(
+            start.grid,
+            arrays,
+            rounds_left(start.num_rounds, done),
+            start.timeout,
+            start.train_config,
+            evaluate_config,
+            score,
+        )
+        count_results_on(result, done)
+        return result
+
     def start(  # noqa: PLR0913 - Flower's signature
         self,
         grid: Grid,
@@ -81,7 +99,7 @@ class ResumableStrategy(Strategy):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
-        """Run the remaining rounds, with Flower's own ``Strategy.start``.
+        """Run the remaining rounds, as Flower's own ``Strategy.start``.
 
         Parameters and the result are those of ``flwr.serverapp.strategy.Strategy.start``;
         ``num_rounds`` is the last round of the whole run. In a decentralized run,
@@ -96,12 +114,11 @@ class ResumableStrategy(Strategy):
             If the checkpoint is of a later round than ``num_rounds``; or from ``prepare``.
         """
         done = self.resume.done
-        left = rounds_left(num_rounds, done)
+        rounds_left(num_rounds, done)
         scores, settings = evaluate_fn is not None, train_config or ConfigRecord()
         begun = Start(grid, initial_arrays, num_rounds, timeout, settings, scores)
         arrays, score = self._begin(begun), scoring_on(evaluate_fn, done)
-        result = super().start(grid, arrays, left, timeout, train_config, evaluate_config, score)
-        count_results_on(result, done)
+        result = self._run_rounds(begun, arrays, evaluate_config or ConfigRecord(), score)
         self._end(begun, result)
         return result
 

@@ -149,22 +149,24 @@ class Session:
         call : ConfigRecord, optional
             Request that the mod answers without the user's code; by default none.
         """
+        return self.attendance.ask(grid, nodes, lambda node: self.write(node, kind, config, call))
+
+    def write(
+        self, node: int, kind: str, config: ConfigRecord, call: ConfigRecord | None = None
+    ) -> Message:
+        """Write the message of the current round to one node; see ``ask``."""
         phase = self.schedule(self.server_round)
-
-        def write(node: int) -> Message:
-            settings = ConfigRecord({**config, "server-round": self.server_round})
-            settings["trainable-factors"] = phase.trained
-            content = RecordDict({self.configrecord_key: settings})
-            if call is not None:
-                content[records.CALL] = call
-            rounding = derive_seed(self.seed, "rounding", self.turn, node)
-            self.mailbox.lay_into(content, node, phase.trained, phase.exchanged, rounding)
-            if self.keyring:
-                self.keyring.lay_into(content, node, self.turn)
-            self.office.deposit(content)
-            return Message(content=content, message_type=kind, dst_node_id=self.roster.ids[node])
-
-        return self.attendance.ask(grid, nodes, write)
+        settings = ConfigRecord({**config, "server-round": self.server_round})
+        settings["trainable-factors"] = phase.trained
+        content = RecordDict({self.configrecord_key: settings})
+        if call is not None:
+            content[records.CALL] = call
+        rounding = derive_seed(self.seed, "rounding", self.turn, node)
+        self.mailbox.lay_into(content, node, phase.trained, phase.exchanged, rounding)
+        if self.keyring:
+            self.keyring.lay_into(content, node, self.turn)
+        self.office.deposit(content)
+        return Message(content=content, message_type=kind, dst_node_id=self.roster.ids[node])
 
     def gather(self, replies: Iterable[Message]) -> dict[int, RecordDict]:
         """Return the contents of successful replies, by position; see ``Attendance.gather``."""
@@ -192,7 +194,8 @@ class Session:
             Bytes that each of these nodes sends: its post, once to each neighbour.
         """
         contents = self.gather(replies)
-        posts, copies, states, _ = self._usable(contents)
+        (posts, copies, states, _), causes = self.usable(contents)
+        self.attendance.note_missing(self.server_round, causes, n=len(self.roster.ids))
         rows = rows.without(set(self.roster.positions) - posts.keys())
         sent = {i: messages_of(contents[i]) for i in posts}
         for i in self.byzantine & posts.keys():
@@ -233,8 +236,8 @@ class Session:
         rows, self.masses = self.weigh(rows, self.masses)
         return rows
 
-    def _usable(self, contents: Mapping[int, RecordDict]) -> Arrivals:
-        """Take the posts out of the replies; nodes with unusable posts count as missing."""
+    def usable(self, contents: Mapping[int, RecordDict]) -> tuple[Arrivals, dict[int, str]]:
+        """Take the posts out of replies; return the usable ones, and what is wrong with others."""
         exchanged = self.schedule(self.server_round).exchanged
         likes = {node: select(self.mailbox.starts[node], exchanged) for node in contents}
         arrived = take_posts(contents, likes, self.posts, self.keyring, self.turn)
@@ -243,5 +246,4 @@ class Session:
             causes |= bad_counts(contents, self.weighted_by)
         for node in causes:
             self.mailbox.lost(node)
-        self.attendance.note_missing(self.server_round, causes, n=len(self.roster.ids))
-        return arrived.without(causes)
+        return arrived.without(causes), causes

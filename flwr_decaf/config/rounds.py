@@ -1,0 +1,56 @@
+"""Options of asynchronous rounds, in which no node waits for another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flwr_decaf.checks import Check, at_least, one_of
+from flwr_decaf.config.options import Options
+from flwr_decaf.config.setting import setting
+
+
+@dataclass(frozen=True)
+class Rounds(Options):
+    """Whether nodes wait for one another.
+
+    Parameters
+    ----------
+    mode : str
+        "synchronous": a round ends when all nodes have answered; or "asynchronous": each node goes
+        on at once with the newest posts of its neighbours. By default "synchronous".
+    max_staleness : int
+        In asynchronous rounds, the largest staleness with which a post is still mixed: the number
+        of trainings that the node has completed and mixed since the post arrived. By default 0: a
+        node mixes each post at most once, which preserves the mean of the models in expectation.
+        See ``topology.asynchronous``.
+    finished_share : float
+        Share of the nodes that must complete all rounds before an asynchronous run ends; the others
+        then stop after their current training. By default 0.5.
+    """
+
+    mode: str = setting(
+        "synchronous",
+        "Whether a round ends when all nodes have answered (synchronous), or each node continues "
+        "at once with its neighbours' newest posts (asynchronous).",
+        one_of(["synchronous", "asynchronous"]),
+    )
+    max_staleness: int = setting(
+        0,
+        "Number of times that a node may mix the same post again, with rounds.mode asynchronous.",
+        at_least(0, "0 mixes each post at most once"),
+    )
+    finished_share: float = setting(
+        0.5,
+        "Share of the nodes that must complete num-server-rounds before an asynchronous run ends; "
+        "the others then stop after their current training.",
+        Check(
+            "be > 0 and <= 1",
+            lambda share: bool(0 < share <= 1),
+            "1 waits for the slowest node",
+        ),
+    )
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether nodes do not wait for one another."""
+        return self.mode == "asynchronous"

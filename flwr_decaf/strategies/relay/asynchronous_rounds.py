@@ -1,0 +1,225 @@
+"""Asynchronous rounds: every node trains, mixes what has arrived and goes on, at its own pace."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from flwr.app import Message, RecordDict
+
+from flwr_decaf.lora import State
+from flwr_decaf.messages.metrics import counts_of
+from flwr_decaf.strategies.relay.arrivals import Arrivals
+from flwr_decaf.strategies.relay.attendance import report_refused
+from flwr_decaf.strategies.relay.calls import Calls
+from flwr_decaf.strategies.relay.diagnostics import add_diagnostics
+from flwr_decaf.strategies.relay.failures import check_any_replied
+from flwr_decaf.strategies.relay.pace import EVALUATE, TRAIN, Pace, Task
+from flwr_decaf.strategies.relay.replies import size_of, sort_replies
+from flwr_decaf.strategies.relay.round_metrics import RoundMetrics
+from flwr_decaf.strategies.relay.session import Session
+from flwr_decaf.topology.asynchronous import Staleness
+from flwr_decaf.topology.rows import Rows
+
+_log = logging.getLogger("flwr")
+
+
+class AsynchronousRounds:
+    """Run the rounds of every node until enough of them have completed all.
+
+    A node that has trained receives its next message at once, with the newest posts of its
+    neighbours: see ``topology.asynchronous``. Replies that are found together are mixed together,
+    so if all nodes were equally fast, these would be the synchronous rounds.
+
+    A node that fails misses its training. It is called for the next one when another node has
+    completed a further round, so that a node which always fails does not run through its rounds.
+
+    Parameters
+    ----------
+    session : Session
+        The run.
+    rows : Rows
+        Rows of the mixing matrix.
+    pace : Pace
+        What nodes do at their own pace.
+    trained, evaluated : RoundMetrics
+        Metrics of the replies to train and to evaluate messages.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        rows: Rows,
+        pace: Pace,
+        trained: RoundMetrics,
+        evaluated: RoundMetrics,
+    ) -> None:
+        self._session, self._rows, self._pace = session, rows, pace
+        self._trained, self._evaluated = trained, evaluated
+        self._calls = Calls(session.start.grid, session.start.timeout)
+        self._staleness = Staleness(rows)
+        self._tasks: dict[int, Task] = {}
+        self._posted = np.zeros(session.n)  # the round of each node's newest post
+        self._states: dict[int, State] = {}  # as posted
+        self._failing: dict[int, str] = {}  # nodes whose last call failed -> the cause
+        self._resting: dict[int, float] = {}  # nodes that failed -> the round of others to wait for
+        self._unmixed: set[int] = set()  # nodes that still hold what they posted last
+        self._finished = 0  # nodes that have completed all rounds
+        session.masses = np.zeros(session.n)
+
+    def run(self) -> list[State]:
+        """Run all rounds and mix a last time; return the posts of that mix."""
+        for node in self._session.roster.positions:
+            self._ask(node, Task(1, TRAIN, self._pace.failures.retries))
+        while self._calls or self._resting:
+            self._take(self._calls.wait())
+            self._call_resting()
+        return self._mix_last()
+
+    @property
+    def _over(self) -> bool:
+        share = self._pace.rounds.finished_share * len(self._session.roster.ids)
+        return self._finished >= math.ceil(share)
+
+    def _ask(self, node: int, task: Task) -> None:
+        session, self._tasks[node] = self._session, task
+        session.server_round, session.step = task.server_round, 1
+        config = session.train_config if task.kind == TRAIN else self._pace.evaluate_config
+        self._calls.send(node, session.write(node, task.kind, config))
+
+    def _take(self, replies: Mapping[int, Message | None]) -> None:
+        accepted = {node: self._accepted(node, reply) for node, reply in replies.items()}
+        contents = {node: content for node, content in accepted.items() if content is not None}
+        evaluated = {node for node in contents if self._tasks[node].kind == EVALUATE}
+        for node in evaluated:
+            self._unmixed.discard(node)
+            self._evaluated.add(self._tasks[node].server_round, contents[node])
+        posted = self._mix({node: contents[node] for node in contents.keys() - evaluated})
+        for node in sorted(evaluated | posted.keys()):
+            self._go_on(node)
+
+    def _go_on(self, node: int) -> None:
+        task, retries = self._tasks[node], self._pace.failures.retries
+        last = task.server_round == self._session.num_rounds
+        self._finished += last
+        if last or self._over:
+            return
+        if task.kind == TRAIN and self._pace.is_evaluated(task.server_round, node):
+            self._ask(node, Task(task.server_round, EVALUATE, retries))
+        else:
+            self._ask(node, Task(task.server_round + 1, TRAIN, retries))
+
+    def _accepted(self, node: int, reply: Message | None) -> RecordDict | None:
+        """Return the content of a successful reply; otherwise, call the node again or note it."""
+        session, task = self._session, self._tasks[node]
+        place = {node: session.roster.ids[node]}
+        got = sort_replies([reply] if reply else [], place, [node])
+        if node in got.contents:
+            session.mailbox.delivered(node)
+            session.office.redeem(got.contents)
+            report_refused(session.attendance.log, task.server_round, node, got.contents[node])
+            self._failing.pop(node, None)
+            return got.contents[node]
+        if got.lost or got.silent:  # whatever a silent node still computes, it gets its last post
+            session.mailbox.lost(node)
+        if got.lost and not task.restored:
+            self._ask(node, replace(task, restored=True))
+        elif got.errors and task.retries:
+            self._ask(node, replace(task, retries=task.retries - 1))
+        else:
+            self._miss(node, (got.errors | got.silent)[node])
+        return None
+
+    def _miss(self, node: int, cause: str) -> None:
+        """Note that a node has missed its training or evaluation."""
+        session, task, n = self._session, self._tasks[node], len(self._session.roster.ids)
+        tolerated = self._pace.failures.tolerated(n)
+        session.attendance.log.note_missing(task.server_round, {node: cause}, n, tolerated)
+        self._failing[node] = cause
+        check_any_replied(task.server_round, self._failing, session.roster.positions)
+        if task.server_round < session.num_rounds:
+            self._resting[node] = self._posted.max() + 1
+
+    def _call_resting(self) -> None:
+        """Call nodes again that have failed, when others have got on or no others are called."""
+        if self._over:
+            self._resting.clear()
+        front = self._posted.max() if self._calls else math.inf
+        due = [node for node, wanted in self._resting.items() if front >= wanted]
+        if due:
+            self._pace.renew()
+        for node in due:
+            del self._resting[node]
+            following = self._tasks[node].server_round + 1
+            self._ask(node, Task(following, TRAIN, self._pace.failures.retries))
+
+    def _mix(self, contents: Mapping[int, RecordDict]) -> dict[int, RecordDict]:
+        """Address to nodes that have trained the newest posts of their neighbours."""
+        session = self._session
+        arrived, causes = session.usable(contents)
+        for node, cause in causes.items():
+            self._miss(node, cause)
+        posted = {node: contents[node] for node in arrived.posts}
+        if not posted:
+            return posted
+        self._note_posts(arrived, posted)
+        rows = self._weighted(self._staleness.rows(self._pace.rounds.max_staleness))
+        mixed = session.schedule(session.server_round).mixed
+        session.mailbox.collect(arrived.posts, rows, mixed, copies=arrived.copies)
+        session.office.sweep(session.mailbox.held)
+        self._report(arrived, posted)
+        self._staleness.mixed(posted)
+        return posted
+
+    def _note_posts(self, arrived: Arrivals, posted: Mapping[int, RecordDict]) -> None:
+        front = self._posted.max()
+        self._staleness.arrived(posted)
+        self._states |= arrived.states
+        self._unmixed |= posted.keys()
+        for node in posted:
+            self._posted[node] = self._tasks[node].server_round
+        if self._session.weighted_by:
+            counts = counts_of(posted.values(), self._session.weighted_by)
+            self._session.masses[list(posted)] = counts
+        if self._posted.max() > front:
+            ahead, last = int(self._posted.argmax()), self._session.num_rounds
+            _log.info("[ROUND %d/%d] first completed by node %d", self._posted.max(), last, ahead)
+
+    def _report(self, arrived: Arrivals, posted: Mapping[int, RecordDict]) -> None:
+        """Complete the metrics of nodes that have trained, and pass them on."""
+        session, largest = self._session, self._pace.rounds.max_staleness
+        readers, posts = self._rows.readers, session.posts
+        for node, content in posted.items():
+            server_round = self._tasks[node].server_round
+            size = size_of(arrived.posts[node], arrived.states[node], posts.dtype)
+            measured = session.initial if self._pace.is_measured(server_round) else None
+            sent = {node: int(readers[node]) * size}
+            add_diagnostics({node: content}, self._states, sent, measured, posts.energy < 1.0)
+            behind = server_round - self._posted
+            stale, behind_by = self._staleness.means_of(node, largest, behind)
+            metrics = next(iter(content.metric_records.values()))
+            metrics["staleness"], metrics["rounds-behind"] = stale, behind_by
+            self._trained.add(server_round, content)
+
+    def _weighted(self, rows: Rows) -> Rows:
+        session = self._session
+        return session.weigh(rows, session.masses)[0] if session.weighted_by else rows
+
+    def _mix_last(self) -> list[State]:
+        """Address the newest posts as in a synchronous round, without the nodes that failed last.
+
+        A node whose last message was an evaluation no longer holds what it posted; it gets it back.
+        """
+        session, mailbox = self._session, self._session.mailbox
+        present = sorted(self._states.keys() - self._failing.keys())
+        for node in set(present) - self._unmixed:
+            mailbox.lost(node)
+        rows = self._weighted(self._rows.without(set(session.roster.positions) - set(present)))
+        posts = {node: mailbox.posts[node] for node in present}
+        copies = {node: mailbox.copies[node] for node in present if node in mailbox.copies}
+        session.server_round = session.num_rounds
+        mailbox.collect(posts, rows, session.schedule(session.num_rounds).mixed, copies=copies)
+        return [self._states[node] for node in present]

@@ -1,0 +1,273 @@
+"""Asynchronous rounds of DLoRA on nodes that mix and do not train, against values by hand."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from flwr.app import ArrayRecord, MetricRecord
+from flwr.clientapp import ClientApp
+
+from flwr_decaf.clients import peer_mixing
+from flwr_decaf.clients.own_store import POSTS_STORE
+from flwr_decaf.config import Membership, Posts, Rounds
+from flwr_decaf.strategies import DLoRA
+from tests.apps.pure_mixing import app, train_identity
+from tests.local_grid import LocalGrid
+from tests.strategies.test_decentralized import starts
+
+START = {"x": torch.zeros(2, dtype=torch.float64)}
+
+
+def grid_of(*seconds, **options):
+    """Return a grid of nodes whose trainings take these times; all else takes no time."""
+    grid = LocalGrid(app, len(seconds), **options)
+    grid.duration = lambda message: (
+        seconds[grid.place_of(message)] if message.metadata.message_type == "train" else 0.0
+    )
+    return grid
+
+
+def held_after(grid, rounds, topology="complete", mode=None, **options):
+    """Return what the nodes hold at the end, and the rows of training and evaluation."""
+    rows = {"train": [], "evaluate": []}
+
+    def recorder(phase):
+        def note(contents, weighted_by_key):
+            rows[phase].extend({**next(iter(c.metric_records.values()))} for c in contents)
+            return MetricRecord({"replies": len(contents)})
+
+        return note
+
+    strategy = DLoRA(
+        topology,
+        rounds=mode or Rounds("asynchronous"),
+        train_metrics_aggr_fn=recorder("train"),
+        evaluate_metrics_aggr_fn=recorder("evaluate"),
+        **{"evaluate_every": 0, **options},
+    )
+    result = strategy.start(grid, ArrayRecord(START), num_rounds=rounds, timeout=0.3)
+    held = np.stack([state["x"] for state in strategy.collect(grid).values()])
+    return held, rows, result
+
+
+def trained(grid, place):
+    """Return the rounds for which a node was asked to train."""
+    contents = [m.content for m in grid.sent if m.metadata.message_type == "train"]
+    own = [c for c in grid.mail_to(place) if any(c is other for other in contents)]
+    return [c["config"]["server-round"] for c in own if "decaf.call" not in c]
+
+
+def test_nobody_waits_for_a_slow_node():
+    # Node 0 trains at 1, 2, 3, 4; node 1 at 2.5 and 5. Until 2.5, node 0 knows no other post. Then
+    # both mix (0 + 1) / 2 once, node 1 at 2.5 and node 0 at 3, and at the end once more.
+    grid = grid_of(1, 2.5)
+    held, _, result = held_after(grid, 4)
+    assert (trained(grid, 0), trained(grid, 1)) == ([1, 2, 3, 4], [1, 2])
+    np.testing.assert_allclose(held, np.full((2, 2), 0.5))
+    np.testing.assert_allclose(result.arrays.to_torch_state_dict()["x"], [0.5, 0.5])
+
+
+@pytest.mark.parametrize(("largest", "expected"), [(0, 0.5), (1, 0.625)])
+def test_a_post_is_mixed_again_if_it_may_be_stale(largest, expected):
+    # At 4, node 0 may mix node 1's post of 2.5 again: 0.5 becomes 0.75. At 5, both post.
+    mode = Rounds("asynchronous", max_staleness=largest)
+    held, *_ = held_after(grid_of(1, 2.5), 5, mode=mode)
+    np.testing.assert_allclose(held, np.full((2, 2), expected))
+
+
+def test_a_run_may_wait_for_all_nodes():
+    grid = grid_of(1, 2.5)
+    held_after(grid, 4, mode=Rounds("asynchronous", finished_share=1.0))
+    assert (trained(grid, 0), trained(grid, 1)) == ([1, 2, 3, 4], [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6])
+def test_equally_fast_nodes_mix_by_powers_of_w(n):
+    grid = grid_of(*[1] * n)
+    strategy = DLoRA("ring", rounds="asynchronous", evaluate_every=2)
+    strategy.start(grid, ArrayRecord(START), num_rounds=4)
+    held = np.stack([state["x"] for state in strategy.collect(grid).values()])
+    w = strategy.network.base
+    np.testing.assert_allclose(held, np.linalg.matrix_power(w, 4) @ starts(n), atol=1e-14)
+
+
+def test_nodes_are_evaluated_in_their_own_rounds_and_all_after_the_last():
+    grid = grid_of(1, 1, 3)
+    held, rows, result = held_after(grid, 6, topology="ring", evaluate_every=2)
+    asked = [
+        (message.content["config"]["server-round"], grid.place_of(message))
+        for message in grid.sent
+        if message.metadata.message_type == "evaluate" and "config" in message.content
+    ]
+    # Node 2 has trained twice when the others have trained six times.
+    assert sorted(asked) == [(2, 0), (2, 1), (4, 0), (4, 1), (6, 0), (6, 1), (6, 2)]
+    np.testing.assert_allclose([row["held"] for row in rows["evaluate"][-3:]], held)
+    assert sorted(result.evaluate_metrics_clientapp) == [2, 4, 6]
+
+
+def test_a_node_that_was_evaluated_last_gets_back_what_it_posted():
+    # Node 2 is evaluated after its first round, at 3.5, and never posts again: at 4, the others are
+    # done, and it trains until 7. In the second case, it has just been evaluated when they are.
+    for seconds, rounds in ((3.5, 4), (4.0, 4)):
+        grid = grid_of(1, 1, seconds)
+        held, *_ = held_after(grid, rounds, evaluate_every=1)
+        assert np.ptp(held, axis=0).max() < 1e-12  # all mixed the same posts by 1/3
+
+
+def test_metrics_say_how_stale_posts_are_and_how_far_apart_the_nodes():
+    mode = Rounds("asynchronous", max_staleness=2)
+    _, rows, result = held_after(grid_of(1, 2.5), 4, mode=mode, evaluate_every=4)
+    told = [(row["staleness"], row["rounds-behind"], row["bytes-sent"]) for row in rows["train"]]
+    # Node 0 at 1 and 2, node 1 at 2.5, node 0 at 3 and 4, node 1 at 5.
+    assert told == [(0, 0, 16), (0, 0, 16), (0, -1, 16), (0, 2, 16), (1, 3, 16), (0, -2, 16)]
+    measured = ["distance-to-mean" in row for row in rows["train"]]
+    assert measured == [False, False, False, False, True, False]
+    assert result.train_metrics_clientapp[1] == MetricRecord({"replies": 1.0})
+
+
+def on_call(grid, do):
+    """Call a function with the number of each message that is pushed, from 1."""
+    duration, numbers = grid.duration, itertools.count(1)
+
+    def called(message):
+        seconds = duration(message)
+        do(next(numbers))
+        return seconds
+
+    grid.duration = called
+
+
+def test_a_node_that_fails_is_called_again_when_others_have_got_on(caplog):
+    grid = grid_of(1, 1, 1)
+    on_call(grid, lambda number: setattr(grid, "broken", {2} if grid.now < 2 else set()))
+    held, *_ = held_after(grid, 6, retries=1)
+    # It fails at 1 and at 2, when the others complete round 2, so that it is called for its next.
+    assert trained(grid, 2) == [1, 1, 2, 3, 4, 5]
+    assert trained(grid, 0) == [1, 2, 3, 4, 5, 6]
+    assert len(held) == 3
+    assert "Round 1: node 2 failed: RuntimeError: broken on purpose" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("n", "broken", "most", "cause"),
+    [
+        (4, {1, 3}, 1, "round 1: 2 of 4 nodes failed, more than the 1"),
+        (2, {0, 1}, 2, "round 1: 2 of 2 nodes failed, all of those called"),
+    ],
+)
+def test_too_many_failures_stop_a_run(n, broken, most, cause):
+    grid = grid_of(*[1] * n)
+    on_call(grid, lambda number: setattr(grid, "broken", broken))
+    with pytest.raises(RuntimeError, match=cause):
+        held_after(grid, 3, max_failures=most)
+
+
+def test_a_node_that_does_not_answer_holds_up_nobody():
+    grid = grid_of(1, 1, 1)
+    on_call(grid, lambda number: setattr(grid, "late", {2: 100}))
+    held, *_ = held_after(grid, 3)
+    alone = np.array([[2 / 3, 1 / 3], [1 / 3, 2 / 3]])  # what 2 does not send stays with both
+    np.testing.assert_allclose(held[:2], np.linalg.matrix_power(alone, 3) @ starts(2))
+
+
+def test_a_node_that_lost_its_state_gets_its_last_post_and_its_mail():
+    grid = grid_of(1, 1)
+    fresh = LocalGrid(app, 2).contexts[grid.ids[1]]
+    on_call(grid, lambda number: number == 3 and grid.contexts.update({grid.ids[1]: fresh}))
+    held, *_ = held_after(grid, 3)  # the third message is the first of round 2
+    assert trained(grid, 1) == [1, 2, 2]  # of round 2, the first message finds no state
+    np.testing.assert_allclose(held, np.full((2, 2), 0.5))
+
+
+def test_a_node_that_is_restarted_gets_its_place_back(caplog):
+    grid = grid_of(1, 1, 1)
+
+    def restart(number):
+        if number == 5:  # the message of round 2 for node 1
+            grid.leave(1)
+            grid.join(1)
+
+    on_call(grid, restart)
+    held, *_ = held_after(grid, 6)
+    assert "Node 1 is back under a new node id" in caplog.text
+    np.testing.assert_allclose(held, np.full((3, 2), [1, 5 / 3]))  # the mean of all
+
+
+def test_weighted_mixing_weights_the_posts_that_have_arrived():
+    def train_and_count(msg, context):
+        reply = train_identity(msg, context)
+        reply.content["metrics"]["num-examples"] = 1 + 2 * int(context.node_config["partition-id"])
+        return reply
+
+    counting = ClientApp(mods=[peer_mixing])
+    counting.train()(train_and_count)
+    grid = grid_of(1, 2.5)
+    grid.app = counting
+    # Both rows are 1/4, 3/4: at 2.5 and at 3, both nodes hold 3/4.
+    held, *_ = held_after(grid, 4, weighted_mixing=True)
+    np.testing.assert_allclose(held, np.full((2, 2), 0.75))
+    # The rows are 1/2, 1/2 and 1/6, 5/6: node 1 holds 5/6 at 2.5, node 0 1/2 at 3; then both mix.
+    held, *_ = held_after(grid, 4, weights="metropolis-examples")
+    np.testing.assert_allclose(held[:, 0], [(1 / 2 + 5 / 6) / 2, 1 / 2 / 6 + 5 / 6 * 5 / 6])
+
+
+def test_posts_travel_through_a_store(tmp_path):
+    def node_config(place):
+        return {"partition-id": place, "num-partitions": 2, POSTS_STORE: str(tmp_path)}
+
+    grid = grid_of(1, 2.5, node_config=node_config)
+    held, *_ = held_after(grid, 4, posts=Posts(store=str(tmp_path)))
+    np.testing.assert_allclose(held, np.full((2, 2), 0.5))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mixing_steps": 2}, "mixing-steps '2', since further mixes"),
+        ({"dynamic": "random-matching"}, "topology.dynamic 'random-matching', since nodes are in"),
+        ({"membership": Membership("open")}, "topology.membership 'open', since nodes join"),
+        ({"drop_probability": 0.1}, "drop-probability 0.1"),
+        ({"posts": Posts(encryption="x25519")}, "posts.encryption 'x25519'"),
+        ({"robust": "clipping"}, "robust.method 'clipping'"),
+    ],
+)
+def test_what_needs_common_rounds_is_refused_in_one_line(options, message):
+    with pytest.raises(ValueError, match=rf"^rounds.mode must be synchronous with {message}.*$"):
+        DLoRA("ring", rounds="asynchronous", **options)
+
+
+def test_graphs_that_change_by_a_file_are_refused(tmp_path):
+    rounds = {"rounds": [{"edges": [[0, 1], [1, 2]]}, {"edges": [[0, 2], [1, 2]]}]}
+    file = tmp_path / "rounds.json"
+    file.write_text(json.dumps(rounds))
+    strategy = DLoRA(str(file), rounds="asynchronous")
+    with pytest.raises(ValueError, match="with graphs that change from round to round"):
+        strategy.start(grid_of(1, 1, 1), ArrayRecord(START), num_rounds=1)
+
+
+def test_a_checkpoint_of_a_round_of_all_nodes_is_refused():
+    kept = []
+    DLoRA("ring", on_round=kept.append).start(grid_of(1, 1), ArrayRecord(START), num_rounds=2)
+    again = DLoRA("ring", rounds="asynchronous", resume_from=kept[0])
+    with pytest.raises(ValueError, match="resume_from must not be set with rounds.mode async"):
+        again.start(grid_of(1, 1), ArrayRecord(START), num_rounds=2)
+
+
+def test_a_run_that_lacks_only_its_end_resumes_there():
+    kept = []
+    options = {"rounds": "asynchronous", "evaluate_every": 0}
+    once = DLoRA(nx.path_graph(2), on_round=kept.append, **options)
+    grid = grid_of(1, 2.5)
+    first = once.start(grid, ArrayRecord(START), num_rounds=4)
+    assert [checkpoint.server_round for checkpoint in kept] == [4]
+    again = DLoRA(nx.path_graph(2), resume_from=kept[0], **options)
+    rest = grid_of(1, 1)
+    second = again.start(rest, ArrayRecord(START), num_rounds=4)
+    assert second.arrays == first.arrays
+    assert [state["x"].tolist() for state in again.collect(rest).values()] == [[0.5, 0.5]] * 2
