@@ -17,6 +17,7 @@ from flwr_decaf.messages.inspection import outliers, read_posts
 from flwr_decaf.messages.mail import Mail
 from flwr_decaf.rules import ALIGNED, FACTORIZING, NEEDED, ROBUST, RULES
 from flwr_decaf.rules.contract import Ranks
+from flwr_decaf.rules.energy import keep_residual
 from flwr_decaf.rules.tracking import model_of
 
 Prepared = Callable[[], Alignment | None]
@@ -62,6 +63,10 @@ def mix(
     with the node's own post, and 1.5 % with ``P_i + sum_j w_ij (Q_j - Q_i)`` of the products, which
     preserves their mean.)
 
+    If posts are truncated to a share of their energy, a node mixes the leading components of its
+    own products, as its neighbours do, and keeps the others in full until they lead. See
+    ``rules.energy.keep_residual``; robust rules use the node's own state as it is.
+
     Tensors that were not exchanged are kept. A node without neighbours in this round keeps its own
     state, bit for bit. Posts that cannot be used are omitted, and their weight is added to the
     node's own; ``flwr_decaf.messages.inspection`` explains why W stays doubly stochastic. It does
@@ -97,7 +102,9 @@ def mix(
         return own, metrics, refused
     weights = row_without_refused(mail, posts)
     centre = _centre(own, seen, mail)
-    mixed, alignment = _apply_rule(centre, list(posts.values()), weights, mail, prepare, watch)
+    with watch.measuring("mixing-seconds"):
+        whole = _with_unposted(centre, weights[0], mail)
+    mixed, alignment = _apply_rule(whole, list(posts.values()), weights, mail, prepare, watch)
     with watch.measuring("mixing-seconds"):
         held = own | _with_residuals(mixed, own, centre)
     if alignment:
@@ -105,20 +112,15 @@ def mix(
             held = alignment.settle(held)
     metrics |= watch.seconds | {"mixing-neighbours": float(len(posts))}
     if mail.measured:
-        whole = [model_of(state) for state in (centre, *(centre | post for post in posts.values()))]
-        metrics |= _measured(whole, weights, model_of(centre | mixed), mail)
+        others = [model_of(centre | post) for post in posts.values()]
+        if mail.sealed:  # otherwise the relay measures the distance to the mean
+            distances = distances_to_first([model_of(centre), *others])
+            metrics["distance-to-neighbours"] = fmean(distances[1:])
+        if mail.robust == "none":  # a robust rule discards states on purpose
+            states = [model_of(whole), *others]
+            error = interference(states, weights, model_of(centre | mixed))
+            metrics["mixing-interference"] = error
     return held, metrics, refused
-
-
-def _measured(
-    whole: Sequence[State], weights: Sequence[float], mixed: State, mail: Mail
-) -> dict[str, float]:
-    metrics = {}
-    if mail.sealed:  # otherwise the relay measures the distance to the mean
-        metrics["distance-to-neighbours"] = fmean(distances_to_first(whole)[1:])
-    if mail.robust == "none":  # a robust rule discards states on purpose
-        metrics["mixing-interference"] = interference(whole, weights, mixed)
-    return metrics
 
 
 def usable_posts(own: State, mail: Mail) -> tuple[dict[int, State], dict[int, str]]:
@@ -168,6 +170,14 @@ def _centre(own: State, seen: State, mail: Mail) -> State:
         return own
     factors = pairs_present(own) if mail.rule in FACTORIZING else []
     return seen | {name: own[name] for pair in factors for name in pair}
+
+
+def _with_unposted(centre: State, weight: float, mail: Mail) -> State:
+    """Let the components that the node has not posted count in full, if its weight permits."""
+    if mail.energy == 1.0 or mail.rounded < 0 or mail.robust != "none" or not weight:
+        return centre
+    with one_thread():
+        return keep_residual(centre, mail.energy, weight)
 
 
 def _with_residuals(mixed: State, own: State, centre: State) -> State:

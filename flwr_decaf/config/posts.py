@@ -31,7 +31,8 @@ class Posts(Options):
         False. Each node needs ``posts-disclose-adapter=true`` in its node-config.
     energy : float
         Share of the energy of each product, the sum of its squared singular values, that a post
-        holds, in the fewest components; by default 1.0: all components.
+        holds, in the fewest components; by default 1.0: all components. The others stay with the
+        node, see ``rules.energy``.
     """
 
     dtype: str = setting(

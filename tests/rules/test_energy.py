@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flwr_decaf.rules import factorize
-from flwr_decaf.rules.energy import keep_energy, mean_rank
+from flwr_decaf.rules.energy import keep_energy, keep_residual, mean_rank
 from flwr_decaf.rules.ranks import padded_to
 from tests.states import SHAPES, dense_products, lora_state
 
@@ -94,15 +94,28 @@ def test_convolutions_keep_their_kernels():
     torch.testing.assert_close(flat[3] @ flat[2], flat[1] @ flat[0])
 
 
+def test_what_is_not_posted_counts_in_full():
+    # 0.8 of the energy is in one component: the others, 2 and 1, are divided by the weight.
+    state = of_singular_values(6, 2, 1)
+    scaled = keep_residual(state, 0.8, weight=0.25)
+    assert (scaled[A].shape, scaled[B].shape) == ((3, 9), (5, 3))
+    values = torch.linalg.svdvals(dense_products(scaled)["model.q"])[:3]
+    torch.testing.assert_close(values, torch.tensor([8.0, 6.0, 4.0], dtype=torch.float64))
+    whole = keep_residual(state, 0.99, weight=0.25)  # two components hold 40 of 41
+    assert all(whole[name] is x for name, x in state.items())
+    assert all(keep_residual(state, 1.0, 0.25)[name] is x for name, x in state.items())
+
+
 @pytest.mark.parametrize("neighbours", [0, 1, 2])
-def test_a_node_keeps_its_rank_when_it_mixes_truncated_states(neighbours):
+def test_a_node_mixes_what_is_posted_and_keeps_the_rest(neighbours):
     own, *others = (lora_state(seed) for seed in range(neighbours + 1))
     posts = [keep_energy(state, 0.8) for state in others]
     weights = [1 - 0.3 * neighbours, *[0.3] * neighbours]
-    mixed = factorize([own, *posts], weights)
+    mixed = factorize([keep_residual(own, 0.8, weights[0]), *posts], weights)
     assert {name: x.shape for name, x in mixed.items()} == {n: x.shape for n, x in own.items()}
+    seen = dense_products(keep_energy(own, 0.8))
     for layer, p in dense_products(own).items():
-        mean = weights[0] * p + sum(0.3 * dense_products(post)[layer] for post in posts)
+        mean = p + sum(0.3 * (dense_products(post)[layer] - seen[layer]) for post in posts)
         u, s, vh = torch.linalg.svd(mean, full_matrices=False)
         expected = u[:, :3] * s[:3] @ vh[:3]
         torch.testing.assert_close(dense_products(mixed)[layer], expected)

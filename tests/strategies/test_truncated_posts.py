@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from flwr_decaf.clients import peer_mixing
@@ -40,8 +40,9 @@ def run(n=3, rounds=1, grid=None, trainer=train, initial=None, **options):
     return strategy.collect(grid), lines
 
 
-def trained(node):
-    return {k: x + 0.1 * (node + 1) * torch.sin(x + 1) for k, x in lora_state(0).items()}
+def trained(node, initial=None):
+    start = initial or lora_state(0)
+    return {k: x + 0.1 * (node + 1) * torch.sin(x + 1) for k, x in start.items()}
 
 
 def best(p, rank):
@@ -56,15 +57,36 @@ def rank_of(p, energy):
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 @pytest.mark.parametrize("energy", [0.6, 0.9])
-def test_a_node_mixes_its_own_product_with_the_leading_components_of_the_others(n, energy):
+def test_a_node_mixes_what_all_have_posted_and_keeps_what_it_has_not(n, energy):
     held, _ = run(n=n, energy=energy)
     for layer in LAYERS:
         products = [dense_products(trained(node))[layer] for node in range(n)]
         posted = [best(p, rank_of(p, energy)) for p in products]
         for node in range(n):
-            others = [posted[j] for j in range(n) if j != node]
-            mean = (products[node] + sum(others)) / n
-            torch.testing.assert_close(dense_products(held[node])[layer], best(mean, 3))
+            mixed = sum(posted) / n + products[node] - posted[node]
+            torch.testing.assert_close(dense_products(held[node])[layer], best(mixed, 3))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6])
+def test_the_mean_product_is_kept_through_rounds_of_mixing(n):
+    def train_once(msg, context):
+        if msg.content["config"]["server-round"] == 1:
+            return train(msg, context)
+        metrics = MetricRecord({"num-examples": 1})
+        return Message(
+            RecordDict({"arrays": msg.content["arrays"], "metrics": metrics}), reply_to=msg
+        )
+
+    initial = lora_state(0, rank=7)  # that of the largest layer: nothing is truncated at the nodes
+    start = {node: dense_products(trained(node, initial)) for node in range(n)}
+    held, lines = run(
+        n=n, rounds=5, topology="ring", energy=0.7, trainer=train_once, initial=initial
+    )
+    assert all(line["posted-rank"] < 5 for line in lines[-1])
+    for layer in LAYERS:
+        mean = sum(start[node][layer] for node in start) / n
+        after = sum(dense_products(held[node])[layer] for node in held) / n
+        torch.testing.assert_close(after, mean)
 
 
 def test_bytes_fall_with_the_posted_rank():
