@@ -1,27 +1,46 @@
-"""The experiment in one process with one thread, without a framework."""
+"""The experiment without a framework: two processes of one thread, as in ``benchmarks.engine``."""
 
-from benchmarks.peers.digits import (
-    average,
-    initial_model,
-    inputs,
-    neighbours,
-    note_accuracy,
-    train,
-)
+from __future__ import annotations
+
+from typing import Any
+
+from torch import multiprocessing
+
+from benchmarks.peers import digits
+
+PROCESSES = 2
 
 
 def main() -> None:
-    """Train the nodes one after another, then mix all of them, in every round."""
-    nodes = inputs().nodes
-    models = [initial_model() for _ in range(nodes)]
-    for finished in range(inputs().rounds):
-        for node, model in enumerate(models):
-            train(model, node, finished)
-        states = [model.state_dict() for model in models]
-        mixed = [
-            average([states[j] for j in (node, *neighbours(node, nodes))]) for node in range(nodes)
-        ]
-        for model, state in zip(models, mixed, strict=True):
-            model.load_state_dict(state)
-    for node, model in enumerate(models):
-        note_accuracy(model, node)
+    """Train and mix half of the nodes in each process; their models are in shared memory."""
+    context = multiprocessing.get_context("fork")
+    posts = [digits.initial_model().share_memory().state_dict() for _ in range(_nodes())]
+    barrier = context.Barrier(PROCESSES)
+    workers = [
+        context.Process(target=_rounds, args=(range(place, _nodes(), PROCESSES), posts, barrier))
+        for place in range(PROCESSES)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+
+def _nodes() -> int:
+    return digits.inputs().nodes
+
+
+def _rounds(mine: range, posts: list[digits.State], barrier: Any) -> None:
+    models = {node: digits.initial_model() for node in mine}
+    for finished in range(digits.inputs().rounds):
+        for node, model in models.items():
+            digits.train(model, node, finished)
+            for name, tensor in model.state_dict().items():
+                posts[node][name].copy_(tensor)
+        barrier.wait()
+        for node, model in models.items():
+            mixed = [posts[j] for j in (node, *digits.neighbours(node, _nodes()))]
+            model.load_state_dict(digits.average(mixed))
+        barrier.wait()
+    for node, model in models.items():
+        digits.note_accuracy(model, node)
