@@ -73,7 +73,8 @@ def _run(name: str, python: Path, inputs: Mapping[str, Any], memory: bool) -> di
     module = OWN.get(name, f"by_{name}")
     try:
         return run(python, module, inputs, memory)
-    except RuntimeError as error:  # a simulator may lose a connection where other jobs run
+    except RuntimeError as error:
+        # NVFlare's simulator sometimes loses a connection at the start, and then waits forever.
         if name in OWN:
             raise SystemExit(f"{name}: {error}") from error
         print(f"{name}: {error}; it is run once more", flush=True)

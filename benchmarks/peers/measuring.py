@@ -63,7 +63,8 @@ def run(
         peak = _execute(command, folder, memory)
         log = folder / LOG
         entries = [json.loads(line) for line in log.read_text("utf8").splitlines()]
-    return {"MB": peak / 1e6} if memory else figures(entries, rounds, nodes)
+    result = figures(entries, rounds, nodes)  # also rejects a run that ended too early
+    return {"MB": peak / 1e6} if memory else result
 
 
 def figures(entries: Iterable[Mapping[str, Any]], rounds: int, nodes: int) -> dict[str, float]:
@@ -136,7 +137,9 @@ def _execute(command: list[str], folder: Path, memory: bool) -> float:
 def _peak_memory(process: subprocess.Popen[bytes]) -> float:
     """Sample the proportional set size of a process and its descendants until it ends."""
     peak, deadline = 0.0, time.monotonic() + LIMIT
-    while process.poll() is None and time.monotonic() < deadline:
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            raise subprocess.TimeoutExpired(process.args, LIMIT)
         with contextlib.suppress(psutil.NoSuchProcess):
             leader = psutil.Process(process.pid)
             family = [leader, *leader.children(recursive=True)]
