@@ -1,4 +1,4 @@
-"""Asynchronous rounds: every node trains, mixes what has arrived and goes on, at its own pace."""
+"""Asynchronous rounds: every node trains and mixes what has arrived, at its own pace."""
 
 from __future__ import annotations
 
