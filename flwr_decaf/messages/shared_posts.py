@@ -87,11 +87,16 @@ def data_of(post: Array) -> bytes:
     return post.data if file is None else file.read_bytes()
 
 
-def sweep(needed: Iterable[Array]) -> None:
-    """Delete all shared posts except those that are needed."""
+def sweep(needed: Iterable[Array], among: Iterable[Array] | None = None) -> None:
+    """Delete shared posts that are not needed: all others, or only those among some posts."""
     folder = os.environ.get(POSTS_VARIABLE)
     if folder:
-        kept = {post.data.decode() for post in needed if post.stype == TICKET}
-        for file in Path(folder).iterdir():
-            if file.name not in kept:
-                file.unlink(missing_ok=True)
+        kept = _tickets(needed)
+        names = os.listdir(folder) if among is None else _tickets(among)
+        for name in names:
+            if name not in kept:
+                (Path(folder) / name).unlink(missing_ok=True)
+
+
+def _tickets(posts: Iterable[Array]) -> set[str]:
+    return {post.data.decode() for post in posts if post.stype == TICKET}

@@ -22,6 +22,7 @@ def checked(output, engine):
     status, log = flwr_decaf_run(output, engine, *options, **SETTINGS)
     assert status == 0, log
     folder = RunFolder(output / engine)
+    assert not [line for line in folder.metrics if line["phase"] == "missing"]
     rounds = {place: [] for place in range(3)}
     for line in folder.metrics:
         if line["phase"] == "train":

@@ -169,7 +169,7 @@ class AsynchronousRounds:
         rows = self._weighted(self._staleness.rows(self._pace.rounds.max_staleness))
         mixed = session.schedule(session.server_round).mixed
         session.mailbox.collect(arrived.posts, rows, mixed, copies=arrived.copies)
-        session.office.sweep(session.mailbox.held)
+        session.office.sweep(session.mailbox.held, under_way=True)
         self._report(arrived, posted)
         self._staleness.mixed(posted)
         return posted

@@ -39,8 +39,8 @@ class PostOffice(Protocol):
     def redeem(self, contents: Mapping[int, RecordDict]) -> None:
         """Restore the contents of replies, by position of the node."""
 
-    def sweep(self, needed: Iterable[Array]) -> None:
-        """Delete all posts of the run except these."""
+    def sweep(self, needed: Iterable[Array], under_way: bool = False) -> None:
+        """Delete all posts of the run except these and, if replies are under way, those in them."""
 
     def close(self) -> None:
         """Delete all posts of the run."""
@@ -51,15 +51,23 @@ class InMessages:
 
     box = ""
 
+    def __init__(self) -> None:
+        self._needed: list[Array] = []  # at the last sweep
+
     def deposit(self, content: RecordDict) -> None:
         """Leave the content as it is."""
 
     def redeem(self, contents: Mapping[int, RecordDict]) -> None:
         """Leave the contents as they are."""
 
-    def sweep(self, needed: Iterable[Array]) -> None:
-        """Delete all shared files except these."""
-        sweep(needed)
+    def sweep(self, needed: Iterable[Array], under_way: bool = False) -> None:
+        """Delete all shared files except these; if replies are under way, only those needed before.
+
+        The file of a post exists before the reply with its ticket arrives.
+        """
+        kept = list(needed)
+        sweep(kept, self._needed if under_way else None)
+        self._needed = kept
 
     def close(self) -> None:
         """Leave the shared files to the process that has created their folder."""
@@ -99,7 +107,7 @@ class InStore:
                 _log.warning("Node %d posts in its message: it cannot write to its store", node)
         redeem(contents.values(), self._get)
 
-    def sweep(self, needed: Iterable[Array]) -> None:
+    def sweep(self, needed: Iterable[Array], under_way: bool = False) -> None:
         """Delete the posts that are neither among these nor in a later message."""
         kept = {id(post.data) for post in needed}
         self._keys = {number: entry for number, entry in self._keys.items() if number in kept}
