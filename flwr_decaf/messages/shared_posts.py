@@ -99,4 +99,5 @@ def sweep(needed: Iterable[Array], among: Iterable[Array] | None = None) -> None
 
 
 def _tickets(posts: Iterable[Array]) -> set[str]:
-    return {post.data.decode() for post in posts if post.stype == TICKET}
+    well_formed = (post for post in posts if post.stype == TICKET and _FORM.fullmatch(post.data))
+    return {post.data.decode() for post in well_formed}
