@@ -21,6 +21,7 @@ from flwr_decaf.rules.energy import keep_residual
 from flwr_decaf.rules.tracking import model_of
 
 Prepared = Callable[[], Alignment | None]
+_ROUNDING = 1e-9  # 1 - sum of weights may leave 1e-16 where 0 is meant
 
 
 class Stopwatch:
@@ -174,7 +175,7 @@ def _centre(own: State, seen: State, mail: Mail) -> State:
 
 def _with_unposted(centre: State, weight: float, mail: Mail) -> State:
     """Let the components that the node has not posted count in full, if its weight permits."""
-    if mail.energy == 1.0 or mail.rounded < 0 or mail.robust != "none" or not weight:
+    if mail.energy == 1.0 or mail.rounded < 0 or mail.robust != "none" or weight < _ROUNDING:
         return centre
     with one_thread():
         return keep_residual(centre, mail.energy, weight)

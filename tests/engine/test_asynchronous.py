@@ -27,6 +27,7 @@ def checked(output, engine):
     for line in folder.metrics:
         if line["phase"] == "train":
             rounds[line["node"]].append(line["round"])
+            assert "staleness" in line  # only in asynchronous rounds
     assert all(done == list(range(1, len(done) + 1)) for done in rounds.values())
     assert sum(len(done) == ROUNDS for done in rounds.values()) >= 2  # half of the nodes
     last = {x["node"] for x in folder.metrics if (x["phase"], x["round"]) == ("evaluate", ROUNDS)}
@@ -36,7 +37,6 @@ def checked(output, engine):
     for other in others:  # in the last mix, each node averages the same three posts
         for name, x in first.items():
             torch.testing.assert_close(other[name], x)
-    return rounds
 
 
 def test_nodes_of_a_simulation_do_not_wait_for_one_another(tmp_path):

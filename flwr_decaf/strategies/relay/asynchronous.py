@@ -6,6 +6,7 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord
@@ -13,6 +14,7 @@ from flwr.serverapp.strategy import Result
 
 from flwr_decaf.config import Rounds
 from flwr_decaf.config.setting import spelled
+from flwr_decaf.messages.mail import Mail
 from flwr_decaf.strategies.relay.asynchronous_rounds import AsynchronousRounds
 from flwr_decaf.strategies.relay.diagnostics import average
 from flwr_decaf.strategies.relay.graph_options import GraphOptions
@@ -53,6 +55,7 @@ class AsynchronousStrategy(PreparedStrategy):
             return super()._run_rounds(start, arrays, evaluate_config, score)
         began, session = time.monotonic(), self._running()
         check_constant(self.rounds, self.network)
+        _check_one_phase(self.rounds, session)
         _check_new(self.resume.done)
         _log.info("Starting %s strategy with asynchronous rounds:", type(self).__name__)
         self.summary()
@@ -70,6 +73,11 @@ class AsynchronousStrategy(PreparedStrategy):
         _note_score(result, score, start.num_rounds, result.arrays)
         _log.info("Strategy execution finished in %.2fs", time.monotonic() - began)
         return result
+
+    def _blank_mail(self) -> Mail:
+        # A node whose last message was an evaluation gets its exact state back for the last mix.
+        mail = super()._blank_mail()
+        return replace(mail, copied=mail.copied or self.rounds.asynchronous)
 
     def _evaluate_last(self, result: Result, start: Start, config: ConfigRecord) -> None:
         """Evaluate all nodes together after the last mix, as in a synchronous round."""
@@ -157,6 +165,12 @@ def check_constant(rounds: Rounds, network: Network) -> None:
     """
     if network.is_time_varying:
         refuse_asynchronous(rounds, "graphs that change from round to round", _SAME_ROUND)
+
+
+def _check_one_phase(rounds: Rounds, session: Session) -> None:
+    phases = {session.schedule(t) for t in range(1, session.num_rounds + 1)}
+    if len(phases) > 1:
+        refuse_asynchronous(rounds, "a schedule that alternates between factors", _SAME_ROUND)
 
 
 def _check_new(done: int) -> None:

@@ -25,6 +25,7 @@ from flwr_decaf.topology.asynchronous import Staleness
 from flwr_decaf.topology.rows import Rows
 
 _log = logging.getLogger("flwr")
+_ROUNDING = 1e-9  # of a share times a number of nodes
 
 
 class AsynchronousRounds:
@@ -82,7 +83,7 @@ class AsynchronousRounds:
     @property
     def _over(self) -> bool:
         share = self._pace.rounds.finished_share * len(self._session.roster.ids)
-        return self._finished >= math.ceil(share)
+        return self._finished >= math.ceil(share - _ROUNDING)
 
     def _ask(self, node: int, task: Task) -> None:
         session, self._tasks[node] = self._session, task
@@ -144,7 +145,7 @@ class AsynchronousRounds:
             self._resting[node] = self._posted.max() + 1
 
     def _call_resting(self) -> None:
-        """Call nodes again that have failed, when others have got on or no others are called."""
+        """Call nodes again that have failed, when others have advanced or no others are called."""
         if self._over:
             self._resting.clear()
         front = self._posted.max() if self._calls else math.inf

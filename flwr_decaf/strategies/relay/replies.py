@@ -68,7 +68,8 @@ def sort_replies(
     for reply in replies:
         node = place.get(reply.metadata.src_node_id)
         if node is None:  # the SuperLink replies for a node that is gone, without naming it
-            silence = cause_of(reply)
+            # A node that has meanwhile come back under another id has lost what it replied with.
+            silence = cause_of(reply) if reply.has_error() else "it was restarted"
         elif reply.has_error():
             errors[node] = cause_of(reply)
         elif records.CALL in reply.content:
