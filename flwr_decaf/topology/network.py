@@ -84,7 +84,11 @@ class Network:
 
     def of_round(self, server_round: int) -> Matrix:
         """Return W of a round, counted from 1; it is symmetric and doubly stochastic."""
-        return self.rows(server_round).matrix() if self.is_time_varying else self.base
+        if not self.is_time_varying:
+            return self.base
+        w = self.rows(server_round).matrix()
+        w.setflags(write=False)
+        return w
 
     def rows(self, server_round: int) -> Rows:
         """Return the rows of W of a round, counted from 1, without its zeros."""

@@ -39,6 +39,10 @@ class Rows:
     others: Indices
     weights: Floats
 
+    def __post_init__(self) -> None:
+        for array in (self.own, self.nodes, self.others, self.weights):
+            array.setflags(write=False)  # a network hands out the same rows to all who ask
+
     def row(self, node: int) -> tuple[float, dict[int, float]]:
         """Return the weight of a node's own state, and those of its neighbours."""
         start, end = np.searchsorted(self.nodes, (node, node + 1))

@@ -175,6 +175,10 @@ def test_a_round_is_drawn_once_although_its_rows_are_read_one_by_one():
     odd = [[0.75, 0, 0.25], [0, 1, 0], [0.25, 0, 0.75]]
     assert rows == [*odd, [0.75, 0.25, 0], [0.25, 0.75, 0], [0, 0, 1], *odd]
     assert drawn == [1, 2, 1]
+    with pytest.raises(ValueError, match="read-only"):
+        network.of_round(1)[0, 0] = 1.0
+    with pytest.raises(ValueError, match="read-only"):
+        network.rows(1).weights[0] = 1.0
 
 
 @pytest.mark.parametrize(

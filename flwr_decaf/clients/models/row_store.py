@@ -36,7 +36,7 @@ class RowStore:
     """
 
     def __init__(self, file: Path, limit: int) -> None:
-        self.file, self.limit = file, limit
+        self.file = file
         try:
             # SQLite's own files beside it, -wal and -shm, get the same mode.
             os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
@@ -54,6 +54,15 @@ class RowStore:
         except sqlite3.Error as error:
             raise OSError(f"{file} cannot be opened: {error}") from error
         self._writes = True
+
+    @property
+    def limit(self) -> int:
+        """Maximum size of the file in bytes, rounded down to whole pages."""
+        (pages,), (page,) = (
+            self._rows.execute(f"PRAGMA {what}").fetchone()
+            for what in ("max_page_count", "page_size")
+        )
+        return int(pages * page)
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """Return the values of the keys that have one."""
