@@ -17,11 +17,14 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def checked(output, engine):
+@pytest.mark.parametrize(
+    "engine", ["simulation", pytest.param("deployment", marks=pytest.mark.slow)]
+)
+def test_nodes_do_not_wait_for_one_another(tmp_path, engine):
     options = ("--nodes=3", f"--engine={engine}")
-    status, log = flwr_decaf_run(output, engine, *options, **SETTINGS)
+    status, log = flwr_decaf_run(tmp_path, engine, *options, **SETTINGS)
     assert status == 0, log
-    folder = RunFolder(output / engine)
+    folder = RunFolder(tmp_path / engine)
     assert not [line for line in folder.metrics if line["phase"] == "missing"]
     rounds = {place: [] for place in range(3)}
     for line in folder.metrics:
@@ -37,12 +40,3 @@ def checked(output, engine):
     for other in others:  # in the last mix, each node averages the same three posts
         for name, x in first.items():
             torch.testing.assert_close(other[name], x)
-
-
-def test_nodes_of_a_simulation_do_not_wait_for_one_another(tmp_path):
-    checked(tmp_path, "simulation")
-
-
-@pytest.mark.slow
-def test_nodes_of_a_deployment_do_not_wait_for_one_another(tmp_path):
-    checked(tmp_path, "deployment")
