@@ -79,6 +79,11 @@ def share(remedy: str) -> Check:
     return Check("be >= 0 and < 1", lambda value: bool(0 <= value < 1), remedy)
 
 
+def positive_share(remedy: str) -> Check:
+    """Require a fraction, 0 < x <= 1."""
+    return Check("be > 0 and <= 1", lambda value: bool(0 < value <= 1), remedy)
+
+
 def whole_numbers(example: str) -> Check:
     """Require a list of integers >= 0, which may be empty."""
     return Check(

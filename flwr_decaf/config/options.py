@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from flwr_decaf.checks import Check, at_least, one_of, share
+from flwr_decaf.checks import at_least, one_of, positive_share, share
 from flwr_decaf.config.setting import checked, setting
 from flwr_decaf.registries import ROBUST
 from flwr_decaf.topology.participation import NodesByRound, read_schedule
@@ -60,11 +60,7 @@ class Evaluation(Options):
     evaluate_fraction: float = setting(
         1.0,
         "Share of the nodes that are evaluated between the first and the last evaluation.",
-        Check(
-            "be > 0 and <= 1",
-            lambda part: bool(0 < part <= 1),
-            "1 evaluates all nodes; evaluate-every = 0 evaluates none",
-        ),
+        positive_share("1 evaluates all nodes; evaluate-every = 0 evaluates none"),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flwr_decaf.checks import Check, above, is_root, one_of
+from flwr_decaf.checks import Check, above, is_root, one_of, positive_share
 from flwr_decaf.config.options import Options
 from flwr_decaf.config.setting import setting
 from flwr_decaf.registries import POST_DTYPES, POST_ENCRYPTION
@@ -70,11 +70,7 @@ class Posts(Options):
         1.0,
         "Share of the squared singular values of each product B A that a post holds, in the fewest "
         "components (decaf); 1 posts all components.",
-        Check(
-            "be > 0 and <= 1",
-            lambda part: bool(0 < part <= 1),
-            "1 posts all components, 0.99 those that hold 99 %",
-        ),
+        positive_share("1 posts all components, 0.99 those that hold 99 %"),
     )
 
     @property

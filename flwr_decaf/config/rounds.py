@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flwr_decaf.checks import Check, at_least, one_of
+from flwr_decaf.checks import at_least, one_of, positive_share
 from flwr_decaf.config.options import Options
 from flwr_decaf.config.setting import setting
 
@@ -16,8 +16,8 @@ class Rounds(Options):
     Parameters
     ----------
     mode : str
-        "synchronous": a round ends when all nodes have answered; or "asynchronous": each node goes
-        on at once with the newest posts of its neighbours. By default "synchronous".
+        "synchronous": a round ends when all nodes have answered; or "asynchronous": each node
+        continues at once with the newest posts of its neighbours. By default "synchronous".
     max_staleness : int
         In asynchronous rounds, the largest staleness with which a post is still mixed: the number
         of trainings that the node has completed and mixed since the post arrived. By default 0: a
@@ -43,11 +43,7 @@ class Rounds(Options):
         0.5,
         "Share of the nodes that must complete num-server-rounds before an asynchronous run ends; "
         "the others then stop after their current training.",
-        Check(
-            "be > 0 and <= 1",
-            lambda share: bool(0 < share <= 1),
-            "1 waits for the slowest node",
-        ),
+        positive_share("1 waits for the slowest node"),
     )
 
     @property

@@ -16,6 +16,7 @@ from flwr_decaf.config import Rounds
 from flwr_decaf.config.setting import spelled
 from flwr_decaf.messages.mail import Mail
 from flwr_decaf.strategies.relay.asynchronous_rounds import AsynchronousRounds
+from flwr_decaf.strategies.relay.checks import excluded
 from flwr_decaf.strategies.relay.diagnostics import average
 from flwr_decaf.strategies.relay.graph_options import GraphOptions
 from flwr_decaf.strategies.relay.pace import Pace
@@ -149,10 +150,7 @@ def refuse_asynchronous(rounds: Rounds, what: str, reason: str) -> None:
         If rounds are asynchronous.
     """
     if rounds.asynchronous:
-        raise ValueError(
-            f"rounds.mode must be synchronous with {what}, since {reason}; got asynchronous; omit "
-            "one of them"
-        )
+        raise excluded("rounds.mode", "synchronous", rounds.mode, what, reason)
 
 
 def check_constant(rounds: Rounds, network: Network) -> None:

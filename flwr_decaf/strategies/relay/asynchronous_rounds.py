@@ -18,7 +18,7 @@ from flwr_decaf.strategies.relay.calls import Calls
 from flwr_decaf.strategies.relay.diagnostics import add_diagnostics
 from flwr_decaf.strategies.relay.failures import check_any_replied
 from flwr_decaf.strategies.relay.pace import EVALUATE, TRAIN, Pace, Task
-from flwr_decaf.strategies.relay.replies import size_of, sort_replies
+from flwr_decaf.strategies.relay.replies import bytes_sent, sort_replies
 from flwr_decaf.strategies.relay.round_metrics import RoundMetrics
 from flwr_decaf.strategies.relay.session import Session
 from flwr_decaf.topology.asynchronous import Staleness
@@ -192,13 +192,19 @@ class AsynchronousRounds:
     def _report(self, arrived: Arrivals, posted: Mapping[int, RecordDict]) -> None:
         """Complete the metrics of nodes that have trained, and pass them on."""
         session, largest = self._session, self._pace.rounds.max_staleness
-        readers, posts = self._rows.readers, session.posts
+        options = session.posts
+        sent = bytes_sent(arrived.posts, arrived.states, options.dtype, self._rows)
+        measured = {
+            node: content
+            for node, content in posted.items()
+            if self._pace.is_measured(self._tasks[node].server_round)
+        }
+        others = {node: posted[node] for node in posted.keys() - measured.keys()}
+        for contents, initial in ((measured, session.initial), (others, None)):
+            if contents:  # the distances of all states, once for all nodes that are measured
+                add_diagnostics(contents, self._states, sent, initial, options.energy < 1.0)
         for node, content in posted.items():
             server_round = self._tasks[node].server_round
-            size = size_of(arrived.posts[node], arrived.states[node], posts.dtype)
-            measured = session.initial if self._pace.is_measured(server_round) else None
-            sent = {node: int(readers[node]) * size}
-            add_diagnostics({node: content}, self._states, sent, measured, posts.energy < 1.0)
             behind = server_round - self._posted
             stale, behind_by = self._staleness.means_of(node, largest, behind)
             metrics = next(iter(content.metric_records.values()))

@@ -125,6 +125,21 @@ def check_only(given: Iterable[tuple[str, object, object]], reason: str) -> None
             )
 
 
+def excluded(key: str, only: str, got: str, what: str, reason: str) -> ValueError:
+    """Return the error of two options of which each excludes the other.
+
+    Parameters
+    ----------
+    key, only, got : str
+        Key of the first option in the settings, its only value that applies, and its value.
+    what, reason : str
+        The second option, and why it excludes other values of the first.
+    """
+    return ValueError(
+        f"{key} must be {only} with {what}, since {reason}; got {got}; omit one of them"
+    )
+
+
 def check_num_nodes(num_nodes: int | None) -> int | None:
     """Return a whole number of nodes, or None for the nodes' own ``num-partitions``.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from flwr_decaf.config import Membership
 from flwr_decaf.messages.checkpoint import Checkpoint
+from flwr_decaf.strategies.relay.checks import excluded
 from flwr_decaf.strategies.relay.graph_options import GraphOptions
 from flwr_decaf.strategies.relay.mailbox import Mailbox
 from flwr_decaf.strategies.relay.roster import Changes
@@ -67,10 +68,7 @@ def refuse_open(membership: Membership, what: str, reason: str) -> None:
         If membership is open.
     """
     if membership.is_open:
-        raise ValueError(
-            f"topology.membership must be closed with {what}, since {reason}; got open; "
-            "omit one of them"
-        )
+        raise excluded("topology.membership", "closed", "open", what, reason)
 
 
 def check_same(membership: Membership, checkpoint: Checkpoint | None) -> None:

@@ -13,6 +13,7 @@ from flwr_decaf.lora import State, size_in_bytes
 from flwr_decaf.messages import records
 from flwr_decaf.messages.packing import packed_array
 from flwr_decaf.messages.shared_posts import data_of
+from flwr_decaf.topology.rows import Rows
 
 _LENGTH = 400  # characters of a cause that are kept
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -109,9 +110,20 @@ def messages_of(content: RecordDict) -> dict[int, Array]:
     return {int(recipient): message for recipient, message in record.items()}
 
 
-def size_of(post: Array, state: State | None, dtype: str) -> int:
-    """Count the bytes of a post: its values or, if quantized or encrypted, all that travels."""
-    return size_in_bytes(state) if state and dtype == "fp32" else len(data_of(post))
+def bytes_sent(
+    posts: Mapping[int, Array], states: Mapping[int, State], dtype: str, rows: Rows
+) -> dict[int, int]:
+    """Count the bytes that each node sends: its post, once to each node that mixes it.
+
+    The bytes of a post are its values or, if it is quantized or encrypted, all that travels.
+    """
+
+    def size(node: int) -> int:
+        whole = dtype == "fp32" and bool(states.get(node))
+        return size_in_bytes(states[node]) if whole else len(data_of(posts[node]))
+
+    readers = rows.readers
+    return {node: int(readers[node]) * size(node) for node in posts}
 
 
 def cause_of(reply: Message) -> str:

@@ -22,7 +22,7 @@ from flwr_decaf.strategies.relay.attendance import Attendance
 from flwr_decaf.strategies.relay.keyring import Keyring
 from flwr_decaf.strategies.relay.mailbox import Mailbox
 from flwr_decaf.strategies.relay.post_office import InMessages, PostOffice
-from flwr_decaf.strategies.relay.replies import messages_of, post_of, size_of
+from flwr_decaf.strategies.relay.replies import bytes_sent, messages_of, post_of
 from flwr_decaf.strategies.relay.resumable import Start
 from flwr_decaf.strategies.relay.roster import Roster
 from flwr_decaf.strategies.relay.schedules import Schedule
@@ -205,8 +205,7 @@ class Session:
         rows = self._weighted(rows, {node: contents[node] for node in posts})
         self.mailbox.collect(posts, rows, self.schedule(self.server_round).mixed, sent, copies)
         self.office.sweep(self.mailbox.held)
-        readers, dtype = rows.readers, self.posts.dtype
-        size = {i: int(readers[i]) * size_of(posts[i], states.get(i), dtype) for i in posts}
+        size = bytes_sent(posts, states, self.posts.dtype, rows)
         return {node: contents[node] for node in posts}, states, size
 
     def mix(self, nodes: Iterable[int]) -> Iterable[Message]:
