@@ -1,4 +1,4 @@
-"""Checkpoints: the mailbox after a complete round, on disk.
+"""Checkpoints: the mailbox after a complete round, or as many asynchronous trainings, on disk.
 
 ::
 
@@ -42,6 +42,24 @@ class Letter(NamedTuple):
     rounded: int = -1
 
 
+class NodeProgress(NamedTuple):
+    """How far a node of asynchronous rounds has come.
+
+    Attributes
+    ----------
+    server_round : int
+        Round of its last post.
+    examples : float
+        Number of examples that it reported with this post, if mixes are weighted by it; else 0.
+    staleness : mapping of int to int
+        Neighbour that has posted -> how often the node has mixed since that post arrived.
+    """
+
+    server_round: int
+    examples: float
+    staleness: Mapping[int, int]
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Everything that determines a run after a round.
@@ -49,7 +67,7 @@ class Checkpoint:
     Attributes
     ----------
     server_round : int
-        The last complete round.
+        The last complete round; in asynchronous rounds, the mean round of the nodes, rounded down.
     posts : mapping of int to Array
         Each node's last post, packed.
     mail : mapping of int to Letter
@@ -63,6 +81,9 @@ class Checkpoint:
     members : mapping of int to int
         With open membership, the nodes that are there -> the number of successive rounds that each
         has missed; by default empty.
+    progress : mapping of int to NodeProgress
+        In asynchronous rounds, how far each node has come; by default empty: all nodes have
+        completed the same round.
     """
 
     server_round: int
@@ -72,6 +93,7 @@ class Checkpoint:
     copies: Mapping[int, Array] = field(default_factory=dict)
     study: str = ""
     members: Mapping[int, int] = field(default_factory=dict)
+    progress: Mapping[int, NodeProgress] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -107,6 +129,7 @@ def _described(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]
         "round": checkpoint.server_round,
         "study": checkpoint.study,
         "members": dict(checkpoint.members),
+        "progress": {node: done._asdict() for node, done in checkpoint.progress.items()},
         "posts": {node: name(post) for node, post in checkpoint.posts.items()},
         "copies": {node: name(copy) for node, copy in checkpoint.copies.items()},
         "pending": sorted(checkpoint.pending),
@@ -147,6 +170,9 @@ def _read(place: Path) -> Checkpoint:
         parts = {"weights": tuple(letter["weights"]), "posts": posts(letter["posts"])}
         return Letter(**{**letter, **parts})
 
+    def advanced(done: dict[str, Any]) -> NodeProgress:
+        return NodeProgress(**{**done, "staleness": _numbered(done["staleness"])})
+
     mail = {int(node): read(letter) for node, letter in content["mail"].items()}
     return Checkpoint(
         int(content["round"]),
@@ -155,8 +181,13 @@ def _read(place: Path) -> Checkpoint:
         frozenset(content["pending"]),
         posts(content["copies"]),
         content.get("study", ""),
-        {int(node): rounds for node, rounds in content.get("members", {}).items()},
+        _numbered(content.get("members", {})),
+        {int(node): advanced(done) for node, done in content.get("progress", {}).items()},
     )
+
+
+def _numbered(counts: Mapping[str, int]) -> dict[int, int]:
+    return {int(node): count for node, count in counts.items()}
 
 
 def _digest_of(place: Path) -> str:

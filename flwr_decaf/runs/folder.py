@@ -100,12 +100,20 @@ class RunFolder:
         """Folder of the checkpoints."""
         return self.path / "checkpoint"
 
-    def rewind(self, server_round: int) -> None:
+    def rewind(self, server_round: int, rounds: Mapping[int, int] | None = None) -> None:
         """Return to the end of a round: delete what was written after it, and set "running".
 
         A run without a complete round starts over, with the evaluation of round 0.
+
+        Parameters
+        ----------
+        server_round : int
+            The round; 0 to start over.
+        rounds : mapping of int to int, optional
+            In asynchronous rounds, the last round of each node, whose evaluation is repeated; by
+            default all nodes have completed ``server_round``.
         """
-        kept = [line for line in self.metrics if 0 < server_round >= line["round"]]
+        kept = [x for x in self.metrics if server_round and _is_kept(x, server_round, rounds or {})]
         self._started = time.monotonic() - max((line.get("elapsed", 0) for line in kept), default=0)
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_atomically(self.path / "metrics.jsonl", text)
@@ -181,6 +189,12 @@ class RunFolder:
 def holds_runs(root: Path) -> bool:
     """Check whether a folder is a run folder, or that of a comparison with a run in it."""
     return any(root.glob("run.json")) or any(root.glob("*/run.json"))
+
+
+def _is_kept(line: Mapping[str, Any], server_round: int, rounds: Mapping[int, int]) -> bool:
+    last = rounds.get(line.get("node", -1), server_round)
+    repeated = bool(rounds) and line["phase"] == "evaluate" and line["round"] == last > 0
+    return bool(line["round"] <= last) and not repeated
 
 
 def _object_in(file: Path, text: str) -> dict[str, Any]:

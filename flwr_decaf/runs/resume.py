@@ -137,5 +137,9 @@ def rewind_to_checkpoint(folder: RunFolder) -> Checkpoint | None:
         If a file of the folder is damaged.
     """
     checkpoint = load_checkpoint(folder.checkpoints)
-    folder.rewind(checkpoint.server_round if checkpoint else 0)
+    if checkpoint is None:
+        folder.rewind(0)
+    else:
+        rounds = {node: done.server_round for node, done in checkpoint.progress.items()}
+        folder.rewind(checkpoint.server_round, rounds)
     return checkpoint

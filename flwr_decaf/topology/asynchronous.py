@@ -29,7 +29,7 @@ If all posts arrive at the same time, the rows are those of W.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -62,6 +62,16 @@ class Staleness:
     def mixed(self, nodes: Iterable[int]) -> None:
         """Note that nodes mix what has arrived."""
         self.of_links[np.isin(self._rows.nodes, list(nodes))] += 1
+
+    def at(self, node: int) -> dict[int, int]:
+        """Return the staleness of the newest posts of a node's neighbours that have posted."""
+        own = np.flatnonzero((self._rows.nodes == node) & np.isfinite(self.of_links))
+        return {int(self._rows.others[k]): int(self.of_links[k]) for k in own}
+
+    def restore(self, node: int, staleness: Mapping[int, int]) -> None:
+        """Restore what ``at`` returned."""
+        for other, value in staleness.items():
+            self.of_links[(self._rows.nodes == node) & (self._rows.others == other)] = value
 
     def rows(self, largest: float) -> Rows:
         """Return the rows by which nodes mix now, without links whose posts are too stale.

@@ -62,6 +62,35 @@ def test_the_state_of_loss_scaling_survives_rounds_and_resuming(strategy, tmp_pa
         assert all(torch.equal(x, other[key]) for key, x in one.items())
 
 
+def test_asynchronous_rounds_resume_with_each_nodes_own(tmp_path):
+    options = {"rounds.mode": "asynchronous", "strategy": "dlora", "train.precision": "fp32"}
+    config = parse_config(SETTINGS | options)
+    whole, resumed = (RunFolder.create(tmp_path / name, flatten(config)) for name in ("1", "2"))
+    run(config, whole)
+    resumed.listeners.append(stop_in_round_3)
+    with pytest.raises(ConnectionError):
+        run(config, resumed)
+    resumed = RunFolder(resumed.path)
+    checkpoint = rewind_to_checkpoint(resumed)
+    assert {node: done.server_round for node, done in checkpoint.progress.items()} == dict.fromkeys(
+        range(N), 2
+    )
+    run(config, resumed, checkpoint=checkpoint)
+    # All nodes are equally fast here, so the resumed run repeats the other.
+    for folder in (whole, resumed):
+        assert not [line for line in folder.metrics if line["phase"] == "missing"]
+    results = [
+        sorted(
+            (x["phase"], x["round"], x["node"], x.get("train-loss", x.get("accuracy")))
+            for x in folder.metrics
+        )
+        for folder in (whole, resumed)
+    ]
+    assert results[0] == results[1]
+    for one, other in zip(adapters(whole), adapters(resumed), strict=True):
+        assert all(torch.equal(x, other[key]) for key, x in one.items())
+
+
 def test_a_new_run_on_the_same_nodes_resets_loss_scaling(tmp_path):
     grid = LocalGrid(client_app.app, N)
     for strategy in ("dlora", "fedavg"):

@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flwr_decaf.messages.checkpoint import Checkpoint, Letter, load_checkpoint, save_checkpoint
+from flwr_decaf.messages.checkpoint import (
+    Checkpoint,
+    Letter,
+    NodeProgress,
+    load_checkpoint,
+    save_checkpoint,
+)
 from flwr_decaf.messages.packing import pack, unpack
 from tests.states import lora_state
 
@@ -15,7 +21,8 @@ def checkpoint(server_round=3):
         0: Letter((0.5, 0.25, 0.25), {1: posts[1], 2: posts[2]}),
         2: Letter((0.75, 0.25), {0: older}),
     }
-    return Checkpoint(server_round, posts, mail, pending=frozenset({2}))
+    progress = {0: NodeProgress(4, 10.0, {1: 0, 2: 3}), 2: NodeProgress(0, 0.0, {})}
+    return Checkpoint(server_round, posts, mail, pending=frozenset({2}), progress=progress)
 
 
 def same(first, second):
@@ -32,6 +39,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     assert same(back.posts, saved.posts)
     assert back.mail.keys() == saved.mail.keys()
     assert back.pending == {2}
+    assert back.progress == saved.progress
     for node, letter in saved.mail.items():
         assert back.mail[node].weights == letter.weights
         assert same(back.mail[node].posts, letter.posts)

@@ -4,7 +4,7 @@ import pytest
 
 from flwr_decaf.config import flatten, parse_config
 from flwr_decaf.config.comparison import runs_of
-from flwr_decaf.messages.checkpoint import Checkpoint, save_checkpoint
+from flwr_decaf.messages.checkpoint import Checkpoint, NodeProgress, save_checkpoint
 from flwr_decaf.messages.packing import pack
 from flwr_decaf.runs.folder import RunFolder
 from flwr_decaf.runs.resume import check_nodes, check_resumable, rewind_to_checkpoint
@@ -60,6 +60,28 @@ def test_a_folder_is_rewound_to_its_last_complete_round(tmp_path):
     run = folder.run
     assert (run["status"], run["resumed"][0]["after-round"]) == ("running", 3)
     assert not {"error", "ended"} & run.keys()
+
+
+def test_every_node_of_asynchronous_rounds_is_rewound_to_its_own(tmp_path):
+    folder, _ = start_run(tmp_path)
+    for node, last in enumerate((3, 1)):
+        for t in range(last + 1):
+            line = {"node": node, "round": t, "elapsed": 1.0}
+            folder.append([line | {"phase": "train"}] * (t > 0) + [line | {"phase": "evaluate"}])
+    folder.append([{"round": 0, "phase": "average"}, {"round": 4, "phase": "average"}])
+    reached = {node: NodeProgress(t, 0.0, {}) for node, t in ((0, 2), (1, 1), (2, 0))}
+    folder.append([{"node": 2, "round": 0, "phase": "evaluate", "elapsed": 1.0}])
+    posts = {0: pack(lora_state(0))}
+    save_checkpoint(folder.checkpoints, Checkpoint(1, posts, progress=reached))
+    assert rewind_to_checkpoint(folder).progress == reached
+    kept = sorted((x.get("node", -1), x["round"], x["phase"]) for x in folder.metrics)
+    # Each node is evaluated again in its last round, if it is due, but not in round 0.
+    assert kept == [
+        (-1, 0, "average"),
+        *((0, 0, "evaluate"), (0, 1, "evaluate"), (0, 1, "train"), (0, 2, "train")),
+        *((1, 0, "evaluate"), (1, 1, "train")),
+        (2, 0, "evaluate"),
+    ]
 
 
 def test_a_run_without_a_checkpoint_starts_over(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 
-import networkx as nx
 import numpy as np
 import pytest
 import torch
@@ -16,7 +15,7 @@ from flwr_decaf.clients import peer_mixing
 from flwr_decaf.clients.own_store import POSTS_STORE
 from flwr_decaf.config import Membership, Posts, Rounds
 from flwr_decaf.strategies import DLoRA
-from tests.apps.pure_mixing import app, train_identity
+from tests.apps.pure_mixing import app, evaluate_held_value, train_identity
 from tests.local_grid import LocalGrid
 from tests.strategies.test_decentralized import starts
 
@@ -130,6 +129,17 @@ def test_metrics_say_how_stale_posts_are_and_how_far_apart_the_nodes():
     assert result.train_metrics_clientapp[1] == MetricRecord({"replies": 1.0})
 
 
+def train_and_count(msg, context):
+    reply = train_identity(msg, context)
+    reply.content["metrics"]["num-examples"] = 1 + 2 * int(context.node_config["partition-id"])
+    return reply
+
+
+counting = ClientApp(mods=[peer_mixing])
+counting.train()(train_and_count)
+counting.evaluate()(evaluate_held_value)
+
+
 def on_call(grid, do):
     """Call a function with the number of each message that is pushed, from 1."""
     duration, numbers = grid.duration, itertools.count(1)
@@ -199,13 +209,6 @@ def test_a_node_that_is_restarted_gets_its_place_back(caplog):
 
 
 def test_weighted_mixing_weights_the_posts_that_have_arrived():
-    def train_and_count(msg, context):
-        reply = train_identity(msg, context)
-        reply.content["metrics"]["num-examples"] = 1 + 2 * int(context.node_config["partition-id"])
-        return reply
-
-    counting = ClientApp(mods=[peer_mixing])
-    counting.train()(train_and_count)
     grid = grid_of(1, 2.5)
     grid.app = counting
     # Both rows are 1/4, 3/4: at 2.5 and at 3, both nodes hold 3/4.
@@ -249,25 +252,3 @@ def test_graphs_that_change_by_a_file_are_refused(tmp_path):
     strategy = DLoRA(str(file), rounds="asynchronous")
     with pytest.raises(ValueError, match="with graphs that change from round to round"):
         strategy.start(grid_of(1, 1, 1), ArrayRecord(START), num_rounds=1)
-
-
-def test_a_checkpoint_of_a_round_of_all_nodes_is_refused():
-    kept = []
-    DLoRA("ring", on_round=kept.append).start(grid_of(1, 1), ArrayRecord(START), num_rounds=2)
-    again = DLoRA("ring", rounds="asynchronous", resume_from=kept[0])
-    with pytest.raises(ValueError, match="resume_from must not be set with rounds.mode async"):
-        again.start(grid_of(1, 1), ArrayRecord(START), num_rounds=2)
-
-
-def test_a_run_that_lacks_only_its_end_resumes_there():
-    kept = []
-    options = {"rounds": "asynchronous", "evaluate_every": 0}
-    once = DLoRA(nx.path_graph(2), on_round=kept.append, **options)
-    grid = grid_of(1, 2.5)
-    first = once.start(grid, ArrayRecord(START), num_rounds=4)
-    assert [checkpoint.server_round for checkpoint in kept] == [4]
-    again = DLoRA(nx.path_graph(2), resume_from=kept[0], **options)
-    rest = grid_of(1, 1)
-    second = again.start(rest, ArrayRecord(START), num_rounds=4)
-    assert second.arrays == first.arrays
-    assert [state["x"].tolist() for state in again.collect(rest).values()] == [[0.5, 0.5]] * 2

@@ -22,7 +22,7 @@ from flwr_decaf.strategies.relay.graph_options import GraphOptions
 from flwr_decaf.strategies.relay.pace import Pace
 from flwr_decaf.strategies.relay.prepared import PreparedStrategy
 from flwr_decaf.strategies.relay.resumable import Start
-from flwr_decaf.strategies.relay.resuming import Score
+from flwr_decaf.strategies.relay.resuming import Resume, Score, rounds_left
 from flwr_decaf.strategies.relay.round_metrics import Aggregate, RoundMetrics
 from flwr_decaf.strategies.relay.schedules import is_due
 from flwr_decaf.strategies.relay.session import Session
@@ -52,26 +52,30 @@ class AsynchronousStrategy(PreparedStrategy):
     def _run_rounds(
         self, start: Start, arrays: ArrayRecord, evaluate_config: ConfigRecord, score: Score | None
     ) -> Result:
-        if not self.rounds.asynchronous or start.num_rounds == self.resume.done:
+        done = self.resume.done
+        if start.num_rounds > done:
+            _check_same(self.rounds, self.resume)
+        if not self.rounds.asynchronous or start.num_rounds == done:
             return super()._run_rounds(start, arrays, evaluate_config, score)
         began, session = time.monotonic(), self._running()
         check_constant(self.rounds, self.network)
         _check_one_phase(self.rounds, session)
-        _check_new(self.resume.done)
         _log.info("Starting %s strategy with asynchronous rounds:", type(self).__name__)
         self.summary()
         result = Result()
-        _note_score(result, score, 0, arrays)
+        _note_score(result, score, done, done, arrays)
         trained = RoundMetrics(self.train_metrics_aggr_fn, self.weighted_by_key)
         evaluated = RoundMetrics(self.evaluate_metrics_aggr_fn, self.weighted_by_key)
         pace = self._pace(session, evaluate_config)
         session.started = True
-        states = AsynchronousRounds(session, self.network.rows(1), pace, trained, evaluated).run()
+        rows = self.network.rows(1)
+        rounds = AsynchronousRounds(session, rows, pace, trained, evaluated, self.resume)
+        states = rounds.run()
         result.arrays = average(session.initial, states, self.rule)
         result.train_metrics_clientapp = trained.averages()
         result.evaluate_metrics_clientapp = evaluated.averages()
         self._evaluate_last(result, start, evaluate_config)
-        _note_score(result, score, start.num_rounds, result.arrays)
+        _note_score(result, score, done, start.num_rounds, result.arrays)
         _log.info("Strategy execution finished in %.2fs", time.monotonic() - began)
         return result
 
@@ -82,12 +86,12 @@ class AsynchronousStrategy(PreparedStrategy):
 
     def _evaluate_last(self, result: Result, start: Start, config: ConfigRecord) -> None:
         """Evaluate all nodes together after the last mix, as in a synchronous round."""
-        last = start.num_rounds
-        asked = self.configure_evaluate(last, result.arrays, config, start.grid)
+        left = rounds_left(start.num_rounds, self.resume.done)  # Flower's methods count from there
+        asked = self.configure_evaluate(left, result.arrays, config, start.grid)
         replies = start.grid.send_and_receive(asked, timeout=start.timeout)
-        averaged = self.aggregate_evaluate(last, replies)
+        averaged = self.aggregate_evaluate(left, replies)
         if averaged is not None:
-            result.evaluate_metrics_clientapp[last] = averaged
+            result.evaluate_metrics_clientapp[start.num_rounds] = averaged
 
     def _pace(self, session: Session, evaluate_config: ConfigRecord) -> Pace:
         share, every = self.evaluation.evaluate_fraction, self.evaluation.evaluate_every
@@ -171,19 +175,20 @@ def _check_one_phase(rounds: Rounds, session: Session) -> None:
         refuse_asynchronous(rounds, "a schedule that alternates between factors", _SAME_ROUND)
 
 
-def _check_new(done: int) -> None:
-    if done:
+def _check_same(rounds: Rounds, resume: Resume) -> None:
+    """Refuse to resume with other rounds than those of the checkpoint."""
+    if resume.resume_from and bool(resume.progress) != rounds.asynchronous:
+        was = "asynchronous" if resume.progress else "synchronous"
         raise ValueError(
-            f"resume_from must not be set with rounds.mode asynchronous; got a checkpoint of round "
-            f"{done}, which all nodes have completed together; omit it, or set rounds.mode to "
-            "synchronous"
+            f"rounds.mode must be that of the checkpoint, {was}; got {rounds.mode}; change it, or "
+            "start a new run"
         )
 
 
 def _note_score(
-    result: Result, score: Score | None, server_round: int, arrays: ArrayRecord
+    result: Result, score: Score | None, done: int, server_round: int, arrays: ArrayRecord
 ) -> None:
-    """Let ``evaluate_fn`` score the average of the models."""
-    scores = score(server_round, arrays) if score else None
+    """Let ``evaluate_fn`` score the average of the models after a round of the whole run."""
+    scores = score(server_round - done, arrays) if score else None
     if scores is not None:
         result.evaluate_metrics_serverapp[server_round] = scores

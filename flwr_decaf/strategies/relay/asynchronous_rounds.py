@@ -13,15 +13,16 @@ from flwr.app import Message, RecordDict
 from flwr_decaf.lora import State
 from flwr_decaf.messages.metrics import counts_of
 from flwr_decaf.strategies.relay.arrivals import Arrivals
-from flwr_decaf.strategies.relay.attendance import report_refused
+from flwr_decaf.strategies.relay.attendance import noted_replies, report_refused
 from flwr_decaf.strategies.relay.calls import Calls
 from flwr_decaf.strategies.relay.diagnostics import add_diagnostics
 from flwr_decaf.strategies.relay.failures import check_any_replied
 from flwr_decaf.strategies.relay.pace import EVALUATE, TRAIN, Pace, Task
-from flwr_decaf.strategies.relay.replies import bytes_sent, sort_replies
+from flwr_decaf.strategies.relay.progress import Progress
+from flwr_decaf.strategies.relay.replies import bytes_sent
+from flwr_decaf.strategies.relay.resuming import Resume
 from flwr_decaf.strategies.relay.round_metrics import RoundMetrics
 from flwr_decaf.strategies.relay.session import Session
-from flwr_decaf.topology.asynchronous import Staleness
 from flwr_decaf.topology.rows import Rows
 
 _log = logging.getLogger("flwr")
@@ -48,6 +49,9 @@ class AsynchronousRounds:
         What nodes do at their own pace.
     trained, evaluated : RoundMetrics
         Metrics of the replies to train and to evaluate messages.
+    resume : Resume
+        Checkpoint to resume from, and what is called with another one whenever as many trainings
+        as there are nodes have been completed.
     """
 
     def __init__(
@@ -57,24 +61,26 @@ class AsynchronousRounds:
         pace: Pace,
         trained: RoundMetrics,
         evaluated: RoundMetrics,
+        resume: Resume,
     ) -> None:
         self._session, self._rows, self._pace = session, rows, pace
         self._trained, self._evaluated = trained, evaluated
         self._calls = Calls(session.start.grid, session.start.timeout)
-        self._staleness = Staleness(rows)
+        self._resume = resume
+        self._progress = Progress(rows, resume.progress)
+        self._kept = self._progress.mean  # the round of the last checkpoint
         self._tasks: dict[int, Task] = {}
-        self._posted = np.zeros(session.n)  # the round of each node's newest post
-        self._states: dict[int, State] = {}  # as posted
+        posts = session.mailbox.posts
+        self._states = {node: session.mailbox.posted_by(node) for node in posts}  # as posted
         self._failing: dict[int, str] = {}  # nodes whose last call failed -> the cause
         self._resting: dict[int, float] = {}  # nodes that failed -> the round of others to wait for
         self._unmixed: set[int] = set()  # nodes that still hold what they posted last
-        self._finished = 0  # nodes that have completed all rounds
-        session.masses = np.zeros(session.n)
 
     def run(self) -> list[State]:
         """Run all rounds and mix a last time; return the posts of that mix."""
-        for node in self._session.roster.positions:
-            self._ask(node, Task(1, TRAIN, self._pace.failures.retries))
+        for node in self._session.roster.positions:  # a resumed node repeats its evaluation
+            done = int(self._progress.rounds[node])
+            self._go_on(node, Task(done, TRAIN if done else EVALUATE))
         while self._calls or self._resting:
             self._take(self._calls.wait())
             self._call_resting()
@@ -82,8 +88,11 @@ class AsynchronousRounds:
 
     @property
     def _over(self) -> bool:
-        share = self._pace.rounds.finished_share * len(self._session.roster.ids)
-        return self._finished >= math.ceil(share - _ROUNDING)
+        rounds = self._progress.rounds
+        finished = np.count_nonzero(rounds == self._session.num_rounds)
+        return bool(
+            finished >= math.ceil(self._pace.rounds.finished_share * len(rounds) - _ROUNDING)
+        )
 
     def _ask(self, node: int, task: Task) -> None:
         session, self._tasks[node] = self._session, task
@@ -100,32 +109,28 @@ class AsynchronousRounds:
             self._evaluated.add(self._tasks[node].server_round, contents[node])
         posted = self._mix({node: contents[node] for node in contents.keys() - evaluated})
         for node in sorted(evaluated | posted.keys()):
-            self._go_on(node)
+            self._go_on(node, self._tasks[node])
 
-    def _go_on(self, node: int) -> None:
-        task, retries = self._tasks[node], self._pace.failures.retries
-        last = task.server_round == self._session.num_rounds
-        self._finished += last
-        if last or self._over:
+    def _go_on(self, node: int, done: Task) -> None:
+        """Ask a node for what follows a task."""
+        retries = self._pace.failures.retries
+        if done.server_round == self._session.num_rounds or self._over:
             return
-        if task.kind == TRAIN and self._pace.is_evaluated(task.server_round, node):
-            self._ask(node, Task(task.server_round, EVALUATE, retries))
+        if done.kind == TRAIN and self._pace.is_evaluated(done.server_round, node):
+            self._ask(node, Task(done.server_round, EVALUATE, retries))
         else:
-            self._ask(node, Task(task.server_round + 1, TRAIN, retries))
+            self._ask(node, Task(done.server_round + 1, TRAIN, retries))
 
     def _accepted(self, node: int, reply: Message | None) -> RecordDict | None:
         """Return the content of a successful reply; otherwise, call the node again or note it."""
         session, task = self._session, self._tasks[node]
         place = {node: session.roster.ids[node]}
-        got = sort_replies([reply] if reply else [], place, [node])
+        got = noted_replies([reply] if reply else [], place, [node], session.mailbox)
         if node in got.contents:
-            session.mailbox.delivered(node)
             session.office.redeem(got.contents)
             report_refused(session.attendance.log, task.server_round, node, got.contents[node])
             self._failing.pop(node, None)
             return got.contents[node]
-        if got.lost or got.silent:  # whatever a silent node still computes, it gets its last post
-            session.mailbox.lost(node)
         if got.lost and not task.restored:
             self._ask(node, replace(task, restored=True))
         elif got.errors and task.retries:
@@ -142,13 +147,13 @@ class AsynchronousRounds:
         self._failing[node] = cause
         check_any_replied(task.server_round, self._failing, session.roster.positions)
         if task.server_round < session.num_rounds:
-            self._resting[node] = self._posted.max() + 1
+            self._resting[node] = self._progress.first + 1
 
     def _call_resting(self) -> None:
         """Call nodes again that have failed, when others have advanced or no others are called."""
         if self._over:
             self._resting.clear()
-        front = self._posted.max() if self._calls else math.inf
+        front = self._progress.first if self._calls else math.inf
         due = [node for node, wanted in self._resting.items() if front >= wanted]
         if due:
             self._pace.renew()
@@ -167,27 +172,33 @@ class AsynchronousRounds:
         if not posted:
             return posted
         self._note_posts(arrived, posted)
-        rows = self._weighted(self._staleness.rows(self._pace.rounds.max_staleness))
+        staleness = self._progress.staleness
+        rows = self._weighted(staleness.rows(self._pace.rounds.max_staleness))
         mixed = session.schedule(session.server_round).mixed
         session.mailbox.collect(arrived.posts, rows, mixed, copies=arrived.copies)
         session.office.sweep(session.mailbox.held, under_way=True)
         self._report(arrived, posted)
-        self._staleness.mixed(posted)
+        staleness.mixed(posted)
+        self._keep()
         return posted
 
+    def _keep(self) -> None:
+        """Make a checkpoint if as many trainings as there are nodes have been completed."""
+        reached = min(self._progress.mean, self._session.num_rounds - 1)
+        if reached > self._kept:
+            self._kept = reached
+            checkpoint = self._session.checkpoint(reached)
+            self._resume.on_round(replace(checkpoint, progress=self._progress.of_nodes()))
+
     def _note_posts(self, arrived: Arrivals, posted: Mapping[int, RecordDict]) -> None:
-        front = self._posted.max()
-        self._staleness.arrived(posted)
+        progress, key, first = self._progress, self._session.weighted_by, self._progress.first
+        counts = counts_of(posted.values(), key) if key else None
+        progress.posted({node: self._tasks[node].server_round for node in posted}, counts)
         self._states |= arrived.states
         self._unmixed |= posted.keys()
-        for node in posted:
-            self._posted[node] = self._tasks[node].server_round
-        if self._session.weighted_by:
-            counts = counts_of(posted.values(), self._session.weighted_by)
-            self._session.masses[list(posted)] = counts
-        if self._posted.max() > front:
-            ahead, last = int(self._posted.argmax()), self._session.num_rounds
-            _log.info("[ROUND %d/%d] first completed by node %d", self._posted.max(), last, ahead)
+        if progress.first > first:
+            ahead, last = int(progress.rounds.argmax()), self._session.num_rounds
+            _log.info("[ROUND %d/%d] first completed by node %d", progress.first, last, ahead)
 
     def _report(self, arrived: Arrivals, posted: Mapping[int, RecordDict]) -> None:
         """Complete the metrics of nodes that have trained, and pass them on."""
@@ -205,15 +216,15 @@ class AsynchronousRounds:
                 add_diagnostics(contents, self._states, sent, initial, options.energy < 1.0)
         for node, content in posted.items():
             server_round = self._tasks[node].server_round
-            behind = server_round - self._posted
-            stale, behind_by = self._staleness.means_of(node, largest, behind)
+            behind = server_round - self._progress.rounds.astype(float)
+            stale, behind_by = self._progress.staleness.means_of(node, largest, behind)
             metrics = next(iter(content.metric_records.values()))
             metrics["staleness"], metrics["rounds-behind"] = stale, behind_by
             self._trained.add(server_round, content)
 
     def _weighted(self, rows: Rows) -> Rows:
         session = self._session
-        return session.weigh(rows, session.masses)[0] if session.weighted_by else rows
+        return session.weigh(rows, self._progress.examples)[0] if session.weighted_by else rows
 
     def _mix_last(self) -> list[State]:
         """Address the newest posts as in a synchronous round, without the nodes that failed last.

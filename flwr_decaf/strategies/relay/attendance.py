@@ -81,7 +81,7 @@ class Attendance:
             See ``check_failures`` and ``check_any_replied``.
         """
         call = self._call
-        got = _noted(sort_replies(replies, nodes, call.asked), mailbox)
+        got = noted_replies(replies, nodes, call.asked, mailbox)
         contents, errors, silent = got.contents, got.errors, got.silent
         for left in range(self._failures.retries, -1, -1):
             # A lost state is not a failure: the node is called again, with its last post.
@@ -90,12 +90,10 @@ class Attendance:
                 break
             written = [call.write(node) for node in again]
             answers = call.grid.send_and_receive(written, timeout=self._timeout)
-            got = _noted(sort_replies(answers, nodes, again), mailbox)
+            got = noted_replies(answers, nodes, again, mailbox)
             contents |= got.contents
             silent |= got.silent
             errors = {node: errors[node] for node in errors.keys() - again} | got.errors
-        for node in silent:  # whatever such a node still computes, it resumes from its last post
-            mailbox.lost(node)
         missing = dict(sorted((errors | silent).items()))
         self.note_missing(server_round, missing, n=len(nodes))
         for node, content in contents.items():
@@ -109,10 +107,18 @@ class Attendance:
         check_any_replied(server_round, self._call.missing, self._call.asked)
 
 
-def _noted(got: Replies, mailbox: Mailbox) -> Replies:
+def noted_replies(
+    replies: Iterable[Message], nodes: Mapping[int, int], called: Iterable[int], mailbox: Mailbox
+) -> Replies:
+    """Sort replies, and note in the mailbox which nodes have received their mail, or lost it.
+
+    See ``sort_replies``. A silent node may still be working; whatever it computes, it resumes from
+    its last post.
+    """
+    got = sort_replies(replies, nodes, called)
     for node in got.contents:
         mailbox.delivered(node)
-    for node in got.lost:
+    for node in (*got.lost, *got.silent):
         mailbox.lost(node)
     return got
 

@@ -51,12 +51,12 @@ class Task:
     kind : str
         ``TRAIN`` or ``EVALUATE``.
     retries : int
-        Number of times that it is still called again if it fails.
+        Number of times that it is still called again if it fails; by default 0.
     restored : bool
         Whether it has been called again because it had lost its state; by default False.
     """
 
     server_round: int
     kind: str
-    retries: int
+    retries: int = 0
     restored: bool = False

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp.strategy import Result
 
-from flwr_decaf.messages.checkpoint import Checkpoint
+from flwr_decaf.messages.checkpoint import Checkpoint, NodeProgress
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 Score = Callable[[int, ArrayRecord], MetricRecord | None]
@@ -51,6 +51,11 @@ class Resume:
     def done(self) -> int:
         """Number of rounds that the checkpoint has completed."""
         return self.resume_from.server_round if self.resume_from else 0
+
+    @property
+    def progress(self) -> Mapping[int, NodeProgress]:
+        """Progress of the nodes of asynchronous rounds; empty if all are in the same round."""
+        return self.resume_from.progress if self.resume_from else {}
 
 
 def counting_on(hook: Hook) -> Hook:
