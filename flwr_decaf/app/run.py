@@ -89,19 +89,7 @@ def run_once(
         evaluate_config=settings,
         evaluate_fn=_average_scorer(task, config, folder) if config.evaluate_average else None,
     )
-    adapters = _final_adapters(strategy, grid, result)
-    collected = isinstance(strategy, DecentralizedStrategy) and config.posts.collectable
-    if collected and not config.topology.is_open and len(adapters) < n:
-        raise RuntimeError(
-            f"{n - len(adapters)} nodes did not return their adapters at the end; resume "
-            "the run with resume-from, which requests them again"
-        )
-    evaluations = last_evaluations(folder.metrics)
-    for name, state in adapters.items():
-        set_adapter(task.model, state)
-        last = evaluations.get(name, {})
-        card = model_card(name, config, n, last, own_rows="own-rows" in folder.run)
-        folder.save(name, partial(_write_model, task, config, card))
+    _save_adapters(_final_adapters(strategy, grid, result, config, n), task, config, folder, n)
     set_adapter(task.model, initial)  # the next run may need another rank than the last node's
     _check_complete(config, folder)
 
@@ -204,10 +192,30 @@ def _average_scorer(
     return score
 
 
-def _final_adapters(strategy: Strategy, grid: Grid, result: Result) -> dict[str, State]:
-    if isinstance(strategy, DecentralizedStrategy):
-        return {f"node-{node}": state for node, state in strategy.collect(grid).items()}
-    return {"global": dict(result.arrays.to_torch_state_dict())}
+def _final_adapters(
+    strategy: Strategy, grid: Grid, result: Result, config: Config, n: int
+) -> dict[str, State]:
+    if not isinstance(strategy, DecentralizedStrategy):
+        return {"global": dict(result.arrays.to_torch_state_dict())}
+    adapters = {f"node-{node}": state for node, state in strategy.collect(grid).items()}
+    if config.posts.collectable and not config.topology.is_open and len(adapters) < n:
+        raise RuntimeError(
+            f"{n - len(adapters)} nodes did not return their adapters at the end; resume "
+            "the run with resume-from, which requests them again"
+        )
+    return adapters
+
+
+def _save_adapters(
+    adapters: Mapping[str, State], task: Task, config: Config, folder: RunFolder, n: int
+) -> None:
+    """Write each adapter with its model card, through the model of the task."""
+    evaluations = last_evaluations(folder.metrics)
+    for name, state in adapters.items():
+        set_adapter(task.model, state)
+        last = evaluations.get(name, {})
+        card = model_card(name, config, n, last, own_rows="own-rows" in folder.run)
+        folder.save(name, partial(_write_model, task, config, card))
 
 
 def _write_model(task: Task, config: Config, card: str, path: Path) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -78,44 +79,73 @@ def simulate(
     """
     check_matrix_fits(nodes)
     values = checked_settings(conf, overrides, nodes)
-    root = _root_of(values, conf)
-    runs = runs_of(parse_config(values))
+    root, runs = _root_of(values, conf), runs_of(parse_config(values))
     check_machine(runs.values(), engine)
     check_files(runs.values())
     check_hub(runs.values())
     warn_of_slow_engine(nodes, engine)
-    folders = {name: RunFolder(folder_of(root, name, len(runs))) for name in runs}
+    plan = _Plan(values, root, runs, console)
     if values["resume-from"]:
         from flwr_decaf.runs.resume import check_resumable
 
         check_resumable(root, runs, nodes)
-        if all(folder.run.get("status") == "finished" for folder in folders.values()):
-            (console or Console()).print("All runs have finished; nothing is left to resume.")
-            return list(folders.values())
-    if values["posts.store"]:
-        engine = engine._replace(start=partial(engine.start, store=str(values["posts.store"])))
-    paths = {name: folder.path for name, folder in folders.items()}
-    rounds = {name: run.num_server_rounds for name, run in runs.items()}
+    if plan.is_finished:
+        (console or Console()).print("All runs have finished; nothing is left to resume.")
+    else:
+        _run(plan, nodes, engine, app)
+    return [finished(folder, root) for folder in plan.folders.values()]
 
-    def run_engine(values: dict[str, Value], meanwhile: Callable[[], None] = lambda: None) -> None:
-        with tempfile.TemporaryDirectory() as temporary:
-            settings = Path(temporary) / "run.toml"
-            settings.write_text(to_toml(values), encoding="utf8")
-            if console is None:
-                flwr_run(app, settings, engine, meanwhile=meanwhile)
-                return
-            with shown_progress(console, paths, rounds) as watch:
-                flwr_run(app, settings, engine, root / "log.txt", watch, meanwhile)
 
-    with _cleaned_up(root, folders.values()), keys_for(runs.values(), nodes, engine.keys) as keys:
-        engine = engine._replace(start=partial(engine.start, keys=keys)) if keys else engine
-        run_engine(values, meanwhile=lambda: _check(runs.values(), nodes, engine.node_data))
+@dataclass(frozen=True)
+class _Plan:
+    """Runs whose settings have been checked, where they write, and who watches them."""
+
+    values: Mapping[str, Value]
+    root: Path
+    runs: Mapping[str, Config]
+    console: Console | None
+
+    @property
+    def folders(self) -> dict[str, RunFolder]:
+        return {name: RunFolder(folder_of(self.root, name, len(self.runs))) for name in self.runs}
+
+    @property
+    def is_finished(self) -> bool:
+        return all(folder.run.get("status") == "finished" for folder in self.folders.values())
+
+
+def _run(plan: _Plan, nodes: int, engine: Engine, app: Path) -> None:
+    """Run the engine, and again as long as Ray actors die and there is progress."""
+    store, runs, folders = (
+        str(plan.values["posts.store"]),
+        plan.runs.values(),
+        plan.folders.values(),
+    )
+    with _cleaned_up(plan.root, folders), keys_for(runs, nodes, engine.keys) as keys:
+        engine = engine._replace(start=partial(engine.start, store=store, keys=keys))
+        _run_engine(plan, app, engine, lambda: _check(runs, nodes, engine.node_data))
         before = -1
         # Flower cannot replace a dead Ray actor, so a new engine resumes while there is progress.
-        while _lost_an_actor(folders.values()) and _progress(folders.values()) > before:
-            before = _progress(folders.values())
-            run_engine(values | {"resume-from": str(root)})
-    return [finished(folder, root) for folder in folders.values()]
+        while _lost_an_actor(folders) and _progress(folders) > before:
+            before = _progress(folders)
+            resumed = replace(plan, values={**plan.values, "resume-from": str(plan.root)})
+            _run_engine(resumed, app, engine)
+
+
+def _run_engine(
+    plan: _Plan, app: Path, engine: Engine, meanwhile: Callable[[], None] = lambda: None
+) -> None:
+    """Execute all runs in one ``flwr run``, which reads its settings from a temporary file."""
+    with tempfile.TemporaryDirectory() as temporary:
+        settings = Path(temporary) / "run.toml"
+        settings.write_text(to_toml(plan.values), encoding="utf8")
+        if plan.console is None:
+            flwr_run(app, settings, engine, meanwhile=meanwhile)
+            return
+        paths = {name: folder.path for name, folder in plan.folders.items()}
+        rounds = {name: run.num_server_rounds for name, run in plan.runs.items()}
+        with shown_progress(plan.console, paths, rounds) as watch:
+            flwr_run(app, settings, engine, plan.root / "log.txt", watch, meanwhile)
 
 
 @contextmanager

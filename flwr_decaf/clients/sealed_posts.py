@@ -115,7 +115,7 @@ class Seal:
                 self._seal(content, records.COPY, {})
         if not collected:
             _check_sealed(content)
-        kept = {"study": self._sealing.study, **turns._asdict()}
+        kept = {"experiment": self._sealing.experiment, **turns._asdict()}
         self._context.state[records.TURNS] = ConfigRecord(kept)
 
     def _keep_unless_disclosed(self, content: RecordDict) -> None:
@@ -154,7 +154,7 @@ class Seal:
 
     def _kept(self) -> Turns:
         kept = cast(ConfigRecord, self._context.state.get(records.TURNS, ConfigRecord()))
-        if kept.get("study") != self._sealing.study:  # the node has no state of this run
+        if kept.get("experiment") != self._sealing.experiment:  # the node has no state of this run
             return Turns()
         return Turns(cast(int, kept["posted"]), cast(int, kept["mixed"]))
 
@@ -178,7 +178,7 @@ class Seal:
             raise ValueError("this node knows no key of its sender")
         data, position = array.data, self._identity.position
         header, post = open_sealed(data, position, self._identity.key, signers)
-        if header.study != self._sealing.study:
+        if header.experiment != self._sealing.experiment:
             raise ValueError("it is of another run")
         if (header.kind, header.sender) != (kind, sender):
             raise ValueError(f"it is the {header.kind} of node {header.sender}")
@@ -198,8 +198,8 @@ class Seal:
         if post.stype != PACKED:
             raise ValueError(f"{name} must be in the message before it is sealed; got {post.stype}")
         readers = {**keys, own.position: own.key.public_key().public_bytes_raw()}
-        kind, study, turn = _OWN[name], self._sealing.study, self._sealing.turn
-        header = Header(kind, study, own.position, turn, tuple(sorted(readers)))
+        kind, experiment, turn = _OWN[name], self._sealing.experiment, self._sealing.turn
+        header = Header(kind, experiment, own.position, turn, tuple(sorted(readers)))
         content[name] = record_of(packed(seal(post.data, header, readers, own.signer)))
 
 

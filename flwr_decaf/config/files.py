@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def checked_settings(conf: Path, overrides: Sequence[str], n: int) -> dict[str, 
     return values
 
 
-def to_toml(values: dict[str, Value]) -> str:
+def to_toml(values: Mapping[str, Value]) -> str:
     """Format flat settings as TOML, with one table per section."""
     nested: dict[str, Any] = {}
     for key, value in values.items():

@@ -76,7 +76,7 @@ class Checkpoint:
         Nodes that have not received their mail yet; by default none.
     copies : mapping of int to Array
         Exact states of nodes whose posts are quantized, packed; by default none.
-    study : str
+    experiment : str
         Id of the run if posts are encrypted, see ``encryption.Header``; by default "".
     members : mapping of int to int
         With open membership, the nodes that are there -> the number of successive rounds that each
@@ -91,7 +91,7 @@ class Checkpoint:
     mail: Mapping[int, Letter] = field(default_factory=dict)
     pending: frozenset[int] = frozenset()
     copies: Mapping[int, Array] = field(default_factory=dict)
-    study: str = ""
+    experiment: str = ""
     members: Mapping[int, int] = field(default_factory=dict)
     progress: Mapping[int, NodeProgress] = field(default_factory=dict)
 
@@ -127,7 +127,7 @@ def _described(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]
 
     content = {
         "round": checkpoint.server_round,
-        "study": checkpoint.study,
+        "experiment": checkpoint.experiment,
         "members": dict(checkpoint.members),
         "progress": {node: done._asdict() for node, done in checkpoint.progress.items()},
         "posts": {node: name(post) for node, post in checkpoint.posts.items()},
@@ -180,7 +180,7 @@ def _read(place: Path) -> Checkpoint:
         mail,
         frozenset(content["pending"]),
         posts(content["copies"]),
-        content.get("study", ""),
+        content.get("experiment", ""),
         _numbered(content.get("members", {})),
         {int(node): advanced(done) for node, done in content.get("progress", {}).items()},
     )

@@ -9,7 +9,7 @@ A post is encrypted once, under a fresh key K, which is wrapped for each reader 
     sealed    = header || E || wrapped_r, ... || body || Ed25519 signature of the sender
 
 Every key encrypts a single message, so all nonces are zero. The header (``Header``) says what is in
-the post, and of which study, turn and sender it is; it is readable, and both authenticated and
+the post, and of which experiment, turn and sender it is; it is readable, and both authenticated and
 signed. Parsing only slices bytes of known lengths.
 """
 
@@ -32,7 +32,7 @@ MAGIC = b"decaf\x00x1"  # no safetensors file starts with these bytes: its heade
 KIND_POST, KIND_COPY = "post", "copy"  # what a sealed post contains: see messages.records
 
 _KINDS = {KIND_POST: 1, KIND_COPY: 2}
-_HEAD = struct.Struct(">8s B 16s I Q I")  # magic, kind, study, sender, turn, number of readers
+_HEAD = struct.Struct(">8s B 16s I Q I")  # magic, kind, experiment, sender, turn, number of readers
 _KEY, _TAG, _SIGNATURE = 32, 16, 64
 _NONCE = bytes(12)
 _CONTEXT = b"flwr-decaf post 1\x00"  # of signatures and wrapped keys, so that no other can be used
@@ -45,8 +45,8 @@ class Header(NamedTuple):
     ----------
     kind : str
         ``KIND_POST``, or ``KIND_COPY`` for a node's exact state.
-    study : str
-        Id of the run, which stays the same if the run is resumed: 32 hexadecimal digits.
+    experiment : str
+        Id of a run and of those that resume it: 32 hexadecimal digits.
     sender : int
         Position of the node that has sealed it.
     turn : int
@@ -56,14 +56,14 @@ class Header(NamedTuple):
     """
 
     kind: str
-    study: str
+    experiment: str
     sender: int
     turn: int
     readers: tuple[int, ...]
 
 
-def new_study() -> str:
-    """Draw the id of a run."""
+def new_experiment() -> str:
+    """Draw the id of an experiment."""
     return os.urandom(16).hex()
 
 
@@ -164,8 +164,8 @@ def open_sealed(
 
 
 def _encoded(header: Header) -> bytes:
-    study, count = bytes.fromhex(header.study), len(header.readers)
-    head = _HEAD.pack(MAGIC, _KINDS[header.kind], study, header.sender, header.turn, count)
+    experiment, count = bytes.fromhex(header.experiment), len(header.readers)
+    head = _HEAD.pack(MAGIC, _KINDS[header.kind], experiment, header.sender, header.turn, count)
     return head + struct.pack(f">{count}I", *header.readers)
 
 
@@ -173,13 +173,13 @@ def _parsed(sealed: bytes) -> tuple[Header, bytes]:
     """Return the header, and the bytes that encode it."""
     if len(sealed) < _HEAD.size or not sealed.startswith(MAGIC):
         raise ValueError("it is not encrypted")
-    _, number, study, sender, turn, count = _HEAD.unpack_from(sealed)
+    _, number, experiment, sender, turn, count = _HEAD.unpack_from(sealed)
     kinds = {number: kind for kind, number in _KINDS.items()}
     size = _HEAD.size + 4 * count
     if number not in kinds or len(sealed) < size + _KEY + (_KEY + _TAG) * count + _TAG + _SIGNATURE:
         raise ValueError("it is truncated or malformed")
     readers = struct.unpack_from(f">{count}I", sealed, _HEAD.size)
-    return Header(kinds[number], study.hex(), sender, turn, readers), sealed[:size]
+    return Header(kinds[number], experiment.hex(), sender, turn, readers), sealed[:size]
 
 
 def _wrapping_key(own: X25519PrivateKey, other: bytes, public: bytes, reader: bytes) -> bytes:

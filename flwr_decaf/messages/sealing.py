@@ -17,7 +17,7 @@ class Sealing:
 
     Attributes
     ----------
-    study : str
+    experiment : str
         Id of the run: see ``encryption.Header``.
     turn : int
         Exchange in which the post takes part.
@@ -27,7 +27,7 @@ class Sealing:
         Whether nodes send their final models without encryption; by default False.
     """
 
-    study: str
+    experiment: str
     turn: int
     readers: Mapping[int, bytes] = field(default_factory=dict)
     discloses: bool = False
@@ -37,7 +37,7 @@ def put_sealing(content: RecordDict, sealing: Sealing) -> None:
     """Add the record to the content of a message."""
     content[SEALING] = ConfigRecord(
         {
-            "study": sealing.study,
+            "experiment": sealing.experiment,
             "turn": sealing.turn,
             "readers": list(sealing.readers),
             "announcements": list(sealing.readers.values()),
@@ -54,7 +54,7 @@ def read_sealing(content: RecordDict) -> Sealing | None:
     readers = cast(list[int], record["readers"])
     announcements = cast(list[bytes], record["announcements"])
     return Sealing(
-        cast(str, record["study"]),
+        cast(str, record["experiment"]),
         cast(int, record["turn"]),
         dict(zip(readers, announcements, strict=True)),
         cast(bool, record["discloses"]),

@@ -11,14 +11,14 @@ from flwr_decaf.messages.encryption import (
     KIND_POST,
     Header,
     header_of,
-    new_study,
+    new_experiment,
     open_sealed,
     seal,
 )
 from flwr_decaf.messages.packing import PACKED, SEALED, pack, packed, unpack
 from tests.states import lora_state
 
-STUDY = new_study()
+EXPERIMENT = new_experiment()
 SIGNERS = [Ed25519PrivateKey.from_private_bytes(bytes([node + 1]) * 32) for node in range(4)]
 KEYS = [encryption_key(signer) for signer in SIGNERS]
 PUBLIC = [signer.public_key().public_bytes_raw() for signer in SIGNERS]
@@ -26,8 +26,10 @@ FOR = {node: key.public_key().public_bytes_raw() for node, key in enumerate(KEYS
 SECRET = pack(lora_state(1)).data
 
 
-def sealed_by(sender=0, readers=(0, 1, 2), turn=3, kind=KIND_POST, study=STUDY, post=SECRET):
-    header = Header(kind, study, sender, turn, readers)
+def sealed_by(
+    sender=0, readers=(0, 1, 2), turn=3, kind=KIND_POST, experiment=EXPERIMENT, post=SECRET
+):
+    header = Header(kind, experiment, sender, turn, readers)
     return seal(post, header, FOR, SIGNERS[sender])
 
 
@@ -42,7 +44,7 @@ def test_only_its_readers_can_open_it(readers):
         if reader in readers:
             header, post = opened(sealed, reader)
             assert post == SECRET
-            assert header == header_of(sealed) == Header(KIND_POST, STUDY, 0, 3, readers)
+            assert header == header_of(sealed) == Header(KIND_POST, EXPERIMENT, 0, 3, readers)
         else:
             with pytest.raises(ValueError, match="not sealed for this node"):
                 opened(sealed, reader)
@@ -86,7 +88,7 @@ def test_a_number_of_readers_beyond_the_bytes_is_refused():
 
 
 def test_a_neighbour_cannot_pass_a_post_off_as_that_of_another():
-    forged = seal(SECRET, Header(KIND_POST, STUDY, 0, 3, (0, 1)), FOR, SIGNERS[2])
+    forged = seal(SECRET, Header(KIND_POST, EXPERIMENT, 0, 3, (0, 1)), FOR, SIGNERS[2])
     with pytest.raises(ValueError, match="signature is not that of its sender"):
         opened(forged, reader=1, sender=0)
 

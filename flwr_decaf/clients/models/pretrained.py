@@ -188,26 +188,8 @@ def add_adapter(
         whose shorter side is smaller than its rank, or if ``lora.rank_pattern``,
         ``lora.init_lora_weights`` or ``lora.bias`` does not apply to the base.
     """
-    targets = split_list(lora.target_modules)
-    layers = [int(number) for number in split_list(lora.layers_to_transform)]
-    heads = [*split_list(lora.modules_to_save), *([head] if head else [])]
     check_modules(base, lora)
-    config = LoraConfig(
-        task_type=task_type,
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        use_rslora=lora.use_rslora,
-        rank_pattern=keyword_arguments(lora.rank_pattern),
-        alpha_pattern=keyword_arguments(lora.alpha_pattern),
-        use_dora=lora.use_dora,
-        init_lora_weights=lora.init_lora_weights == "default" or lora.init_lora_weights,
-        bias=lora.bias,
-        lora_dropout=lora.dropout,
-        target_modules=targets or None,
-        layers_to_transform=layers or None,
-        exclude_modules=_OTHER_ENCODER[lora.encoder],
-        modules_to_save=heads or None,
-    )
+    config = _lora_config(lora, task_type, head)
     check_rank(base, config)
     check_initialization(base, config)
     check_biases(base, config)
@@ -225,6 +207,27 @@ def add_adapter(
     train_in_single_precision(adapted)
     remember_initial(adapted)
     return adapted
+
+
+def _lora_config(lora: Lora, task_type: TaskType | None, head: str) -> LoraConfig:
+    layers = [int(number) for number in split_list(lora.layers_to_transform)]
+    heads = [*split_list(lora.modules_to_save), *([head] if head else [])]
+    return LoraConfig(
+        task_type=task_type,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        use_rslora=lora.use_rslora,
+        rank_pattern=keyword_arguments(lora.rank_pattern),
+        alpha_pattern=keyword_arguments(lora.alpha_pattern),
+        use_dora=lora.use_dora,
+        init_lora_weights=lora.init_lora_weights == "default" or lora.init_lora_weights,
+        bias=lora.bias,
+        lora_dropout=lora.dropout,
+        target_modules=split_list(lora.target_modules) or None,
+        layers_to_transform=layers or None,
+        exclude_modules=_OTHER_ENCODER[lora.encoder],
+        modules_to_save=heads or None,
+    )
 
 
 # PEFT's pattern of the encoder to exclude.

@@ -27,7 +27,7 @@ class Keyring:
 
     Parameters
     ----------
-    study : str
+    experiment : str
         Id of the run.
     announcements : sequence of bytes
         What each node has announced, by position.
@@ -39,12 +39,12 @@ class Keyring:
 
     def __init__(
         self,
-        study: str,
+        experiment: str,
         announcements: Sequence[bytes],
         network: Network,
         discloses: bool = False,
     ) -> None:
-        self.study, self.discloses = study, discloses
+        self.experiment, self.discloses = experiment, discloses
         self._announcements, self._network = announcements, network
 
     def lay_into(self, content: RecordDict, node: int, turn: int) -> None:
@@ -66,7 +66,7 @@ class Keyring:
             for sender, array in arrays.items():
                 try:
                     header = header_of(array.data)
-                    if array.stype != SEALED or header[:4] != (kind, self.study, sender, turn):
+                    if array.stype != SEALED or header[:4] != (kind, self.experiment, sender, turn):
                         raise ValueError("its header is not that of this node and this exchange")
                 except ValueError as error:
                     causes[sender] = f"a {kind} must be encrypted by its node: {error}"
@@ -107,7 +107,7 @@ class Keyring:
 
     def _for(self, readers: Sequence[int], turn: int) -> Sealing:
         return Sealing(
-            self.study, turn, {j: self._announcements[j] for j in readers}, self.discloses
+            self.experiment, turn, {j: self._announcements[j] for j in readers}, self.discloses
         )
 
 

@@ -42,7 +42,7 @@ class Mailbox:
         Mail of a node that has nothing to mix, with the rule and the names of records.
     addressing : Addressing
         Who receives what from whom; by default all neighbours under W receive a node's post.
-    study : str
+    experiment : str
         Id of the run if posts are encrypted; by default "".
     """
 
@@ -51,10 +51,10 @@ class Mailbox:
         starts: Sequence[State],
         blank: Mail,
         addressing: Addressing | None = None,
-        study: str = "",
+        experiment: str = "",
     ) -> None:
         self._blank = blank
-        self._study = study
+        self._experiment = experiment
         self._addressing = addressing or Neighbours()
         self.starts = starts
         self._mail: dict[int, Mail] = {}
@@ -173,7 +173,7 @@ class Mailbox:
         }
         pending = frozenset(self._undelivered - self._repeated)
         posts, copies = dict(self.posts), dict(self.copies)
-        return Checkpoint(server_round, posts, mail, pending, copies, self._study)
+        return Checkpoint(server_round, posts, mail, pending, copies, self._experiment)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Restore a checkpoint: every node receives its last post and its last mail again."""
@@ -187,7 +187,7 @@ class Mailbox:
 
     def _arrays_for(self, node: int) -> dict[str, ArrayRecord]:
         """Return the records from which a node restores its state as of its last post."""
-        if not self._study:
+        if not self._experiment:
             return {self._blank.arrays_key: ArrayRecord(self.state_of(node))}
         arrays = {self._blank.arrays_key: ArrayRecord(self.starts[node])}
         if node in self.copies:

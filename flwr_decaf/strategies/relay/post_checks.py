@@ -69,8 +69,8 @@ def check_resumed(checkpoint: Checkpoint | None, posts: Posts) -> None:
     ValueError
         If the checkpoint is encrypted and the run is not, or vice versa.
     """
-    if checkpoint and bool(checkpoint.study) != posts.encrypted:
-        was = "x25519" if checkpoint.study else "none"
+    if checkpoint and bool(checkpoint.experiment) != posts.encrypted:
+        was = "x25519" if checkpoint.experiment else "none"
         raise ValueError(
             f"posts.encryption must be that of the checkpoint, {was}; got {posts.encryption}; "
             "change it, or start a new run"

@@ -19,7 +19,7 @@ from flwr_decaf.config import (
     Robust,
 )
 from flwr_decaf.lora import State
-from flwr_decaf.messages.encryption import new_study
+from flwr_decaf.messages.encryption import new_experiment
 from flwr_decaf.messages.mail import Mail
 from flwr_decaf.strategies.relay import checks, post_checks
 from flwr_decaf.strategies.relay.addressing import Addressing, Neighbours
@@ -120,20 +120,20 @@ class PreparedStrategy(ResumableStrategy):
             If there is no such network on these nodes, the rule cannot mix the initial arrays, or
             the store of posts cannot be used.
         """
-        grid, office, study = start.grid, open_office(self.posts), self._study()
+        grid, office, experiment = start.grid, open_office(self.posts), self._experiment()
         roster = self._roster(grid)
         checks.check_minimum(len(roster.ids), self.min_nodes)
-        there = self._build_network(roster)
-        checks.check_nodes(there, self.robust, self.attack, self.participation)
+        built = self._build_network(roster)
+        checks.check_nodes(built, self.robust, self.attack, self.participation)
         initial: State = dict(start.initial_arrays.to_torch_state_dict())
         checks.check_initial(initial, self.rule, self.local_head)
         keyring = None
-        if study:
+        if experiment:
             disclosed = self.posts.disclose_adapters
-            keyring = Keyring(study, roster.announcements, self.network, disclosed)
+            keyring = Keyring(experiment, roster.announcements, self.network, disclosed)
             keyring.check(grid, list(roster.ids.values()))
         blank = replace(self._blank_mail(), box=office.box)
-        mailbox = Mailbox(self._starts(initial, roster.size), blank, self._addressing(), study)
+        mailbox = Mailbox(self._starts(initial, roster.size), blank, self._addressing(), experiment)
         if self.resume.resume_from:
             restore(mailbox, self.resume.resume_from, roster.positions)
         by_examples = self.graph.weights in BY_EXAMPLES
@@ -177,10 +177,10 @@ class PreparedStrategy(ResumableStrategy):
 
     def _prepared_network(self) -> Network | None:
         """Return the network of a run that has not started yet, on the nodes that are there."""
-        session = self._session
-        if session is None or session.started:
+        if self._session is None or self._session.started:
             return None
-        return self.graph.on(len(session.roster.ids)) if self.membership.is_open else self.network
+        there = len(self._session.roster.ids)
+        return self.graph.on(there) if self.membership.is_open else self.network
 
     def _renew(self, session: Session, grid: Grid) -> None:
         """Follow the nodes, and rebuild the network if some have joined or left."""
@@ -189,13 +189,12 @@ class PreparedStrategy(ResumableStrategy):
             self._build_network(session.roster)
         follow(session.mailbox, changes, self.network.base)
 
-    def _study(self) -> str:
-        """Return the id of a run that encrypts posts, which a resumed run continues."""
+    def _experiment(self) -> str:
+        """Return the id of a run that encrypts posts, which a resumed run continues; else ""."""
         resumed = self.resume.resume_from
         post_checks.check_resumed(resumed, self.posts)
-        if not self.posts.encrypted:
-            return ""
-        return resumed.study if resumed else new_study()
+        known = resumed.experiment if resumed else new_experiment()
+        return known if self.posts.encrypted else ""
 
     def _starts(self, initial: State, n: int) -> list[State]:
         """Return the state from which each node starts."""

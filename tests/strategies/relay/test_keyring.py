@@ -14,19 +14,19 @@ from flwr_decaf.strategies.relay.keyring import Keyring
 from flwr_decaf.topology.network import build_time_varying_network
 from tests.states import lora_state
 
-N, STUDY, OTHER = 6, "0f" * 16, "f0" * 16
+N, EXPERIMENT, OTHER = 6, "0f" * 16, "f0" * 16
 SIGNERS = [Ed25519PrivateKey.generate() for _ in range(N)]
 ANNOUNCED = [announce(signer, node) for node, signer in enumerate(SIGNERS)]
 
 
-def sealed(sender=2, turn=5, kind=KIND_POST, study=STUDY):
+def sealed(sender=2, turn=5, kind=KIND_POST, experiment=EXPERIMENT):
     key = encryption_key(SIGNERS[sender]).public_key().public_bytes_raw()
-    header = Header(kind, study, sender, turn, (sender,))
+    header = Header(kind, experiment, sender, turn, (sender,))
     return packed(seal(b"a post", header, {sender: key}, SIGNERS[sender]))
 
 
 def keyring(dynamic="static"):
-    return Keyring(STUDY, ANNOUNCED, build_time_varying_network("ring", N, dynamic=dynamic))
+    return Keyring(EXPERIMENT, ANNOUNCED, build_time_varying_network("ring", N, dynamic=dynamic))
 
 
 @pytest.mark.parametrize("dynamic", ["static", "random-matching"])
@@ -39,7 +39,7 @@ def test_a_node_gets_the_keys_of_its_neighbours_in_the_exchange(dynamic, turn):
         ring.lay_into(content, node, turn)
         reported = read_sealing(content)
         neighbours = [j for j in range(N) if j != node and w[node, j] > 0]
-        assert (reported.study, reported.turn, reported.discloses) == (STUDY, turn, False)
+        assert (reported.experiment, reported.turn, reported.discloses) == (EXPERIMENT, turn, False)
         assert reported.readers == {j: ANNOUNCED[j] for j in neighbours}
 
 
@@ -48,7 +48,7 @@ def test_a_node_gets_the_keys_of_its_neighbours_in_the_exchange(dynamic, turn):
     [
         (sealed(turn=4), "its header is not that of this node and this exchange"),
         (sealed(sender=1), "its header is not"),
-        (sealed(study=OTHER), "its header is not"),
+        (sealed(experiment=OTHER), "its header is not"),
         (sealed(kind=KIND_COPY), "its header is not"),
         (pack(lora_state(1)), "it is not encrypted"),
         (packed(sealed().data[:80]), "it is truncated"),
