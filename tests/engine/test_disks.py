@@ -2,41 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-
 import pytest
 
 from flwr_decaf.runs.folder import RunFolder
 from tests.engine.test_flwr_run import adapters
 from tests.engine.test_killed_runs import start
 
-pytestmark = [
-    pytest.mark.engine,
-    pytest.mark.skipif(
-        os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting requires root"
-    ),
-]
-
-
-@pytest.fixture
-def mounted(tmp_path):
-    """A file system of a few megabytes, and a function to change its mount options."""
-    place = tmp_path / "disk"
-    place.mkdir()
-
-    def mount(options):
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            pytest.skip(f"no mount here: {done.stderr}")
-
-    mount("size=2m")
-    yield place, mount
-    subprocess.run(["umount", str(place)], check=True)
+pytestmark = pytest.mark.engine
 
 
 def test_a_read_only_disk_is_refused_before_anything_starts(mounted, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -14,7 +15,8 @@ from flwr_decaf.cli.flwr_run import flwr_run
 from flwr_decaf.cli.keys import write_keys
 from flwr_decaf.config.files import to_toml
 from flwr_decaf.runs.folder import RunFolder
-from tests.engine.test_flwr_run import ROOT, SETTINGS
+from tests.engine.test_flwr_run import ROOT, SETTINGS, family, same_adapters
+from tests.engine.test_killed_runs import NODES, start
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 N = 3
@@ -114,3 +116,28 @@ def test_the_server_never_has_a_value_that_a_node_has_trained(tmp_path):
         )
         assert state.keys() == expected.keys()
         assert all(torch.equal(x, expected[name]) for name, x in state.items())
+
+
+def test_a_killed_run_is_resumed_with_the_same_keys_and_a_store_without_space(mounted, tmp_path):
+    store, mount = mounted
+    mount("remount,size=64k")  # the probe fits, and no post does
+    write_keys(tmp_path / "keys", NODES)
+    options = ("--engine=deployment", f"--keys={tmp_path / 'keys'}")
+    settings = {
+        "strategy": "decaf", "posts.encryption": "x25519", "posts.disclose-adapters": "true",
+        "posts.store": store,
+    }  # fmt: skip
+    log, folder = tmp_path / "out", RunFolder(tmp_path / "run")
+    process = start(tmp_path, "run", log, *options, **settings)
+    while process.poll() is None and not (folder.checkpoints / "round-00002").exists():
+        time.sleep(0.1)
+    for victim in (process, *family(process)):
+        victim.kill()
+    process.wait()
+    resumed = {**settings, "resume-from": folder.path}
+    assert start(tmp_path, "run", log, *options, **resumed).wait(600) == 0, log.read_text()
+    assert folder.run["resumed"][0]["after-round"] >= 2
+    assert "it cannot write to its store" in (folder.path / "log.txt").read_text()
+    whole = tmp_path / "whole"
+    assert start(tmp_path, "whole", log, strategy="decaf").wait(600) == 0, log.read_text()
+    assert same_adapters(RunFolder(whole), folder)

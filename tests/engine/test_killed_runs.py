@@ -23,11 +23,13 @@ NODES = 3
 TIMES = ("seconds", "elapsed", "process")  # suffixes of metrics that measure time
 
 
-def start(output, name, log, **settings):
+def start(output, name, log, *options, **settings):
     values = {**SMALL, "output-dir": output, "run-name": name, **settings}
     overrides = [f"--set={key}={value}" for key, value in values.items()]
-    command = [script("flwr-decaf"), "run", "conf/ring.toml", f"--nodes={NODES}", *overrides]
-    return psutil.Popen(command, cwd=ROOT, stdout=log.open("a"), stderr=subprocess.STDOUT)
+    command = [script("flwr-decaf"), "run", "conf/ring.toml", f"--nodes={NODES}", *options]
+    return psutil.Popen(
+        [*command, *overrides], cwd=ROOT, stdout=log.open("a"), stderr=subprocess.STDOUT
+    )
 
 
 def command_of(process):
