@@ -76,17 +76,22 @@ def _distances(
     total = torch.zeros(len(states), dtype=torch.float64)
     adapted = pairs_present(states[0])
     for pair in adapted:
-        lefts, rights = ([s[name].flatten(1) for s in states] for name in (pair.b, pair.a))
-        total += squares(*_of_one_rank(lefts, rights))
+        total += squares(*_factors(pair, states))
     for name in _dense(states[0], adapted):
         for rows in _pieces([s[name] for s in states]):
             total += (rows - centre(rows)).square().sum(dim=1)
     return [math.sqrt(max(value, 0.0)) for value in total.tolist()]
 
 
-def _of_one_rank(lefts: list[Tensor], rights: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Pad factors with zeros to the largest rank, which does not change their products."""
+def _factors(pair: Pair, states: Sequence[State]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return B and A of all states, padded with zeros to the largest rank.
+
+    This does not change their products.
+    """
+    lefts, rights = ([s[name].flatten(1) for s in states] for name in (pair.b, pair.a))
     most, pad = max(map(len, rights)), torch.nn.functional.pad
+    if most == min(map(len, rights)):  # padding copies, even if nothing is added
+        return lefts, rights
     return (
         [pad(x, (0, most - x.shape[1])) for x in lefts],
         [pad(x, (0, 0, 0, most - len(x))) for x in rights],
@@ -108,8 +113,7 @@ def norms(states: Sequence[State]) -> list[float]:
 def _square(state: State) -> float:
     total, adapted = 0.0, pairs_present(state)
     for pair in adapted:
-        left, right = _matrix(state[pair.b]), _matrix(state[pair.a])
-        total += float(_inner(left, right, left, right))
+        total += float(_products_gram([state[pair.b].flatten(1)], [state[pair.a].flatten(1)]))
     for name in _dense(state, adapted):
         total += sum(float(piece.square().sum()) for piece in _pieces([state[name]]))
     return total
@@ -137,14 +141,10 @@ def interference(states: Sequence[State], weights: Sequence[float], mixed: State
     float
         The Frobenius norm of the error.
     """
-    total = 0.0
+    total, terms = 0.0, torch.tensor([*weights, -1.0], dtype=torch.float64)
     for pair in pairs_present(mixed):
-        left = [w * _matrix(s[pair.b]) for s, w in zip(states, weights, strict=True)]
-        right = [_matrix(s[pair.a]) for s in states]
-        stacked_left = torch.cat([*left, -_matrix(mixed[pair.b])], dim=1)
-        stacked_right = torch.cat([*right, _matrix(mixed[pair.a])], dim=0)
-        square = _inner(stacked_left, stacked_right, stacked_left, stacked_right)
-        total += max(float(square), 0.0)
+        lefts, rights = _factors(pair, [*states, mixed])
+        total += max(float(terms @ _products_gram(lefts, rights) @ terms), 0.0)
     return math.sqrt(total)
 
 
@@ -155,10 +155,20 @@ def _inner(left: Tensor, right: Tensor, other_left: Tensor, other_right: Tensor)
 
 def _products_gram(lefts: list[Tensor], rights: list[Tensor]) -> Tensor:
     """Compute the n x n matrix of <left_i right_i, left_j right_j>."""
-    left, right = torch.cat(_matrices(lefts), dim=1), torch.cat(_matrices(rights), dim=0)
-    n, rank = len(lefts), len(right) // len(lefts)
-    gram = (left.T @ left) * (right @ right.T)
+    n, rank = len(lefts), lefts[0].shape[1]
+    gram = _gram(lefts) * _gram([x.T for x in rights])
     return gram.reshape(n, rank, n, rank).sum(dim=(1, 3))
+
+
+def _gram(tensors: list[Tensor]) -> Tensor:
+    """Compute X.T @ X in fp64, where X has the columns of all tensors, without a copy of X."""
+    columns = sum(x.shape[1] for x in tensors)
+    gram = torch.zeros(columns, columns, dtype=torch.float64)
+    rows = max(1, _PIECE // 4 // columns)  # so that a piece stays in the cache
+    for begin in range(0, len(tensors[0]), rows):
+        piece = torch.cat([x[begin : begin + rows] for x in tensors], dim=1).double()
+        gram.addmm_(piece.T, piece)
+    return gram
 
 
 def _pieces(tensors: list[Tensor]) -> Iterator[Tensor]:

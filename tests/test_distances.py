@@ -33,6 +33,20 @@ def test_distances_against_the_dense_formula(n):
         assert measured == pytest.approx(expected.norm(dim=1).tolist(), abs=1e-6)
 
 
+@pytest.mark.parametrize("ranks", [[2, 2, 2], [1, 3, 2]])
+def test_long_factors_are_multiplied_piece_by_piece(ranks):
+    shapes = {"long": (60_000, 3), "wide": (2, 50_000)}
+    states = [lora_state(i, rank, shapes, head=False) for i, rank in enumerate(ranks)]
+    rows = torch.stack(
+        [torch.cat([p.flatten() for p in dense_products(s).values()]) for s in states]
+    )
+    expected = (rows - rows.mean(dim=0)).norm(dim=1).tolist()
+    assert distances_to_mean(states) == pytest.approx(expected, rel=1e-9)
+    assert norms(states) == pytest.approx(rows.norm(dim=1).tolist(), rel=1e-9)
+    error = (0.3 * rows[0] + 0.7 * rows[1] - rows[2]).norm()
+    assert interference(states[:2], [0.3, 0.7], states[2]) == pytest.approx(float(error), rel=1e-9)
+
+
 def test_nodes_with_the_same_model_in_another_basis_have_distance_zero():
     state = lora_state(0)
     turned = dict(state)
