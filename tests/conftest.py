@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -13,6 +14,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+gc.disable()  # until all tests are collected
 
 # Tests do not depend on how busy the machine is.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -24,3 +26,9 @@ with contextlib.suppress(ImportError):
     from flwr.supercore.task_identity import TaskIdentity
 
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 0
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and tests out of garbage collections, which take seconds otherwise."""
+    gc.enable()
+    gc.freeze()
