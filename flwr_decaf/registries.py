@@ -62,7 +62,7 @@ ROBUST = {
     "trimmed-mean": "flwr_decaf.rules.trimmed_mean:trimming",
 }
 
-# A rule, a schedule and default weights: tests/strategies/test_conformance.py.
+# A rule, a schedule and default weights: tests/strategies/conformance.py.
 STRATEGIES = {
     "decaf": "flwr_decaf.strategies:DeCAF",
     "dlora": "flwr_decaf.strategies:DLoRA",

@@ -64,10 +64,11 @@ class LocalGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        replies = [self._call(message) for message in messages]
+        replies = [self.call(message) for message in messages]
         return [reply for reply in replies if reply is not None]
 
-    def _call(self, message: Message) -> Message | None:
+    def call(self, message: Message) -> Message | None:
+        """Run one call of a node, and return its reply, or nothing if it is late."""
         node_id = message.metadata.dst_node_id
         self.sent.append(message)
         if node_id not in self.ids or self.ids.index(node_id) in self.away:
@@ -135,5 +136,5 @@ class LocalGrid(Grid):
             return []
         self.now, replies = self._under_way[0][0], []
         while self._under_way and self._under_way[0][0] <= self.now:
-            replies.append(self._call(heapq.heappop(self._under_way)[-1]))
+            replies.append(self.call(heapq.heappop(self._under_way)[-1]))
         return [reply for reply in replies if reply is not None]

@@ -1,7 +1,7 @@
 """Strategies: one small class per method, on a common base.
 
 To add one, write a file in this folder, a line in ``registries.STRATEGIES``, and a row in
-tests/strategies/test_conformance.py.
+tests/strategies/conformance.py.
 """
 
 from flwr.serverapp.strategy import Strategy

@@ -20,9 +20,9 @@ class TamperingGrid(LocalGrid):
 
     tamper = staticmethod(lambda grid, place, content: None)
 
-    def _call(self, message):
+    def call(self, message):
         self.tamper(self, self.place_of(message), message.content)
-        return super()._call(message)
+        return super().call(message)
 
 
 def run(strategy, grid, topology="ring", posts=SEALED_POSTS, rounds=ROUNDS, n=N, **options):

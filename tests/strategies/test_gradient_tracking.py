@@ -19,7 +19,7 @@ from tests.dense_rows import without_nodes
 from tests.keys import keyed_grid, models_of
 from tests.local_grid import LocalGrid
 from tests.states import lora_state
-from tests.strategies.test_conformance import equal, train
+from tests.strategies.conformance import equal, train
 from tests.strategies.test_mixing_steps import failing
 
 KINDS = GradientTracking, DLoRA
@@ -46,6 +46,9 @@ def evaluate(msg, context):
 descending = ClientApp(mods=[peer_mixing])
 descending.train()(descend)
 descending.evaluate()(evaluate)
+
+training = ClientApp(mods=[peer_mixing])
+training.train()(train)
 
 
 def expected(matrices, away=None):
@@ -101,11 +104,9 @@ def test_where_a_round_gives_the_exact_mean_the_models_are_those_of_dlora():
 @pytest.mark.parametrize("dtype", ["bf16", "int8"])
 def test_rounded_posts_preserve_the_mean_of_the_models(dtype):
     n, start = 6, lora_state(0)
-    app = ClientApp(mods=[peer_mixing])
-    app.train()(train)
     means = []
     for posts in (dtype, "fp32"):  # the first round's changes do not depend on posts
-        states, _ = run(GradientTracking(posts=posts), LocalGrid(app, n), 1, start)
+        states, _ = run(GradientTracking(posts=posts), LocalGrid(training, n), 1, start)
         means.append({key: sum(s[key] for s in states.values()) / n for key in start})
     for key in start:
         torch.testing.assert_close(*(mean[key] for mean in means), atol=1e-6, rtol=0)
@@ -134,7 +135,7 @@ def test_a_node_that_loses_its_state_continues_to_the_bit(dtype, encryption, tmp
     def held(lost):
         posts = Posts(dtype, encryption=encryption)
         keys = tmp_path / f"keys-{lost}"
-        grid = LocalGrid(app, 4) if encryption == "none" else keyed_grid(app, keys, 4)
+        grid = LocalGrid(training, 4) if encryption == "none" else keyed_grid(training, keys, 4)
         strategy = GradientTracking(posts=posts, evaluate_every=0)
         configure = strategy.configure_train
 
@@ -147,8 +148,6 @@ def test_a_node_that_loses_its_state_continues_to_the_bit(dtype, encryption, tmp
         states, _ = run(strategy, grid, 4, lora_state(0))
         return states or models_of(grid)
 
-    app = ClientApp(mods=[peer_mixing])
-    app.train()(train)
     whole, again = held(False), held(True)
     assert len(whole) == 4
     assert all(equal(whole[node], again[node]) for node in whole)
@@ -156,14 +155,12 @@ def test_a_node_that_loses_its_state_continues_to_the_bit(dtype, encryption, tmp
 
 @pytest.mark.parametrize("dtype", ["fp32", "int8"])
 def test_a_run_resumes_from_a_checkpoint_on_disk_to_the_bit(dtype, tmp_path):
-    app = ClientApp(mods=[peer_mixing])
-    app.train()(train)
     start = lora_state(0, dtype=torch.float32)
     save = lambda reached: save_checkpoint(tmp_path, reached)  # noqa: E731
-    run(GradientTracking(posts=dtype, on_round=save), LocalGrid(app, 4), 2, start)
+    run(GradientTracking(posts=dtype, on_round=save), LocalGrid(training, 4), 2, start)
     strategy = GradientTracking(posts=dtype, resume_from=load_checkpoint(tmp_path))
-    resumed, again = run(strategy, LocalGrid(app, 4), 4, start)
-    whole, once = run(GradientTracking(posts=dtype), LocalGrid(app, 4), 4, start)
+    resumed, again = run(strategy, LocalGrid(training, 4), 4, start)
+    whole, once = run(GradientTracking(posts=dtype), LocalGrid(training, 4), 4, start)
     assert all(equal(whole[node], resumed[node]) for node in whole)
     assert equal(*(ran.arrays.to_torch_state_dict() for ran in (once, again)))
 
@@ -183,11 +180,9 @@ def grid_of(n):
 
 
 def test_a_local_head_trains_as_if_alone():
-    app = ClientApp(mods=[peer_mixing])
-    app.train()(train)
     head = "model.classifier.weight"
-    states, _ = run(GradientTracking(local_head=True), LocalGrid(app, 4), 4, lora_state(0))
-    alone, _ = run(LocalOnly(), LocalGrid(app, 4), 4, lora_state(0))
+    states, _ = run(GradientTracking(local_head=True), LocalGrid(training, 4), 4, lora_state(0))
+    alone, _ = run(LocalOnly(), LocalGrid(training, 4), 4, lora_state(0))
     assert all(torch.equal(states[node][head], alone[node][head]) for node in range(4))
 
 

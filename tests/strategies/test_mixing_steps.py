@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import pytest
 import torch
@@ -24,7 +22,7 @@ from tests.apps.pure_mixing import app, start_value
 from tests.dense_rows import without_nodes
 from tests.local_grid import LocalGrid
 from tests.states import lora_state
-from tests.strategies.test_conformance import CASES, equal, reported, run, train
+from tests.strategies.conformance import equal, initial, run, train
 
 START = {"x": torch.zeros(2, dtype=torch.float64)}
 BASE = {"dynamic": "base", "topology_options": {"peers": 2}}
@@ -106,7 +104,7 @@ def test_too_many_failures_in_a_step_stop_the_run():
 def test_a_retry_within_a_step_rounds_the_post_to_the_same_bits():
     whole = held_after(DLoRA("ring", mixing_steps=3, posts="int8"), LocalGrid(app, 4), rounds=2)
     grid = LocalGrid(app, 4)
-    call, tries = grid._call, [0]
+    call, tries = grid.call, [0]
 
     def fail_once(message):
         ask = message.content.get("decaf.call", {}).get("ask")
@@ -114,49 +112,10 @@ def test_a_retry_within_a_step_rounds_the_post_to_the_same_bits():
         grid.broken = {1} if tries[0] in (1, 3) else set()
         return call(message)
 
-    grid._call = fail_once
+    grid.call = fail_once
     held = held_after(DLoRA("ring", mixing_steps=3, posts="int8"), grid, rounds=2)
     assert tries[0] > 4
     assert np.array_equal(whole, held)
-
-
-def run_in_steps(name, **options):
-    graph = {
-        "local-only": {},
-        "relay-sum": {"mixing_steps": 3},  # on its own tree, and in fp32 alone
-    }.get(name, BASE | {"mixing_steps": "period", "posts": "int8"})
-    return run(name, n=5, **options, options=graph)
-
-
-@cache
-def plain(name):
-    """Run a strategy once for all tests that only read what comes out, and its checkpoints."""
-    kept = {}
-    keep = lambda reached: kept.update({reached.server_round: reached})  # noqa: E731
-    return *run_in_steps(name, on_round=keep), kept
-
-
-@pytest.mark.parametrize("name", CASES)
-class TestEveryStrategy:
-    def test_users_functions_run_once_a_round(self, name):
-        grid = plain(name)[2]
-        asked = [m.content["decaf.call"]["ask"] for m in grid.sent if "decaf.call" in m.content]
-        mixes = 3 * (3 - 1) * 5  # three rounds of three steps, five nodes
-        assert asked.count("mix") == (0 if name == "local-only" else mixes)
-
-    def test_evaluating_does_not_change_what_nodes_hold(self, name):
-        held = plain(name)[1]
-        for every in (2, 0):
-            other = run_in_steps(name, evaluate_every=every)[1]
-            assert all(equal(held[i], other[i]) for i in held)
-
-    @pytest.mark.parametrize("stop", [1, 2])
-    def test_a_resumed_run_gives_the_result_of_an_uninterrupted_one(self, name, stop):
-        once, whole, _, kept = plain(name)
-        again, resumed, _ = run_in_steps(name, resume_from=kept[stop])
-        assert all(equal(whole[node], resumed[node]) for node in whole)
-        for t, record in again.train_metrics_clientapp.items():
-            assert reported(record) == reported(once.train_metrics_clientapp[t])
 
 
 def test_bytes_neighbours_and_seconds_are_sums_over_the_steps():
@@ -216,7 +175,7 @@ def test_a_node_that_loses_its_model_in_a_step_gets_it_back():
     losing_app = ClientApp(mods=[peer_mixing])
     losing_app.train()(train)
     grid = LocalGrid(losing_app, 4)
-    call, asked = grid._call, [0]
+    call, asked = grid.call, [0]
 
     def lose(message):
         ask = message.content.get("decaf.call", {}).get("ask")
@@ -226,7 +185,7 @@ def test_a_node_that_loses_its_model_in_a_step_gets_it_back():
             grid.contexts[message.metadata.dst_node_id].state.clear()
         return call(message)
 
-    grid._call = lose
+    grid.call = lose
     held = run(
         "decaf",
         dtype="int8",
@@ -252,7 +211,7 @@ def test_tad_lora_counts_its_phases_in_rounds():
 
 def test_quantized_posts_are_counted_in_every_step():
     result, _, _ = run("dlora", dtype="int8", options={"topology": "ring", "mixing_steps": 3})
-    size = len(pack(quantize(lora_state(0), "int8", seed=0)).data)
+    size = len(pack(quantize(initial(), "int8", seed=0)).data)
     # The division of the mean over the nodes may round.
     assert result.train_metrics_clientapp[1]["bytes-sent"] == pytest.approx(3 * 2 * size)
 

@@ -22,7 +22,7 @@ from flwr_decaf.strategies.relay.resuming import forget
 from tests.apps.pure_mixing import app as pure_mixing_app
 from tests.local_grid import LocalGrid
 from tests.states import lora_state
-from tests.strategies.test_conformance import equal, run, train, train_told
+from tests.strategies.conformance import equal, initial, run, train, train_told
 
 START = {"x": torch.zeros(2, dtype=torch.float64)}
 
@@ -43,7 +43,7 @@ def losing(node, rounds):
     app = ClientApp(mods=[peer_mixing])
     app.train()(train)
     grid = LocalGrid(app, 4)
-    call = grid._call
+    call = grid.call
 
     def lose_and_call(message):
         context = grid.contexts[message.metadata.dst_node_id]
@@ -53,7 +53,7 @@ def losing(node, rounds):
             context.state.clear()
         return call(message)
 
-    grid._call = lose_and_call
+    grid.call = lose_and_call
     return grid
 
 
@@ -74,7 +74,7 @@ def test_elsewhere_it_gets_back_what_its_neighbours_saw():
     _, whole, _ = run("dlora", **options)
     _, held, _ = run("dlora", grid=grid, **options)
     back = [m.content for m in grid.sent if "arrays" in m.content][-1]["arrays"]
-    own = lora_state(0)  # as it trained in round 1, from the initial arrays
+    own = initial()  # as it trained in round 1, from the initial arrays
     own = {k: x + 0.1 * 2 * torch.sin(x + 1) for k, x in own.items()}
     seed = derive_seed(0, "rounding", 1, 1)
     seen = dequantize(quantize(own, "int8", seed), "int8", like=own)
@@ -89,7 +89,7 @@ def test_checkpoints_keep_exact_states_and_come_back_from_disk(tmp_path):
     run("decaf", rounds=2, dtype="int8", on_round=lambda c: save_checkpoint(tmp_path, c))
     kept = load_checkpoint(tmp_path)
     assert sorted(kept.copies) == [0, 1, 2, 3]
-    assert unpack(kept.copies[2]).keys() == lora_state(0).keys()
+    assert unpack(kept.copies[2]).keys() == initial().keys()
     assert len(kept.posts[2].data) < len(kept.copies[2].data)
     resumed = run("decaf", rounds=3, dtype="int8", resume_from=kept)[1]
     assert all(equal(whole[node], resumed[node]) for node in whole)

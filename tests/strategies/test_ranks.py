@@ -12,7 +12,7 @@ from flwr_decaf.lora import State
 from flwr_decaf.strategies import DeCAF
 from tests.local_grid import LocalGrid
 from tests.states import dense_products, lora_state
-from tests.strategies.test_conformance import equal, evaluate, train
+from tests.strategies.conformance import equal, evaluate, train
 
 RANKS = [3, 1, 2]
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ArrayRecord, MetricRecord
-from safetensors.torch import load_file
 
 from flwr_decaf.config import Posts
 from flwr_decaf.messages.checkpoint import load_checkpoint, save_checkpoint
-from flwr_decaf.messages.packing import SEALED, pack, packed
+from flwr_decaf.messages.packing import SEALED, pack
 from flwr_decaf.strategies import DeCAF, DLoRA, DLoRAFA, FedAvg, LocalOnly, RelaySum
 from flwr_decaf.strategies.centralized import Centralized
 from tests.apps.drifting import drifting
@@ -66,8 +65,8 @@ def test_no_message_contains_a_value_that_a_node_has_trained(keys):
     replies = []
 
     class Recording(LocalGrid):
-        def _call(self, message):
-            replies.append(super()._call(message))
+        def call(self, message):
+            replies.append(super().call(message))
             return replies[-1]
 
     grid = keyed_grid(drifting, keys, N, grid=Recording)
@@ -192,48 +191,6 @@ def test_a_node_that_answers_late_is_set_back_to_its_last_post(keys):
     assert_same(models_of(grids[0]), models_of(grids[1]))
 
 
-class TestFinalModels:
-    DISCLOSED = Posts(encryption="x25519", disclose_adapters=True)
-
-    @pytest.mark.parametrize("posts", [SEALED_POSTS, Posts()])
-    def test_nodes_write_their_own(self, posts, keys, tmp_path):
-        grid = keyed_grid(drifting, keys, N) if posts.encrypted else LocalGrid(drifting, N)
-        for place, node_id in enumerate(grid.ids):
-            file = str(tmp_path / f"{place}.safetensors")
-            grid.contexts[node_id].node_config["adapter-path"] = file
-        run(DLoRA, grid, posts=posts)
-        written = {place: load_file(tmp_path / f"{place}.safetensors") for place in range(N)}
-        expected, _ = plain(DLoRA)
-        for place, state in written.items():
-            assert all(torch.equal(x, expected[place][name]) for name, x in state.items())
-            assert state.keys() == expected[place].keys()
-
-    def test_a_path_that_cannot_be_written_is_refused_at_the_roll_call(self, keys, tmp_path):
-        grid = keyed_grid(drifting, keys, N)
-        grid.contexts[grid.ids[1]].node_config["adapter-path"] = str(tmp_path / "none" / "a")
-        with pytest.raises(RuntimeError, match="adapter-path must be a file in an existing folder"):
-            run(DLoRA, grid)
-
-    def test_they_are_sent_if_the_run_and_all_nodes_disclose_them(self, keys):
-        grid = keyed_grid(drifting, keys, N, **{"posts-disclose-adapter": True})
-        assert_same(run(DLoRA, grid, posts=self.DISCLOSED)[0], plain(DLoRA)[0])
-        assert not run(DLoRA, grid)[0]
-
-    def test_a_run_alone_cannot_disclose_them(self, keys):
-        permitting = keyed_grid(drifting, keys, N, **{"posts-disclose-adapter": True})
-        grid = keyed_grid(drifting, keys, N, TamperingGrid)
-        with pytest.raises(
-            RuntimeError, match="posts-disclose-adapter must be true .* at node 0, "
-        ):
-            run(DLoRA, grid, posts=self.DISCLOSED)
-        relay = DLoRA(posts=self.DISCLOSED)
-        relay.start(permitting, ArrayRecord(lora_state(0)), num_rounds=1)
-        for context in permitting.contexts.values():  # a relay that asks all the same
-            del context.node_config["posts-disclose-adapter"]
-        with pytest.raises(RuntimeError, match="a node replied without its arrays"):
-            relay.collect(permitting)
-
-
 @pytest.mark.parametrize(
     ("strategy", "options", "error"),
     [
@@ -256,56 +213,3 @@ def test_the_average_is_not_scored(keys):
             grid, ArrayRecord(lora_state(0)), num_rounds=1, evaluate_fn=lambda *_: MetricRecord()
         )
     assert not grid.sent
-
-
-class TestPostsInAStore:
-    def stored(self, keys, store, **options):
-        (store).mkdir(exist_ok=True)
-        grid = keyed_grid(drifting, keys, N, TamperingGrid, **{"posts-store": str(store)})
-        posts = Posts(options.pop("dtype", "fp32"), store=str(store), encryption="x25519")
-        return grid, lambda **more: run(DLoRA, grid, posts=posts, **options, **more)
-
-    @pytest.mark.parametrize("dtype", ["fp32", "int8"])
-    def test_the_models_are_the_same_and_no_file_can_be_read(self, dtype, keys, tmp_path):
-        files = {}
-
-        def look(reached):
-            files.update({file: file.read_bytes() for file in (tmp_path / "store").iterdir()})
-
-        grid, start = self.stored(keys, tmp_path / "store", dtype=dtype)
-        start(on_round=look)
-        expected, _ = plain(DLoRA, dtype=dtype, on_round=lambda _: None)
-        assert_same(models_of(grid), expected)
-        initial = pack(lora_state(0)).data
-        sealed = [data for data in files.values() if data != initial]
-        assert len(sealed) >= N * ROUNDS
-        assert all(packed(data).stype == SEALED for data in sealed)
-
-    def test_a_checkpoint_resumes(self, keys, tmp_path):
-        folder = tmp_path / "checkpoint"
-
-        def keep(reached):
-            if reached.server_round == 2:
-                save_checkpoint(folder, reached)
-
-        whole, start = self.stored(keys, tmp_path / "store")
-        start(on_round=keep)
-        resumed, start = self.stored(keys, tmp_path / "store")
-        start(resume_from=load_checkpoint(folder))
-        assert_same(models_of(resumed), models_of(whole))
-
-    def test_a_post_that_is_gone_is_a_missing_neighbour(self, keys, tmp_path):
-        grid, start = self.stored(keys, tmp_path / "store")
-        causes = []
-
-        def lose(grid, place, content):
-            if place == 1 and "decaf.posts" in content and not causes:
-                causes.append("at work")
-                ticket = content["decaf.posts"]["2"].data.decode().partition(" ")[0]
-                (tmp_path / "store" / ticket).unlink()
-
-        grid.tamper = lose
-        start(evaluate_every=0, on_failure=lambda t, node, cause: causes.append((t, node, cause)))
-        reported = {(t, node) for t, node, _ in causes[1:]}
-        assert reported == {(2, 2)}
-        assert all("not in the store" in cause for *_, cause in causes[1:])

@@ -17,7 +17,7 @@ from flwr_decaf.strategies.relay.arrivals import take_posts
 from flwr_decaf.strategies.relay.resuming import forget
 from tests.local_grid import LocalGrid
 from tests.states import dense_products, lora_state
-from tests.strategies.test_conformance import equal, evaluate, train
+from tests.strategies.conformance import equal, evaluate, train
 from tests.strategies.test_quantized_posts import losing
 
 LAYERS = sorted(dense_products(lora_state(0)))
