@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from flwr.clientapp import ClientApp
 
 from flwr_decaf.clients import peer_mixing
 from flwr_decaf.clients.own_store import POSTS_STORE
-from flwr_decaf.config import Membership, Posts, Rounds
+from flwr_decaf.config import Posts, Rounds
 from flwr_decaf.strategies import DLoRA
 from tests.apps.pure_mixing import app, evaluate_held_value, train_identity
 from tests.local_grid import LocalGrid
@@ -227,28 +226,3 @@ def test_posts_travel_through_a_store(tmp_path):
     held, *_ = held_after(grid, 4, posts=Posts(store=str(tmp_path)))
     np.testing.assert_allclose(held, np.full((2, 2), 0.5))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"mixing_steps": 2}, "mixing-steps '2', since further mixes"),
-        ({"dynamic": "random-matching"}, "topology.dynamic 'random-matching', since nodes are in"),
-        ({"membership": Membership("open")}, "topology.membership 'open', since nodes join"),
-        ({"drop_probability": 0.1}, "drop-probability 0.1"),
-        ({"posts": Posts(encryption="x25519")}, "posts.encryption 'x25519'"),
-        ({"robust": "clipping"}, "robust.method 'clipping'"),
-    ],
-)
-def test_what_needs_common_rounds_is_refused_in_one_line(options, message):
-    with pytest.raises(ValueError, match=rf"^rounds.mode must be synchronous with {message}.*$"):
-        DLoRA("ring", rounds="asynchronous", **options)
-
-
-def test_graphs_that_change_by_a_file_are_refused(tmp_path):
-    rounds = {"rounds": [{"edges": [[0, 1], [1, 2]]}, {"edges": [[0, 2], [1, 2]]}]}
-    file = tmp_path / "rounds.json"
-    file.write_text(json.dumps(rounds))
-    strategy = DLoRA(str(file), rounds="asynchronous")
-    with pytest.raises(ValueError, match="with graphs that change from round to round"):
-        strategy.start(grid_of(1, 1, 1), ArrayRecord(START), num_rounds=1)

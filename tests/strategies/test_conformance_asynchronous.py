@@ -18,8 +18,14 @@ class TestEveryStrategyWithAsynchronousRounds:
     @pytest.mark.parametrize("dtype", ["fp32", "int8"])
     def test_equally_fast_nodes_hold_what_synchronous_rounds_give_them(self, name, dtype):
         once, expected, *_ = plain(name, dtype=dtype)
-        again, held, _ = run(name, dtype=dtype, options={"rounds": "asynchronous"})
-        assert all(equal(expected[node], state) for node, state in held.items())
+        kept = []
+        given = {"dtype": dtype, "options": {"rounds": "asynchronous"}}
+        again, held, _ = run(name, on_round=kept.append, **given)
+        assert [reached.server_round for reached in kept] == [1, 2, 3]
+        _, resumed, _ = run(name, resume_from=kept[1], **given)
+        for node, state in held.items():
+            assert equal(expected[node], state)
+            assert equal(expected[node], resumed[node])
         assert sorted(held) == sorted(expected)
         assert equal(*(ran.arrays.to_torch_state_dict() for ran in (once, again)))
         for metrics in ("train_metrics_clientapp", "evaluate_metrics_clientapp"):
