@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import nn
 from torch.func import functional_call
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from flwr_decaf.clients.models.networks import NETWORKS
+from flwr_decaf.matching import find_groups
 
 SIDE, CLASSES = 16, 5
 
@@ -75,6 +78,12 @@ def pictures(count=12, seed=0):
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.rand(count, 1, SIDE, SIDE, generator=generator, dtype=torch.float64)
     return {"pixel_values": drawn}
+
+
+@cache
+def groups_of(name):
+    """Find the groups of an architecture once; they do not depend on the weights."""
+    return find_groups(build(name), pictures(2))
 
 
 def state_of(model):

@@ -5,17 +5,26 @@ import torch
 from torch import nn
 
 from flwr_decaf.matching import find_groups, permuted
-from tests.matching.models import MODELS, Wrapped, build, draw, logits, pictures, state_of
+from tests.matching.models import (
+    MODELS,
+    Wrapped,
+    build,
+    draw,
+    groups_of,
+    logits,
+    pictures,
+    state_of,
+)
 
 
 @pytest.mark.parametrize("name", MODELS)
 class TestEveryArchitecture:
     def test_has_the_groups_that_were_counted_by_hand(self, name):
-        assert len(find_groups(build(name), pictures(2))) == MODELS[name][1]
+        assert len(groups_of(name)) == MODELS[name][1]
 
     def test_computes_the_same_when_units_are_permuted(self, name):
         model = build(name)
-        groups, state = find_groups(model, pictures(2)), state_of(model)
+        groups, state = groups_of(name), state_of(model)
         moved = permuted(state, groups, draw(groups))
         expected = logits(model, state)
         assert not all(torch.equal(moved[key], state[key]) for key in state)
@@ -23,7 +32,7 @@ class TestEveryArchitecture:
 
     def test_each_group_can_be_permuted_alone(self, name):
         model = build(name)
-        groups, state = find_groups(model, pictures(2)), state_of(model)
+        groups, state = groups_of(name), state_of(model)
         for group in groups:
             moved = permuted(state, [group], [torch.arange(group.size).flip(0)])
             torch.testing.assert_close(logits(model, moved), logits(model, state))

@@ -9,14 +9,22 @@ from flwr_decaf.matching import Matching, find_groups, permuted
 from flwr_decaf.matching.activations import Moments, correlations
 from flwr_decaf.matching.assignment import assign
 from flwr_decaf.rules import RULES
-from tests.matching.models import MODELS, Wrapped, build, draw, logits, pictures, state_of
+from tests.matching.models import (
+    MODELS,
+    Wrapped,
+    build,
+    draw,
+    groups_of,
+    logits,
+    pictures,
+    state_of,
+)
 
 DATA = [pictures(seed=seed) for seed in (1, 2, 3)]
 
 
 def matching(name, data=DATA):
-    model = build(name)
-    groups = find_groups(model, pictures(2))
+    model, groups = build(name), groups_of(name)
     return model, groups, Matching(model, groups, data)
 
 

@@ -13,10 +13,24 @@ from tests.report.conftest import write_comparison, write_run
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """The page on two strategies with two seeds each."""
+def written(tmp_path_factory):
+    """The page on two strategies with two seeds each, and the files that were read for it."""
     folder = tmp_path_factory.mktemp("comparison")
-    return write_report(write_comparison(folder), folder / "report")
+    runs = write_comparison(folder)
+    read, real = [], Path.read_text
+
+    def read_text(path, *arguments, **options):
+        read.append(path)
+        return real(path, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "read_text", read_text)
+        return write_report(runs, folder / "report"), runs, read
+
+
+@pytest.fixture
+def page(written):
+    return written[0]
 
 
 @pytest.fixture(scope="module")
@@ -93,19 +107,11 @@ def test_missing_nodes_are_listed_and_their_causes_escaped(page, interrupted):
     assert "<td>1</td><td>1</td><td>&lt;b&gt;out of memory&lt;/b&gt;</td>" in interrupted
 
 
-def test_each_file_of_a_run_is_read_once(tmp_path, monkeypatch):
-    folders = write_comparison(tmp_path)
-    read, real = [], Path.read_text
-
-    def read_text(path, *arguments, **options):
-        read.append(path)
-        return real(path, *arguments, **options)
-
-    monkeypatch.setattr(Path, "read_text", read_text)
-    write_report(folders, tmp_path / "report")
-    of_runs = sorted(path for path in read if path.parent.parent == tmp_path / "c")
+def test_each_file_of_a_run_is_read_once(written):
+    _, runs, read = written
+    of_runs = sorted(path for path in read if path.parent.parent == runs[0].path.parent)
     names = ("run.json", "metrics.jsonl")
-    assert of_runs == sorted(folder.path / name for folder in folders for name in names)
+    assert of_runs == sorted(run.path / name for run in runs for name in names)
 
 
 def test_a_report_of_live_folders_shows_what_they_have_by_now(tmp_path):
