@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -23,7 +24,6 @@ REQUIREMENTS = [
     for texts in (PROJECT["dependencies"], *(EXTRAS[name] for name in EXTRAS if name != "dev"))
     for text in texts
 ]
-INSTALLED = packages_distributions()  # module -> what provides it
 DECLARED = {canonicalize_name(requirement.name) for requirement in REQUIREMENTS}
 
 
@@ -42,11 +42,18 @@ def third_party():
     return sorted(roots - sys.stdlib_module_names - {"flwr_decaf"})
 
 
+@cache
+def provided():
+    """Return what is installed: module -> the distributions that provide it."""
+    return packages_distributions()
+
+
 @pytest.mark.parametrize("module", third_party())
 def test_every_import_is_declared(module):
-    if module in PACKAGES.values() and module not in INSTALLED:
+    installed = provided()
+    if module in PACKAGES.values() and module not in installed:
         return  # of an extra that is not installed: see the next test
-    distributions = {canonicalize_name(name) for name in INSTALLED[module]}
+    distributions = {canonicalize_name(name) for name in installed[module]}
     assert distributions & DECLARED
 
 

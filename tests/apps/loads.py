@@ -18,7 +18,6 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
-from flwr.simulation import run_simulation
 
 from flwr_decaf.clients import peer_mixing
 from flwr_decaf.strategies import DLoRA
@@ -66,6 +65,8 @@ def watch(stop: threading.Event) -> None:
 
 
 if __name__ == "__main__":
+    from flwr.simulation import run_simulation
+
     # Ray imports the ClientApp by its module's name, which must not be __main__.
     clients = importlib.import_module("tests.apps.loads")
     stop = threading.Event()
