@@ -43,7 +43,7 @@ def push(
         files = stage(folder, models, Path(target), base)
         for file in files:
             size = (Path(target) / file).stat().st_size
-            console.print(f"{file}  {size / 1e6:.2f} MB", soft_wrap=True)
+            console.print(f"{file}  {size:,} bytes", soft_wrap=True)
         if dry_run:
             console.print(f"Nothing was uploaded to {to} (--dry-run)", soft_wrap=True)
         else:

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+try:
+    from scipy.optimize import linear_sum_assignment
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "matching of hidden units (DIMAT) needs the package scipy; it is not installed; run pip "
+        "install 'flwr-decaf[dimat]'",
+        name="scipy",
+    ) from error
 
 _TIE = 1e-6  # above the rounding error, below any meaningful correlation
 

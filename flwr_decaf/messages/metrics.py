@@ -49,7 +49,8 @@ def counts_of(records: Iterable[RecordDict], weighted_by_key: str) -> NDArray[np
     if any(weighted_by_key not in metric for metric in metrics):
         raise ValueError(
             f"every reply must report {weighted_by_key!r}, by which nodes are weighted; add it "
-            "to the MetricRecord that your train and evaluate functions return"
+            "to the MetricRecord that your train and evaluate functions return, or pass the "
+            "strategy the metric that they report as weighted_by_key"
         )
     return np.array([metric[weighted_by_key] for metric in metrics], dtype=float)
 

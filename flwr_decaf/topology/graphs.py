@@ -172,7 +172,7 @@ def check_name(name: str) -> None:
     if name not in TOPOLOGIES:
         raise ValueError(
             f"topology.name must be one of {', '.join(TOPOLOGIES)}; got {name!r}; for your own "
-            "graph, set topology.file"
+            "graph, set topology.file, or pass a strategy a networkx graph or a mixing matrix"
         )
 
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from flwr_decaf.matching import Matching, find_groups, permuted
+from flwr_decaf.matching import Matching, assignment, find_groups, permuted
 from flwr_decaf.matching.activations import Moments, correlations
 from flwr_decaf.matching.assignment import assign
 from flwr_decaf.rules import RULES
@@ -127,3 +130,9 @@ def test_statistics_of_other_data_prevent_matching_unless_reset_first():
         _, aligned = Matching(model, groups, data, resets_first).align([own, other])
         found = torch.equal(aligned["network.3.weight"], own["network.3.weight"])
         assert found == resets_first
+
+
+def test_the_extra_is_named_if_scipy_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'flwr-decaf\[dimat\]'"):
+        importlib.reload(assignment)
