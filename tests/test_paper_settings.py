@@ -123,7 +123,7 @@ def check_whole_model(config):
 
 def test_every_file_says_the_command_that_runs_it():
     for conf in CONF:
-        assert f"flwr-decaf run conf/paper/{conf.name} --nodes 10" in conf.read_text()
+        assert f"flwr-decaf run paper/{conf.stem} --nodes 10" in conf.read_text()
 
 
 def test_every_file_lists_what_differs():
