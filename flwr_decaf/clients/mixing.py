@@ -111,7 +111,8 @@ def mix(
     if alignment:
         with watch.measuring("matching-seconds"):
             held = alignment.settle(held)
-    metrics |= watch.seconds | {"mixing-neighbours": float(len(posts))}
+    neighbours = sum(weight > 0 for weight in weights[1:])  # its own previous post has less
+    metrics |= watch.seconds | {"mixing-neighbours": float(neighbours)}
     if mail.measured:
         others = [model_of(centre | post) for post in posts.values()]
         if mail.sealed:  # otherwise the relay measures the distance to the mean

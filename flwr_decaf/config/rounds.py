@@ -19,10 +19,9 @@ class Rounds(Options):
         "synchronous": a round ends when all nodes have answered; or "asynchronous": each node
         continues at once with the newest posts of its neighbours. By default "synchronous".
     max_staleness : int
-        In asynchronous rounds, the largest staleness with which a post is still mixed: the number
-        of trainings that the node has completed and mixed since the post arrived. By default 0: a
-        node mixes each post at most once, which preserves the mean of the models in expectation.
-        See ``topology.asynchronous``.
+        In asynchronous rounds, the largest difference between the rounds of two neighbours that
+        exchange posts; the posts of others count as missing. By default 0: any difference. See
+        ``topology.asynchronous``.
     finished_share : float
         Share of the nodes that must complete all rounds before an asynchronous run ends; the others
         then stop after their current training. By default 0.5.
@@ -36,8 +35,9 @@ class Rounds(Options):
     )
     max_staleness: int = setting(
         0,
-        "Number of times that a node may mix the same post again, with rounds.mode asynchronous.",
-        at_least(0, "0 mixes each post at most once"),
+        "Largest difference between the rounds of neighbours that exchange posts, with rounds.mode "
+        "asynchronous; 0: any.",
+        at_least(0, "0 does not limit the difference"),
     )
     finished_share: float = setting(
         0.5,

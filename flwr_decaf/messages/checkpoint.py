@@ -51,13 +51,16 @@ class NodeProgress(NamedTuple):
         Round of its last post.
     examples : float
         Number of examples that it reported with this post, if mixes are weighted by it; else 0.
-    staleness : mapping of int to int
-        Neighbour that has posted -> how often the node has mixed since that post arrived.
+    waiting : tuple of int
+        Neighbours for which this post has not been exchanged yet.
+    late : mapping of int to Array
+        Posts that the node will mix next, by sender: see ``topology.asynchronous``.
     """
 
     server_round: int
     examples: float
-    staleness: Mapping[int, int]
+    waiting: tuple[int, ...]
+    late: Mapping[int, Array]
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,10 @@ def _described(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]
         "round": checkpoint.server_round,
         "experiment": checkpoint.experiment,
         "members": dict(checkpoint.members),
-        "progress": {node: done._asdict() for node, done in checkpoint.progress.items()},
+        "progress": {
+            node: {**done._asdict(), "late": {j: name(post) for j, post in done.late.items()}}
+            for node, done in checkpoint.progress.items()
+        },
         "posts": {node: name(post) for node, post in checkpoint.posts.items()},
         "copies": {node: name(copy) for node, copy in checkpoint.copies.items()},
         "pending": sorted(checkpoint.pending),
@@ -171,7 +177,8 @@ def _read(place: Path) -> Checkpoint:
         return Letter(**{**letter, **parts})
 
     def advanced(done: dict[str, Any]) -> NodeProgress:
-        return NodeProgress(**{**done, "staleness": _numbered(done["staleness"])})
+        parts = {"waiting": tuple(done["waiting"]), "late": posts(done["late"])}
+        return NodeProgress(**{**done, **parts})
 
     mail = {int(node): read(letter) for node, letter in content["mail"].items()}
     return Checkpoint(
@@ -181,13 +188,9 @@ def _read(place: Path) -> Checkpoint:
         frozenset(content["pending"]),
         posts(content["copies"]),
         content.get("experiment", ""),
-        _numbered(content.get("members", {})),
+        {int(node): rounds for node, rounds in content.get("members", {}).items()},
         {int(node): advanced(done) for node, done in content.get("progress", {}).items()},
     )
-
-
-def _numbered(counts: Mapping[str, int]) -> dict[int, int]:
-    return {int(node): count for node, count in counts.items()}
 
 
 def _digest_of(place: Path) -> str:

@@ -46,7 +46,7 @@ def clipping(rule: Rule, byzantine: int) -> Rule:
     def clipped(states: Sequence[State], weights: Sequence[float]) -> State:
         if byzantine == 0:
             return rule(states, weights)
-        check_arguments(states, weights, any_rank=True)
+        check_arguments(states, weights, any_rank=True, signed=False)
         mix = factorize if pairs_present(states[0]) else rule
         return mix(states, clipped_weights(states, weights, byzantine))
 

@@ -22,7 +22,10 @@ Ranks = Literal["equal", "lower", "any"]  # of LoRA pairs, in comparison with th
 
 
 def check_arguments(
-    states: Sequence[State], weights: Sequence[float], any_rank: bool = False
+    states: Sequence[State],
+    weights: Sequence[float],
+    any_rank: bool = False,
+    signed: bool = True,
 ) -> None:
     """Reject states that do not match one another, or weights that do not sum to 1.
 
@@ -33,6 +36,9 @@ def check_arguments(
     any_rank : bool
         Whether the ranks of LoRA pairs may differ between the states, because the rule mixes their
         products; by default False.
+    signed : bool
+        Whether weights may be negative, because the rule is linear: in asynchronous exchanges, a
+        node subtracts its own previous post. By default True.
 
     Raises
     ------
@@ -44,8 +50,10 @@ def check_arguments(
             f"a rule needs one weight for each state, the node's own first; got {len(states)} "
             f"states and {len(weights)} weights"
         )
-    if min(weights) < 0 or not math.isclose(sum(weights), 1.0, abs_tol=1e-6):
-        raise ValueError(f"mixing weights must be >= 0 and sum to 1; got {list(weights)}")
+    if not math.isclose(sum(weights), 1.0, abs_tol=1e-6):
+        raise ValueError(f"mixing weights must sum to 1; got {list(weights)}")
+    if not signed and min(weights) < 0:
+        raise ValueError(f"mixing weights of this rule must be >= 0; got {list(weights)}")
     for position, state in enumerate(states[1:], start=1):
         check_alike(states[0], state, f"state {position}", "any" if any_rank else "equal")
 

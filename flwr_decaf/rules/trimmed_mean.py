@@ -41,7 +41,7 @@ def trimming(rule: Rule, byzantine: int) -> Rule:
     def trimmed(states: Sequence[State], weights: Sequence[float]) -> State:
         if byzantine == 0:
             return rule(states, weights)
-        check_arguments(states, weights, any_rank=True)
+        check_arguments(states, weights, any_rank=True, signed=False)
         if len(states) <= 2 * byzantine:
             return {name: tensor.clone() for name, tensor in states[0].items()}
         return _trimmed_mean(states, byzantine)

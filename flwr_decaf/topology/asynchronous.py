@@ -1,112 +1,145 @@
-"""Asynchronous mixing: the rows of W of the nodes that mix now, whatever the others do.
+"""Asynchronous exchanges: two neighbours exchange their newest posts once both have a new one.
 
-When node i has trained, it mixes the newest posts of its neighbours j, with its row of W:
+Nodes i and j exchange posts p_i and p_j as soon as each of them has posted since their last
+exchange. Whoever posts later mixes at once; the other one is training by then, and mixes when it
+posts next, whatever it posts. The update of node i, with its new post p_i, is
 
-    x_i <- r_ii p_i + sum_(j in F) w_ij p_j,   r_ii = 1 - sum_(j in F) w_ij
+    x_i <- p_i + sum_(j now) w_ij (p_j - p_i) + sum_(j late) w_ij (p_j - p'_i)
 
-F are the neighbours whose newest post has at most the allowed staleness: the number of times that i
-has mixed since it arrived. All other models stay as they are. The row sums to 1, but the columns of
-this update do not, so a single mix changes the mean of the models. What is kept depends on the
-largest staleness. Let r_i be the rate at which node i trains.
+where p'_i is its previous post, which it has exchanged for those that come late. A pair of posts
+thus moves i by ``w_ij (p_j - p_i)`` and j by ``w_ij (p_i - p_j)``, with the same posts. The sum of
+both is zero, as in flow updating (Jesus, Baquero and Almeida, DAIS 2009), so the mean of the models
+is preserved, up to what is still late, and not only in expectation: every training moves it by its
+change / n. With weights in detailed balance, ``m_i w_ij = m_j w_ji``, the same holds for the mean
+weighted by m.
 
-* With 0, a node mixes each post at most once, so the pair (i, j) mixes at the rate
-  ``w_ij min(r_i, r_j)`` in both directions. This is symmetric: the mean of the models is preserved
-  in expectation, and every training counts the same, so that a node that trains five times as often
-  has five times the influence.
-* Without a limit, i mixes its neighbours' posts at the rate ``w_ij r_i``, some of them repeatedly.
-  The influence of a model is then proportional to 1 / r_i. Every node counts the same, whatever its
-  speed; in return, the models of slow nodes hold the others back.
+If node i instead mixed the newest posts of its neighbours, ``x_i <- w_ii p_i + sum_j w_ij p_j``, it
+would compare its new post with posts from before this training, and so lose a part of every
+training: about a third of it, with nodes that are equally fast and post in turns.
 
-Neither depends on how the speeds are distributed. W is doubly stochastic in expectation, in the
-sense above, only with 0, or if all nodes are equally fast. A post was trained from an older model
-than that of the node which mixes it; the convergence of such algorithms is analysed for AD-PSGD
-(arXiv 1710.06952), where pairs of nodes average atomically, and for SWIFT (arXiv 2210.14026), whose
-nodes also mix the last models of their neighbours without waiting, but with weights that are
-derived from known rates. Here, rates are unknown and follow from what arrives.
+A pair exchanges at the pace of its slower node, so neither the speed of a node nor the distribution
+of speeds changes how much a training counts, and a node that trains five times as often has five
+times the influence. Convergence of such algorithms is analysed for AD-PSGD (arXiv 1710.06952),
+where pairs of nodes average at the same time, and for SWIFT (arXiv 2210.14026), whose nodes also do
+not wait for one another.
 
-If all posts arrive at the same time, the rows are those of W.
+If all nodes post at the same time, the updates are those of W.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-import numpy as np
+from flwr_decaf.topology.rows import Rows
 
-from flwr_decaf.topology.rows import Floats, Rows
+Post = TypeVar("Post")
 
 
-class Staleness:
-    """How often each node has mixed since the newest post of each neighbour arrived.
+@dataclass(frozen=True)
+class Received(Generic[Post]):
+    """What a node mixes.
+
+    Attributes
+    ----------
+    now : dict of int to Post
+        Posts of neighbours that are exchanged for its new post, by sender.
+    late : dict of int to Post
+        Posts of neighbours that were exchanged for its previous post.
+    """
+
+    now: dict[int, Post] = field(default_factory=dict)
+    late: dict[int, Post] = field(default_factory=dict)
+
+    def weights(self, own: float, row: Mapping[int, float]) -> tuple[list[float], float]:
+        """Return the weights of its own new post and of ``now`` and ``late``, and of its previous.
+
+        Parameters
+        ----------
+        own : float
+            Diagonal entry of the node's row of W, which is used as it is if all neighbours'
+            posts are exchanged now.
+        row : mapping of int to float
+            The other entries, by neighbour.
+
+        Examples
+        --------
+        >>> Received({1: "p_1"}, {2: "p_2"}).weights(0.5, {1: 0.25, 2: 0.25})
+        ([0.75, 0.25, 0.25], -0.25)
+        """
+        now, late = ([row.get(j, 0.0) for j in posts] for posts in (self.now, self.late))
+        new = own if self.now.keys() >= row.keys() else max(1.0 - sum(now), 0.0)
+        return [new, *now, *late], -sum(late, 0.0)
+
+
+class Exchanges(Generic[Post]):
+    """Which neighbours exchange posts, and which posts are still late.
 
     Parameters
     ----------
     rows : Rows
-        Rows of a mixing matrix W.
+        Rows of W, whose entries tell who are neighbours.
+    largest : int
+        Largest difference between the rounds of two nodes that exchange posts; by default 0: any.
 
     Attributes
     ----------
-    of_links : ndarray
-        Staleness of the newest post of ``rows.others[k]`` at ``rows.nodes[k]``, of shape
-        (entries,); infinite before the first post.
+    waiting : dict of int to set of int
+        Node -> neighbours for which its newest post has not been exchanged yet.
+    late : dict of int to dict of int to Post
+        Node -> posts that it has not mixed yet, by sender.
     """
 
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-        self.of_links: Floats = np.full(len(rows.weights), np.inf)
+    def __init__(self, rows: Rows, largest: int = 0) -> None:
+        self._rows, self._largest = rows, largest
+        self.waiting: dict[int, set[int]] = {}
+        self.late: dict[int, dict[int, Post]] = {}
 
-    def arrived(self, nodes: Iterable[int]) -> None:
-        """Note that nodes have new posts."""
-        self.of_links[np.isin(self._rows.others, list(nodes))] = 0
+    def posted(
+        self, nodes: Collection[int], posts: Mapping[int, Post], rounds: Sequence[int]
+    ) -> dict[int, Received[Post]]:
+        """Exchange the new posts of nodes for those of their neighbours.
 
-    def mixed(self, nodes: Iterable[int]) -> None:
-        """Note that nodes mix what has arrived."""
-        self.of_links[np.isin(self._rows.nodes, list(nodes))] += 1
-
-    def at(self, node: int) -> dict[int, int]:
-        """Return the staleness of the newest posts of a node's neighbours that have posted."""
-        own = np.flatnonzero((self._rows.nodes == node) & np.isfinite(self.of_links))
-        return {int(self._rows.others[k]): int(self.of_links[k]) for k in own}
-
-    def restore(self, node: int, staleness: Mapping[int, int]) -> None:
-        """Restore what ``at`` returned."""
-        for other, value in staleness.items():
-            self.of_links[(self._rows.nodes == node) & (self._rows.others == other)] = value
-
-    def rows(self, largest: float) -> Rows:
-        """Return the rows by which nodes mix now, without links whose posts are too stale.
-
-        The weight of a dropped link is added to the node's own weight; unlike in ``Rows.without``,
-        not to that of the neighbour, which does not mix now.
+        Two nodes do not exchange again before both have mixed; their newest posts wait.
 
         Parameters
         ----------
-        largest : float
-            The largest staleness with which a post is mixed.
-
-        Examples
-        --------
-        >>> from flwr_decaf.topology.rows import rows_of_matrix
-        >>> staleness = Staleness(rows_of_matrix(np.full((3, 3), 1 / 3)))
-        >>> staleness.arrived([0, 1])
-        >>> staleness.rows(0).row(0)
-        (0.6666666666666667, {1: 0.3333333333333333})
-        """
-        fresh = self.of_links <= largest
-        # If nothing is dropped, the own weights are kept as they are, to the bit.
-        return self._rows if fresh.all() else self._rows.with_weights(self._rows.weights * fresh)
-
-    def means_of(self, node: int, largest: float, of_nodes: Floats) -> tuple[float, float]:
-        """Average over the posts that a node mixes now; 0 if there are none.
+        nodes : collection of int
+            Nodes that have posted, at the same time.
+        posts : mapping of int to Post
+            The newest post of every node that has posted.
+        rounds : sequence of int
+            The round of every node's newest post.
 
         Returns
         -------
-        staleness : float
-            Mean staleness.
-        value : float
-            Mean of the senders' entries in ``of_nodes``.
+        dict of int to Received
+            What each of these nodes mixes.
         """
-        mixed = (self._rows.nodes == node) & (self.of_links <= largest)
-        if not mixed.any():
-            return 0.0, 0.0
-        return float(self.of_links[mixed].mean()), float(of_nodes[self._rows.others[mixed]].mean())
+        self.waiting |= {i: set(self._rows.neighbours(i)) for i in nodes}
+        late = {i: self.late.get(i, {}) for i in nodes}
+        received = {i: Received(late=late[i]) for i in nodes}
+        for i, j in self._exchanging(nodes, rounds):
+            self.waiting[i].discard(j)
+            self.waiting[j].discard(i)
+            for node, other in ((i, j), (j, i)):
+                if node in nodes:
+                    received[node].now[other] = posts[other]
+                else:
+                    self.late.setdefault(node, {})[other] = posts[other]
+        for node in nodes:
+            self.late.pop(node, None)
+        return received
+
+    def _exchanging(
+        self, nodes: Collection[int], rounds: Sequence[int]
+    ) -> Iterator[tuple[int, int]]:
+        """Find the pairs of neighbours, at least one of them among the nodes, that exchange."""
+        for i in sorted(nodes):
+            for j in self._rows.neighbours(i):
+                both = i in self.waiting.get(j, ()) and j in self.waiting[i]
+                mixed = i not in self.late.get(j, ()) and j not in self.late.get(i, ())
+                near = self._largest == 0 or abs(rounds[i] - rounds[j]) <= self._largest
+                if both and mixed and near:
+                    yield i, j

@@ -111,10 +111,20 @@ class TestEveryRuleRejects:
         with pytest.raises(ValueError, match="float64"):
             EVERY[name][0]([lora_state(0), lora_state(1, dtype=torch.float32)], [0.5, 0.5])
 
-    @pytest.mark.parametrize("weights", [[0.5], [0.5, 0.4], [1.5, -0.5]])
+    @pytest.mark.parametrize("weights", [[0.5], [0.5, 0.4]])
     def test_weights_that_do_not_fit(self, name, weights):
         with pytest.raises(ValueError, match="weight"):
             EVERY[name][0](neighbourhood(name, 2), weights)
+
+    def test_negative_weights_unless_it_is_linear(self, name):
+        own, other = neighbourhood(name, 2)
+        if name in HARDENED:
+            with pytest.raises(ValueError, match="weights of this rule must be >= 0"):
+                EVERY[name][0]([own, other], [1.5, -0.5])
+            return
+        mixed = EVERY[name][0]([own, other, other], [1.0, 0.5, -0.5])
+        for layer, product in dense_products(own).items():
+            torch.testing.assert_close(dense_products(mixed)[layer], product)
 
     def test_no_states(self, name):
         with pytest.raises(ValueError, match="got 0 states"):

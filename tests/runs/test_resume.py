@@ -69,7 +69,7 @@ def test_every_node_of_asynchronous_rounds_is_rewound_to_its_own(tmp_path):
             line = {"node": node, "round": t, "elapsed": 1.0}
             folder.append([line | {"phase": "train"}] * (t > 0) + [line | {"phase": "evaluate"}])
     folder.append([{"round": 0, "phase": "average"}, {"round": 4, "phase": "average"}])
-    reached = {node: NodeProgress(t, 0.0, {}) for node, t in ((0, 2), (1, 1), (2, 0))}
+    reached = {node: NodeProgress(t, 0.0, (), {}) for node, t in ((0, 2), (1, 1), (2, 0))}
     folder.append([{"node": 2, "round": 0, "phase": "evaluate", "elapsed": 1.0}])
     posts = {0: pack(lora_state(0))}
     save_checkpoint(folder.checkpoints, Checkpoint(1, posts, progress=reached))

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, MetricRecord
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from flwr_decaf.clients import peer_mixing
@@ -70,12 +70,24 @@ def test_nobody_waits_for_a_slow_node():
     np.testing.assert_allclose(result.arrays.to_torch_state_dict()["x"], [0.5, 0.5])
 
 
-@pytest.mark.parametrize(("largest", "expected"), [(0, 0.5), (1, 0.625)])
-def test_a_post_is_mixed_again_if_it_may_be_stale(largest, expected):
-    # At 4, node 0 may mix node 1's post of 2.5 again: 0.5 becomes 0.75. At 5, both post.
+@pytest.mark.parametrize(("largest", "neighbours"), [(0, [0, 1]), (2, [0, 1]), (1, [0])])
+def test_nodes_whose_rounds_are_too_far_apart_do_not_exchange_posts(largest, neighbours):
+    # Node 1 posts at 3.5, when node 0 has completed round 3.
     mode = Rounds("asynchronous", max_staleness=largest)
-    held, *_ = held_after(grid_of(1, 2.5), 5, mode=mode)
-    np.testing.assert_allclose(held, np.full((2, 2), expected))
+    _, rows, _ = held_after(grid_of(1, 3.5), 5, mode=mode)
+    assert sorted({row["mixing-neighbours"] for row in rows["train"]}) == neighbours
+
+
+def test_the_mean_is_preserved_while_nodes_train():
+    # Every training adds 1 to the model of its node, and so 1 / n to the mean, whoever is faster.
+    seconds = (1, 1.3, 4.1)
+    grid = grid_of(*seconds)
+    grid.app = adding
+    held, rows, _ = held_after(grid, 40, topology="ring")
+    trainings = len(rows["train"])
+    # The last mix omits what is late, at most one post of each neighbour.
+    assert held.mean() == pytest.approx(trainings / 3, abs=1.5)
+    assert np.ptp(held) < 1e-9
 
 
 def test_a_run_may_wait_for_all_nodes():
@@ -118,11 +130,11 @@ def test_a_node_that_was_evaluated_last_gets_back_what_it_posted():
 
 
 def test_metrics_say_how_stale_posts_are_and_how_far_apart_the_nodes():
-    mode = Rounds("asynchronous", max_staleness=2)
-    _, rows, result = held_after(grid_of(1, 2.5), 4, mode=mode, evaluate_every=4)
+    _, rows, result = held_after(grid_of(1, 2.5), 4, evaluate_every=4)
     told = [(row["staleness"], row["rounds-behind"], row["bytes-sent"]) for row in rows["train"]]
-    # Node 0 at 1 and 2, node 1 at 2.5, node 0 at 3 and 4, node 1 at 5.
-    assert told == [(0, 0, 16), (0, 0, 16), (0, -1, 16), (0, 2, 16), (1, 3, 16), (0, -2, 16)]
+    # Node 0 at 1 and 2, node 1 at 2.5, node 0 at 3 and 4, node 1 at 5. What both exchange at 2.5,
+    # node 0 mixes at 3.
+    assert told == [(0, 0, 16), (0, 0, 16), (0, -1, 16), (1, 2, 16), (0, 0, 16), (0, -2, 16)]
     measured = ["distance-to-mean" in row for row in rows["train"]]
     assert measured == [False, False, False, False, True, False]
     assert result.train_metrics_clientapp[1] == MetricRecord({"replies": 1.0})
@@ -134,6 +146,14 @@ def train_and_count(msg, context):
     return reply
 
 
+def train_and_add(msg, context):
+    x = msg.content["arrays"].to_torch_state_dict()["x"] + 1
+    metrics = MetricRecord({"num-examples": 1})
+    return Message(RecordDict({"arrays": ArrayRecord({"x": x}), "metrics": metrics}), reply_to=msg)
+
+
+adding = ClientApp(mods=[peer_mixing])
+adding.train()(train_and_add)
 counting = ClientApp(mods=[peer_mixing])
 counting.train()(train_and_count)
 counting.evaluate()(evaluate_held_value)

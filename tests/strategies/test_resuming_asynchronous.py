@@ -26,14 +26,23 @@ def test_checkpoints_are_made_after_as_many_trainings_as_there_are_nodes():
     assert [c.server_round for c in kept] == [1, 2, 3, 4]
     # All nodes have completed the run at the end, after the last mix.
     assert rounds == [{0: 2, 1: 0}, {0: 3, 1: 1}, {0: 4, 1: 2}, {}]
-    # At 3, node 0 mixes the post of node 1, and node 1 has not mixed the new post of node 0.
-    assert kept[1].progress == {0: NodeProgress(3, 0.0, {1: 1}), 1: NodeProgress(1, 0.0, {0: 0})}
+    # At 3, node 0 mixes the post of node 1, and its own new post has not been exchanged yet.
+    assert kept[1].progress == {0: NodeProgress(3, 0.0, (1,), {}), 1: NodeProgress(1, 0.0, (), {})}
+
+
+def test_a_resumed_node_mixes_what_it_has_exchanged():
+    # At 1.5, node 1 posts for the first time, and mixes. Node 0 mixes when it posts in round 2.
+    kept, whole = kept_by(grid_of(1, 1.5), 4)
+    assert [*kept[0].progress[0].late] == [1]
+    held, rows, _ = held_after(grid_of(0.5, 1.5), 4, resume_from=kept[0])
+    assert next(row["staleness"] for row in rows["train"]) == 1
+    np.testing.assert_allclose(held, whole)
 
 
 def test_a_post_is_mixed_as_often_as_in_an_uninterrupted_run():
     kept, _ = kept_by(grid_of(1, 2.5), 4)
-    # Both hold 0.5 at 3. Node 1 mixes the post of node 0, which is 0, and holds 0.25; it has no
-    # other post to mix until it is done at 3. Node 0 ends its round 4 at 10, and both mix.
+    # Both hold 0.5 at 3. Node 1 exchanges its next post for that of node 0, which is 0, and holds
+    # 0.25 until it is done. Node 0 ends its round 4 at 10, and both mix 0.5 and 0.25.
     grid = grid_of(10, 1)
     held, *_ = held_after(grid, 4, resume_from=kept[1])
     assert (trained(grid, 0), trained(grid, 1)) == ([4], [2, 3, 4])

@@ -6,9 +6,10 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
-from flwr.app import Message, RecordDict
+from flwr.app import Array, Message, RecordDict
 
 from flwr_decaf.lora import State
 from flwr_decaf.messages.metrics import counts_of
@@ -18,11 +19,12 @@ from flwr_decaf.strategies.relay.calls import Calls
 from flwr_decaf.strategies.relay.diagnostics import add_diagnostics
 from flwr_decaf.strategies.relay.failures import check_any_replied
 from flwr_decaf.strategies.relay.pace import EVALUATE, TRAIN, Pace, Task
-from flwr_decaf.strategies.relay.progress import Progress
+from flwr_decaf.strategies.relay.progress import Progress, letter_of
 from flwr_decaf.strategies.relay.replies import bytes_sent
 from flwr_decaf.strategies.relay.resuming import Resume
 from flwr_decaf.strategies.relay.round_metrics import RoundMetrics
 from flwr_decaf.strategies.relay.session import Session
+from flwr_decaf.topology.asynchronous import Received
 from flwr_decaf.topology.rows import Rows
 
 _log = logging.getLogger("flwr")
@@ -67,7 +69,7 @@ class AsynchronousRounds:
         self._trained, self._evaluated = trained, evaluated
         self._calls = Calls(session.start.grid, session.start.timeout)
         self._resume = resume
-        self._progress = Progress(rows, resume.progress)
+        self._progress = Progress(rows, pace.rounds.max_staleness, resume.progress)
         self._kept = self._progress.mean  # the round of the last checkpoint
         self._tasks: dict[int, Task] = {}
         posts = session.mailbox.posts
@@ -163,7 +165,7 @@ class AsynchronousRounds:
             self._ask(node, Task(following, TRAIN, self._pace.failures.retries))
 
     def _mix(self, contents: Mapping[int, RecordDict]) -> dict[int, RecordDict]:
-        """Address to nodes that have trained the newest posts of their neighbours."""
+        """Exchange the posts of nodes that have trained for those of their neighbours."""
         session = self._session
         arrived, causes = session.usable(contents)
         for node, cause in causes.items():
@@ -172,13 +174,13 @@ class AsynchronousRounds:
         if not posted:
             return posted
         self._note_posts(arrived, posted)
-        staleness = self._progress.staleness
-        rows = self._weighted(staleness.rows(self._pace.rounds.max_staleness))
+        received = self._progress.exchange(posted, session.mailbox.posts | arrived.posts)
         mixed = session.schedule(session.server_round).mixed
-        session.mailbox.collect(arrived.posts, rows, mixed, copies=arrived.copies)
-        session.office.sweep(session.mailbox.held, under_way=True)
-        self._report(arrived, posted)
-        staleness.mixed(posted)
+        rows, own = self._weighted(self._rows), session.mailbox.posts  # the nodes' previous posts
+        letters = {i: letter_of(i, got, rows, own.get(i)) for i, got in received.items()}
+        session.mailbox.address(arrived.posts, letters, mixed, arrived.copies)
+        session.office.sweep(chain(session.mailbox.held, self._progress.held), under_way=True)
+        self._report(arrived, posted, received)
         self._keep()
         return posted
 
@@ -193,17 +195,21 @@ class AsynchronousRounds:
     def _note_posts(self, arrived: Arrivals, posted: Mapping[int, RecordDict]) -> None:
         progress, key, first = self._progress, self._session.weighted_by, self._progress.first
         counts = counts_of(posted.values(), key) if key else None
-        progress.posted({node: self._tasks[node].server_round for node in posted}, counts)
+        progress.note({node: self._tasks[node].server_round for node in posted}, counts)
         self._states |= arrived.states
         self._unmixed |= posted.keys()
         if progress.first > first:
             ahead, last = int(progress.rounds.argmax()), self._session.num_rounds
             _log.info("[ROUND %d/%d] first completed by node %d", progress.first, last, ahead)
 
-    def _report(self, arrived: Arrivals, posted: Mapping[int, RecordDict]) -> None:
+    def _report(
+        self,
+        arrived: Arrivals,
+        posted: Mapping[int, RecordDict],
+        received: Mapping[int, Received[Array]],
+    ) -> None:
         """Complete the metrics of nodes that have trained, and pass them on."""
-        session, largest = self._session, self._pace.rounds.max_staleness
-        options = session.posts
+        session, options = self._session, self._session.posts
         sent = bytes_sent(arrived.posts, arrived.states, options.dtype, self._rows)
         measured = {
             node: content
@@ -215,12 +221,10 @@ class AsynchronousRounds:
             if contents:  # the distances of all states, once for all nodes that are measured
                 add_diagnostics(contents, self._states, sent, initial, options.energy < 1.0)
         for node, content in posted.items():
-            server_round = self._tasks[node].server_round
-            behind = server_round - self._progress.rounds.astype(float)
-            stale, behind_by = self._progress.staleness.means_of(node, largest, behind)
             metrics = next(iter(content.metric_records.values()))
-            metrics["staleness"], metrics["rounds-behind"] = stale, behind_by
-            self._trained.add(server_round, content)
+            stale, behind = self._progress.lags(node, received[node])
+            metrics["staleness"], metrics["rounds-behind"] = stale, behind
+            self._trained.add(self._tasks[node].server_round, content)
 
     def _weighted(self, rows: Rows) -> Rows:
         session = self._session

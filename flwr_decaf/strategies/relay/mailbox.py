@@ -149,10 +149,21 @@ class Mailbox:
         instead of its post.
         ``copies`` are exact states of nodes whose posts are quantized; no other node receives them.
         """
+        everyone = {**self.posts, **posts}
+        letters = self._addressing.letters(posts, everyone, sent or {}, rows, self._mail)
+        self.address(posts, letters, mixed, copies)
+
+    def address(
+        self,
+        posts: Mapping[int, Array],
+        letters: Mapping[int, Letter],
+        mixed: str = "AB",
+        copies: Mapping[int, Array] | None = None,
+    ) -> None:
+        """Collect posts, and address a letter to each of their senders; see ``collect``."""
         self.posts |= posts
         self.copies = {i: self.copies[i] for i in self.copies.keys() - posts.keys()}
         self.copies |= copies or {}
-        letters = self._addressing.letters(posts, self.posts, sent or {}, rows, self._mail)
         self._undelivered |= posts.keys()
         self._repeated -= posts.keys()
         for node, letter in letters.items():
