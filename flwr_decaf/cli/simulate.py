@@ -116,11 +116,8 @@ class _Plan:
 
 def _run(plan: _Plan, nodes: int, engine: Engine, app: Path) -> None:
     """Run the engine, and again as long as Ray actors die and there is progress."""
-    store, runs, folders = (
-        str(plan.values["posts.store"]),
-        plan.runs.values(),
-        plan.folders.values(),
-    )
+    store = str(plan.values["posts.store"])
+    runs, folders = plan.runs.values(), plan.folders.values()
     with _cleaned_up(plan.root, folders), keys_for(runs, nodes, engine.keys) as keys:
         engine = engine._replace(start=partial(engine.start, store=store, keys=keys))
         _run_engine(plan, app, engine, lambda: _check(runs, nodes, engine.node_data))

@@ -14,7 +14,7 @@ from flwr_decaf.clients.compression import as_posted, one_thread
 from flwr_decaf.distances import distances_to_first, interference
 from flwr_decaf.lora import State, compute_dtype, pairs_present, select
 from flwr_decaf.messages.inspection import outliers, read_posts
-from flwr_decaf.messages.mail import Mail
+from flwr_decaf.messages.mail import PREVIOUS, Mail
 from flwr_decaf.rules import ALIGNED, FACTORIZING, NEEDED, ROBUST, RULES
 from flwr_decaf.rules.contract import Ranks
 from flwr_decaf.rules.energy import keep_residual
@@ -111,8 +111,7 @@ def mix(
     if alignment:
         with watch.measuring("matching-seconds"):
             held = alignment.settle(held)
-    neighbours = sum(weight > 0 for weight in weights[1:])  # its own previous post has less
-    metrics |= watch.seconds | {"mixing-neighbours": float(neighbours)}
+    metrics |= watch.seconds | {"mixing-neighbours": float(len(posts.keys() - {PREVIOUS}))}
     if mail.measured:
         others = [model_of(centre | post) for post in posts.values()]
         if mail.sealed:  # otherwise the relay measures the distance to the mean
@@ -128,6 +127,8 @@ def mix(
 def usable_posts(own: State, mail: Mail) -> tuple[dict[int, State], dict[int, str]]:
     """Unpack the posts, and refuse those that are damaged or outliers.
 
+    A late post is compared with the node's previous one, as its sender does.
+
     Parameters
     ----------
     own : State
@@ -138,7 +139,7 @@ def usable_posts(own: State, mail: Mail) -> tuple[dict[int, State], dict[int, st
     Returns
     -------
     posts : dict of int to State
-        Usable posts, by sender.
+        Usable posts, by sender; with late ones, also the node's own ``PREVIOUS`` one.
     refused : dict of int to str
         Sender -> why its post cannot be used.
     """
@@ -146,13 +147,22 @@ def usable_posts(own: State, mail: Mail) -> tuple[dict[int, State], dict[int, st
     # Neighbours' ranks may differ where products are mixed; the relay checks each by its sender's.
     ranks: Ranks = "any" if mail.rule in FACTORIZING else "equal"
     posts, refused = read_posts(mail.posts, mixable, mail.dtype, ranks)
+    previous = posts.pop(PREVIOUS, {})
+    if PREVIOUS in refused:
+        refused |= dict.fromkeys(mail.late, f"own previous post: {refused.pop(PREVIOUS)}")
     with one_thread():  # both ends of an edge must compute the same norms, bit for bit
-        refused |= outliers(own, {sender: own | post for sender, post in posts.items()})
-    return {sender: post for sender, post in posts.items() if sender not in refused}, refused
+        for reference, are_late in ((own, False), (own | previous, True)):
+            compared = {j: own | x for j, x in posts.items() if (j in mail.late) == are_late}
+            refused |= outliers(reference, compared)
+    usable = {sender: post for sender, post in posts.items() if sender not in refused}
+    needed = usable.keys() & set(mail.late)
+    return usable | ({PREVIOUS: previous} if needed else {}), refused
 
 
 def row_without_refused(mail: Mail, posts: Mapping[int, State]) -> list[float]:
     """Return the node's row of W on itself and ``posts``; its own weight absorbs what is missing.
+
+    That of its previous post absorbs what is missing of late posts.
 
     Examples
     --------
@@ -161,9 +171,12 @@ def row_without_refused(mail: Mail, posts: Mapping[int, State]) -> list[float]:
     [0.75, 0.25]
     """
     weight_of = dict(zip(mail.posts, mail.weights[1:], strict=True))
-    weights = [weight_of[sender] for sender in posts]
-    complete = len(posts) == len(mail.posts)
-    return [mail.weights[0] if complete else max(1.0 - sum(weights), 0.0), *weights]
+    if len(posts) < len(mail.posts):
+        late = [weight_of[sender] for sender in posts if sender in mail.late]
+        now = [weight_of[sender] for sender in posts if sender not in (*mail.late, PREVIOUS)]
+        weight_of[PREVIOUS] = -sum(late)
+        return [max(1.0 - sum(now), 0.0), *(weight_of[sender] for sender in posts)]
+    return [mail.weights[0], *(weight_of[sender] for sender in posts)]
 
 
 def _centre(own: State, seen: State, mail: Mail) -> State:

@@ -17,7 +17,7 @@ class Rounds(Options):
     ----------
     mode : str
         "synchronous": a round ends when all nodes have answered; or "asynchronous": each node
-        continues at once with the newest posts of its neighbours. By default "synchronous".
+        continues at once with what its neighbours have posted. By default "synchronous".
     max_staleness : int
         In asynchronous rounds, the largest difference between the rounds of two neighbours that
         exchange posts; the posts of others count as missing. By default 0: any difference. See
@@ -30,7 +30,7 @@ class Rounds(Options):
     mode: str = setting(
         "synchronous",
         "Whether a round ends when all nodes have answered (synchronous), or each node continues "
-        "at once with its neighbours' newest posts (asynchronous).",
+        "at once with what its neighbours have posted (asynchronous).",
         one_of(["synchronous", "asynchronous"]),
     )
     max_staleness: int = setting(

@@ -40,6 +40,7 @@ class Letter(NamedTuple):
     posts: Mapping[int, Array]
     mixed: str = "AB"
     rounded: int = -1
+    late: tuple[int, ...] = ()
 
 
 class NodeProgress(NamedTuple):
@@ -173,8 +174,8 @@ def _read(place: Path) -> Checkpoint:
         return {int(node): packed(tensors[name].tobytes()) for node, name in names.items()}
 
     def read(letter: dict[str, Any]) -> Letter:
-        parts = {"weights": tuple(letter["weights"]), "posts": posts(letter["posts"])}
-        return Letter(**{**letter, **parts})
+        lists = {key: tuple(letter[key]) for key in ("weights", "late")}
+        return Letter(**{**letter, **lists, "posts": posts(letter["posts"])})
 
     def advanced(done: dict[str, Any]) -> NodeProgress:
         parts = {"waiting": tuple(done["waiting"]), "late": posts(done["late"])}

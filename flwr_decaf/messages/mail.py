@@ -10,6 +10,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from flwr_decaf.messages.records import MAIL, POSTS, SEALING
 
+PREVIOUS = -1  # stands for the sender of the node's own previous post
+
 
 @dataclass(frozen=True)
 class Mail:
@@ -29,6 +31,10 @@ class Mail:
         default (1.0,).
     posts : mapping of int to Array
         Packed states of the neighbours, by position in the graph; by default empty.
+    late : tuple of int
+        In asynchronous rounds, neighbours whose posts were exchanged for the node's previous post.
+        That is then among the posts, as ``PREVIOUS``, and its weight is minus the sum of theirs. By
+        default none.
     repeated : bool
         Whether the node has already mixed and reported this mail, but lost the result; by default
         False.
@@ -81,6 +87,7 @@ class Mail:
     arrays_key: str = "arrays"
     weights: tuple[float, ...] = (1.0,)
     posts: Mapping[int, Array] = field(default_factory=dict)
+    late: tuple[int, ...] = ()
     repeated: bool = False
     mixed: str = "AB"
     robust: str = "none"
@@ -101,7 +108,7 @@ class Mail:
     sealed: bool = False
 
 
-_LISTS = ("weights", "recipients")  # tuples, which Flower's records do not support
+_LISTS = ("weights", "late", "recipients")  # tuples, which Flower's records do not support
 # The posts, which are arrays, are in a separate record, and so is what concerns their encryption.
 _KEYS = {
     one.name: one.name.replace("_", "-")

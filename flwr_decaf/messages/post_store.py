@@ -167,8 +167,8 @@ def opened(url: str) -> tuple[Any, str]:
         ) from error
     if _is_local(system) and not Path(root).is_dir():
         raise ValueError(
-            f"posts.store must be an existing folder, if it is a path; {root} is not a folder; mount "
-            "or create it"
+            f"posts.store must be an existing folder, if it is a path; {root} is not a folder; "
+            "mount or create it"
         )
     return system, root.rstrip("/")
 

@@ -31,7 +31,8 @@ def average(states: Sequence[State], weights: Sequence[float]) -> State:
     -------
     State
         Has the names, order, shapes and dtypes of the node's own state. Integer tensors
-        (batch-norm counters) are not averaged: the node keeps its own.
+        (batch-norm counters) are not averaged: the node keeps its own. Variances of batch norm that
+        negative weights would make negative are 0.
 
     Raises
     ------
@@ -45,7 +46,11 @@ def average(states: Sequence[State], weights: Sequence[float]) -> State:
     {'x': tensor([0.2500, 0.2500])}
     """
     check_arguments(states, weights)
-    return {name: weighted_mean([s[name] for s in states], weights) for name in states[0]}
+    mixed = {name: weighted_mean([s[name] for s in states], weights) for name in states[0]}
+    for name in mixed if min(weights) < 0 else ():
+        if name.endswith("running_var"):
+            mixed[name].clamp_(min=0)
+    return mixed
 
 
 def weighted_mean(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -10,8 +10,8 @@ where p'_i is its previous post, which it has exchanged for those that come late
 thus moves i by ``w_ij (p_j - p_i)`` and j by ``w_ij (p_i - p_j)``, with the same posts. The sum of
 both is zero, as in flow updating (Jesus, Baquero and Almeida, DAIS 2009), so the mean of the models
 is preserved, up to what is still late, and not only in expectation: every training moves it by its
-change / n. With weights in detailed balance, ``m_i w_ij = m_j w_ji``, the same holds for the mean
-weighted by m.
+change / n. A run ends with mixes of all nodes, after which nothing is late. With weights in
+detailed balance, ``m_i w_ij = m_j w_ji``, the same holds for the mean weighted by m.
 
 If node i instead mixed the newest posts of its neighbours, ``x_i <- w_ii p_i + sum_j w_ij p_j``, it
 would compare its new post with posts from before this training, and so lose a part of every

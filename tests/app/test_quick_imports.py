@@ -12,6 +12,9 @@ assert "scipy.stats" not in sys.modules
 import seaborn
 for _ in range(2):
     assert seaborn.heatmap.__module__ == "seaborn.matrix"
+    first = sys.modules["seaborn"]
+    assert seaborn.__version__ == first.__version__
+    assert sys.modules["seaborn"] is first
 assert "scipy.stats" in sys.modules
 from flwr_datasets.visualization.heatmap_plot import sns
 assert sns.heatmap is sys.modules["seaborn"].heatmap

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from flwr_decaf.rules import average
@@ -60,3 +61,11 @@ def test_the_product_depends_on_the_basis_of_the_factors():  # invariant 8: what
     plain = dense_products(average(states, [0.5, 0.5]))["model.q"]
     other = dense_products(average([states[0], turned], [0.5, 0.5]))["model.q"]
     assert (plain - other).norm() > 0.1 * plain.norm()
+
+
+def test_a_variance_of_batch_norm_never_becomes_negative():
+    states = [{"bn.running_mean": torch.tensor([x]), "bn.running_var": torch.tensor([x])}
+              for x in (0.3, 0.1, 1.0)]  # fmt: skip
+    mixed = average(states, [1.0, 0.5, -0.5])
+    assert mixed["bn.running_mean"].item() == pytest.approx(-0.15)
+    assert mixed["bn.running_var"].item() == 0

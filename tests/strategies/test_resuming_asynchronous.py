@@ -42,11 +42,11 @@ def test_a_resumed_node_mixes_what_it_has_exchanged():
 def test_a_post_is_mixed_as_often_as_in_an_uninterrupted_run():
     kept, _ = kept_by(grid_of(1, 2.5), 4)
     # Both hold 0.5 at 3. Node 1 exchanges its next post for that of node 0, which is 0, and holds
-    # 0.25 until it is done. Node 0 ends its round 4 at 10, and both mix 0.5 and 0.25.
+    # 0.25 until it is done. Node 0 ends its round 4 at 10, holds 0.5 + 0.25, and both mix.
     grid = grid_of(10, 1)
     held, *_ = held_after(grid, 4, resume_from=kept[1])
     assert (trained(grid, 0), trained(grid, 1)) == ([4], [2, 3, 4])
-    np.testing.assert_allclose(held, np.full((2, 2), 0.375))
+    np.testing.assert_allclose(held, np.full((2, 2), 0.5))
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
@@ -68,10 +68,12 @@ def test_equally_fast_nodes_repeat_the_run(n, stop, options):
 
 
 def test_a_node_that_has_completed_its_rounds_is_only_called_for_the_last_mix():
-    kept, _ = kept_by(grid_of(1, 2.5), 4, mode=None)
+    kept, _ = kept_by(grid_of(1, 2.5), 4, evaluate_every=2)
     grid = grid_of(1, 1)
-    held, *_ = held_after(grid, 4, resume_from=kept[2])  # node 0 has trained 4 times, node 1 twice
+    # Node 0 has trained 4 times, and node 1 twice; its evaluation may not have been completed.
+    held, _, result = held_after(grid, 4, resume_from=kept[2], evaluate_every=2)
     assert (trained(grid, 0), trained(grid, 1)) == ([], [])
+    assert sorted(result.evaluate_metrics_clientapp) == [2, 4]
     np.testing.assert_allclose(held, np.full((2, 2), 0.5))
 
 
@@ -93,7 +95,10 @@ def test_the_average_is_scored_at_the_end_only():
 
 @pytest.mark.parametrize(
     ("started", "resumed", "was"),
-    [("synchronous", "asynchronous", "synchronous"), ("asynchronous", "synchronous", "asynch")],
+    [
+        ("synchronous", "asynchronous", "synchronous"),
+        ("asynchronous", "synchronous", "asynchronous"),
+    ],
 )
 def test_the_rounds_must_be_those_of_the_checkpoint(started, resumed, was):
     kept = []
@@ -101,7 +106,7 @@ def test_the_rounds_must_be_those_of_the_checkpoint(started, resumed, was):
         grid_of(1, 1), ArrayRecord(START), num_rounds=2
     )
     again = DLoRA("ring", rounds=resumed, resume_from=kept[0])
-    with pytest.raises(ValueError, match=f"rounds.mode must be that of the checkpoint, {was}"):
+    with pytest.raises(ValueError, match=f"rounds.mode must be {was} with a checkpoint"):
         again.start(grid_of(1, 1), ArrayRecord(START), num_rounds=2)
 
 

@@ -6,7 +6,6 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord
@@ -14,7 +13,6 @@ from flwr.serverapp.strategy import Result
 
 from flwr_decaf.config import Rounds
 from flwr_decaf.config.setting import spelled
-from flwr_decaf.messages.mail import Mail
 from flwr_decaf.strategies.relay.asynchronous_rounds import AsynchronousRounds
 from flwr_decaf.strategies.relay.checks import excluded
 from flwr_decaf.strategies.relay.diagnostics import average
@@ -78,11 +76,6 @@ class AsynchronousStrategy(PreparedStrategy):
         _note_score(result, score, done, start.num_rounds, result.arrays)
         _log.info("Strategy execution finished in %.2fs", time.monotonic() - began)
         return result
-
-    def _blank_mail(self) -> Mail:
-        # A node whose last message was an evaluation gets its exact state back for the last mix.
-        mail = super()._blank_mail()
-        return replace(mail, copied=mail.copied or self.rounds.asynchronous)
 
     def _evaluate_last(self, result: Result, start: Start, config: ConfigRecord) -> None:
         """Evaluate all nodes together after the last mix, as in a synchronous round."""
@@ -178,10 +171,14 @@ def _check_one_phase(rounds: Rounds, session: Session) -> None:
 def _check_same(rounds: Rounds, resume: Resume) -> None:
     """Refuse to resume with other rounds than those of the checkpoint."""
     if resume.resume_from and bool(resume.progress) != rounds.asynchronous:
-        was = "asynchronous" if resume.progress else "synchronous"
+        needed, whose = (
+            ("asynchronous", "in which nodes are in different rounds")
+            if resume.progress
+            else ("synchronous", "of a round that all nodes have completed")
+        )
         raise ValueError(
-            f"rounds.mode must be that of the checkpoint, {was}; got {rounds.mode}; change it, or "
-            "start a new run"
+            f"rounds.mode must be {needed} with a checkpoint {whose}; got {rounds.mode}; change "
+            "it, or start a new run"
         )
 
 

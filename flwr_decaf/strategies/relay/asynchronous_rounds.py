@@ -19,7 +19,7 @@ from flwr_decaf.strategies.relay.calls import Calls
 from flwr_decaf.strategies.relay.diagnostics import add_diagnostics
 from flwr_decaf.strategies.relay.failures import check_any_replied
 from flwr_decaf.strategies.relay.pace import EVALUATE, TRAIN, Pace, Task
-from flwr_decaf.strategies.relay.progress import Progress, letter_of
+from flwr_decaf.strategies.relay.progress import Progress, letter_of, readers_of
 from flwr_decaf.strategies.relay.replies import bytes_sent
 from flwr_decaf.strategies.relay.resuming import Resume
 from flwr_decaf.strategies.relay.round_metrics import RoundMetrics
@@ -34,12 +34,10 @@ _ROUNDING = 1e-9  # of a share times a number of nodes
 class AsynchronousRounds:
     """Run the rounds of every node until enough of them have completed all.
 
-    A node that has trained receives its next message at once, with the newest posts of its
-    neighbours: see ``topology.asynchronous``. Replies that are found together are mixed together,
-    so if all nodes were equally fast, these would be the synchronous rounds.
-
-    A node that fails misses its training. It is called for the next one when another node has
-    completed a further round, so that a node which always fails does not run through its rounds.
+    A node that has trained gets its next message at once, with what it has exchanged: see
+    ``topology.asynchronous``. With equally fast nodes, these are synchronous rounds. A node that
+    fails misses its training. It is called for the next one when another node has completed a
+    further round, so that a node which always fails does not run through its rounds.
 
     Parameters
     ----------
@@ -76,7 +74,6 @@ class AsynchronousRounds:
         self._states = {node: session.mailbox.posted_by(node) for node in posts}  # as posted
         self._failing: dict[int, str] = {}  # nodes whose last call failed -> the cause
         self._resting: dict[int, float] = {}  # nodes that failed -> the round of others to wait for
-        self._unmixed: set[int] = set()  # nodes that still hold what they posted last
 
     def run(self) -> list[State]:
         """Run all rounds and mix a last time; return the posts of that mix."""
@@ -107,7 +104,6 @@ class AsynchronousRounds:
         contents = {node: content for node, content in accepted.items() if content is not None}
         evaluated = {node for node in contents if self._tasks[node].kind == EVALUATE}
         for node in evaluated:
-            self._unmixed.discard(node)
             self._evaluated.add(self._tasks[node].server_round, contents[node])
         posted = self._mix({node: contents[node] for node in contents.keys() - evaluated})
         for node in sorted(evaluated | posted.keys()):
@@ -116,11 +112,11 @@ class AsynchronousRounds:
     def _go_on(self, node: int, done: Task) -> None:
         """Ask a node for what follows a task."""
         retries = self._pace.failures.retries
-        if done.server_round == self._session.num_rounds or self._over:
+        if done.server_round == self._session.num_rounds:
             return
         if done.kind == TRAIN and self._pace.is_evaluated(done.server_round, node):
             self._ask(node, Task(done.server_round, EVALUATE, retries))
-        else:
+        elif not self._over:
             self._ask(node, Task(done.server_round + 1, TRAIN, retries))
 
     def _accepted(self, node: int, reply: Message | None) -> RecordDict | None:
@@ -174,15 +170,21 @@ class AsynchronousRounds:
         if not posted:
             return posted
         self._note_posts(arrived, posted)
-        received = self._progress.exchange(posted, session.mailbox.posts | arrived.posts)
-        mixed = session.schedule(session.server_round).mixed
-        rows, own = self._weighted(self._rows), session.mailbox.posts  # the nodes' previous posts
-        letters = {i: letter_of(i, got, rows, own.get(i)) for i, got in received.items()}
-        session.mailbox.address(arrived.posts, letters, mixed, arrived.copies)
-        session.office.sweep(chain(session.mailbox.held, self._progress.held), under_way=True)
+        received = self._exchange(arrived)
         self._report(arrived, posted, received)
         self._keep()
         return posted
+
+    def _exchange(self, arrived: Arrivals) -> dict[int, Received[Array]]:
+        """Exchange posts that have arrived together, and address what their nodes mix."""
+        session, mailbox = self._session, self._session.mailbox
+        received = self._progress.exchange(arrived.posts, mailbox.posts | arrived.posts)
+        rows, own = self._weighted(self._rows), mailbox.posts  # the nodes' previous posts
+        letters = {i: letter_of(i, got, rows, own.get(i)) for i, got in received.items()}
+        mixed = session.schedule(session.server_round).mixed
+        mailbox.address(arrived.posts, letters, mixed, arrived.copies)
+        session.office.sweep(chain(mailbox.held, self._progress.held), under_way=True)
+        return received
 
     def _keep(self) -> None:
         """Make a checkpoint if as many trainings as there are nodes have been completed."""
@@ -197,7 +199,6 @@ class AsynchronousRounds:
         counts = counts_of(posted.values(), key) if key else None
         progress.note({node: self._tasks[node].server_round for node in posted}, counts)
         self._states |= arrived.states
-        self._unmixed |= posted.keys()
         if progress.first > first:
             ahead, last = int(progress.rounds.argmax()), self._session.num_rounds
             _log.info("[ROUND %d/%d] first completed by node %d", progress.first, last, ahead)
@@ -209,13 +210,10 @@ class AsynchronousRounds:
         received: Mapping[int, Received[Array]],
     ) -> None:
         """Complete the metrics of nodes that have trained, and pass them on."""
-        session, options = self._session, self._session.posts
-        sent = bytes_sent(arrived.posts, arrived.states, options.dtype, self._rows)
-        measured = {
-            node: content
-            for node, content in posted.items()
-            if self._pace.is_measured(self._tasks[node].server_round)
-        }
+        session, options, rounds = self._session, self._session.posts, self._progress.rounds
+        readers = readers_of(received, session.n)
+        sent = bytes_sent(arrived.posts, arrived.states, options.dtype, readers)
+        measured = {i: x for i, x in posted.items() if self._pace.is_measured(int(rounds[i]))}
         others = {node: posted[node] for node in posted.keys() - measured.keys()}
         for contents, initial in ((measured, session.initial), (others, None)):
             if contents:  # the distances of all states, once for all nodes that are measured
@@ -224,24 +222,26 @@ class AsynchronousRounds:
             metrics = next(iter(content.metric_records.values()))
             stale, behind = self._progress.lags(node, received[node])
             metrics["staleness"], metrics["rounds-behind"] = stale, behind
-            self._trained.add(self._tasks[node].server_round, content)
+            self._trained.add(int(rounds[node]), content)
 
     def _weighted(self, rows: Rows) -> Rows:
         session = self._session
         return session.weigh(rows, self._progress.examples)[0] if session.weighted_by else rows
 
     def _mix_last(self) -> list[State]:
-        """Address the newest posts as in a synchronous round, without the nodes that failed last.
+        """Mix all that is late, and then once by W, without the nodes that failed last.
 
-        A node whose last message was an evaluation no longer holds what it posted; it gets it back.
+        If all nodes have posted together, they mix by W in any case.
         """
-        session, mailbox = self._session, self._session.mailbox
-        present = sorted(self._states.keys() - self._failing.keys())
-        for node in set(present) - self._unmixed:
-            mailbox.lost(node)
-        rows = self._weighted(self._rows.without(set(session.roster.positions) - set(present)))
-        posts = {node: mailbox.posts[node] for node in present}
-        copies = {node: mailbox.copies[node] for node in present if node in mailbox.copies}
-        session.server_round = session.num_rounds
-        mailbox.collect(posts, rows, session.schedule(session.num_rounds).mixed, copies=copies)
-        return [self._states[node] for node in present]
+        session, missing = self._session, self._failing.keys()
+        session.server_round, session.masses = session.num_rounds, self._progress.examples
+        present = sorted(self._states.keys() - missing)
+        if self._progress.is_settled(present):
+            return [self._states[node] for node in present]
+        session.step = 2  # the first has been that of the posts after training
+        arrived, causes = session.usable(session.gather(session.mix(present)))
+        session.attendance.note_missing(session.server_round, causes, n=len(session.roster.ids))
+        self._exchange(arrived)
+        session.step = 3
+        _, states, _ = session.exchange(session.mix(arrived.posts), self._rows.without(missing))
+        return list(states.values())

@@ -92,8 +92,8 @@ def check_failures(server_round: int, causes: Mapping[int, str], n: int, tolerat
         if records.TRAINED in cause:
             raise RuntimeError(
                 f"round {server_round}: node {node} has a different model and can never take part "
-                f"({cause}); give all nodes the same model and LoRA settings, and return from train "
-                "all arrays that it has received"
+                f"({cause}); give all nodes the same model and LoRA settings, and return from "
+                "train all arrays that it has received"
             )
     if len(causes) > tolerated:
         raise RuntimeError(

@@ -19,7 +19,7 @@ class Pace:
     Attributes
     ----------
     rounds : Rounds
-        Largest staleness, and the end of the run.
+        Whose posts are exchanged, and the end of the run.
     failures : Failures
         How often failed nodes are called again, and how many may fail.
     is_measured : callable

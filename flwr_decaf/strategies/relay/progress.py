@@ -9,6 +9,7 @@ import numpy as np
 from flwr.app import Array
 
 from flwr_decaf.messages.checkpoint import Letter, NodeProgress
+from flwr_decaf.messages.mail import PREVIOUS
 from flwr_decaf.topology.asynchronous import Exchanges, Received
 from flwr_decaf.topology.rows import Floats, Indices, Rows
 
@@ -58,6 +59,11 @@ class Progress:
         """The posts that nodes will still mix, in addition to those of their mail."""
         return chain.from_iterable(posts.values() for posts in self._exchanges.late.values())
 
+    def is_settled(self, nodes: Collection[int]) -> bool:
+        """Return whether nodes have exchanged and mixed all their newest posts."""
+        waiting, late = self._exchanges.waiting, self._exchanges.late
+        return not any(late.get(i) or waiting.get(i, set()).intersection(nodes) for i in nodes)
+
     def note(self, rounds: Mapping[int, int], examples: Floats | None = None) -> None:
         """Note that nodes have posted in these rounds, with these numbers of examples."""
         nodes = list(rounds)
@@ -98,7 +104,7 @@ class Progress:
 
 
 def letter_of(node: int, received: Received[Array], rows: Rows, previous: Array | None) -> Letter:
-    """Write what a node mixes; its own previous post, if it is needed, has a negative weight.
+    """Write what a node mixes; its own previous post is added if posts are late.
 
     Parameters
     ----------
@@ -114,5 +120,13 @@ def letter_of(node: int, received: Received[Array], rows: Rows, previous: Array 
     weights, of_previous = received.weights(*rows.row(node))
     posts = {**received.now, **received.late}
     if previous is not None and received.late:
-        posts[node], weights = previous, [*weights, of_previous]
-    return Letter(tuple(weights), posts)
+        posts[PREVIOUS], weights = previous, [*weights, of_previous]
+    return Letter(tuple(weights), posts, late=tuple(received.late))
+
+
+def readers_of(received: Mapping[int, Received[Array]], n: int) -> Indices:
+    """Count the posts that nodes exchange, of shape (n,): each goes both ways."""
+    counts: Indices = np.zeros(n, dtype=np.int64)
+    for node, got in received.items():
+        counts[node] = len(got.now) + len(got.late)
+    return counts

@@ -13,7 +13,7 @@ from flwr_decaf.lora import State, size_in_bytes
 from flwr_decaf.messages import records
 from flwr_decaf.messages.packing import packed_array
 from flwr_decaf.messages.shared_posts import data_of
-from flwr_decaf.topology.rows import Rows
+from flwr_decaf.topology.rows import Indices
 
 _LENGTH = 400  # characters of a cause that are kept
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -111,9 +111,9 @@ def messages_of(content: RecordDict) -> dict[int, Array]:
 
 
 def bytes_sent(
-    posts: Mapping[int, Array], states: Mapping[int, State], dtype: str, rows: Rows
+    posts: Mapping[int, Array], states: Mapping[int, State], dtype: str, readers: Indices
 ) -> dict[int, int]:
-    """Count the bytes that each node sends: its post, once to each node that mixes it.
+    """Count the bytes that each node sends: its post, once to each of its readers.
 
     The bytes of a post are its values or, if it is quantized or encrypted, all that travels.
     """
@@ -122,7 +122,6 @@ def bytes_sent(
         whole = dtype == "fp32" and bool(states.get(node))
         return size_in_bytes(states[node]) if whole else len(data_of(posts[node]))
 
-    readers = rows.readers
     return {node: int(readers[node]) * size(node) for node in posts}
 
 

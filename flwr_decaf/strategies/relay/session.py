@@ -205,7 +205,7 @@ class Session:
         rows = self._weighted(rows, {node: contents[node] for node in posts})
         self.mailbox.collect(posts, rows, self.schedule(self.server_round).mixed, sent, copies)
         self.office.sweep(self.mailbox.held)
-        size = bytes_sent(posts, states, self.posts.dtype, rows)
+        size = bytes_sent(posts, states, self.posts.dtype, rows.readers)
         return {node: contents[node] for node in posts}, states, size
 
     def mix(self, nodes: Iterable[int]) -> Iterable[Message]:
