@@ -16,7 +16,7 @@ from flwr_decaf.config import Posts, Rounds
 from flwr_decaf.strategies import DLoRA
 from tests.apps.pure_mixing import app, evaluate_held_value, train_identity
 from tests.local_grid import LocalGrid
-from tests.strategies.test_decentralized import starts
+from tests.strategies.pure_runs import starts
 
 START = {"x": torch.zeros(2, dtype=torch.float64)}
 
