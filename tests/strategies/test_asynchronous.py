@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -16,9 +15,7 @@ from flwr_decaf.config import Posts, Rounds
 from flwr_decaf.strategies import DLoRA
 from tests.apps.pure_mixing import app, evaluate_held_value, train_identity
 from tests.local_grid import LocalGrid
-from tests.strategies.pure_runs import starts
-
-START = {"x": torch.zeros(2, dtype=torch.float64)}
+from tests.strategies.pure_runs import START, starts
 
 
 def grid_of(*seconds, **options):

@@ -18,18 +18,14 @@ from flwr_decaf.strategies import DLoRA, TADLoRA
 from flwr_decaf.strategies.relay.attacks import byzantine_among
 from flwr_decaf.topology.mixing_matrix import build_mixing_matrix
 from flwr_decaf.topology.network import build_time_varying_network
-from tests.apps.pure_mixing import app, start_value
+from tests.apps.pure_mixing import app
 from tests.dense_rows import without_nodes
 from tests.local_grid import LocalGrid
 from tests.states import lora_state
 from tests.strategies.conformance import equal, initial, run, train
+from tests.strategies.pure_runs import START, starts
 
-START = {"x": torch.zeros(2, dtype=torch.float64)}
 BASE = {"dynamic": "base", "topology_options": {"peers": 2}}
-
-
-def starts(n):
-    return np.stack([start_value(place).numpy() for place in range(n)])
 
 
 def held_after(strategy, grid, rounds):

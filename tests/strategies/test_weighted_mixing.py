@@ -11,10 +11,10 @@ from flwr.clientapp import ClientApp
 from flwr_decaf.clients import peer_mixing
 from flwr_decaf.strategies import DLoRA, RelaySum
 from flwr_decaf.topology.mixing_matrix import build_mixing_matrix
-from tests.apps.pure_mixing import evaluate_held_value, start_value, train_identity
+from tests.apps.pure_mixing import evaluate_held_value, train_identity
 from tests.local_grid import LocalGrid
+from tests.strategies.pure_runs import START, starts
 
-START = {"x": torch.zeros(2, dtype=torch.float64)}
 BASE = {"dynamic": "base", "topology_options": {"peers": 2}, "mixing_steps": "period"}
 
 app = ClientApp(mods=[peer_mixing])
@@ -33,10 +33,6 @@ def held_after(strategy, n, rounds=1):
     grid = LocalGrid(app, n)
     strategy.start(grid, ArrayRecord(START), num_rounds=rounds)
     return torch.stack([state["x"] for state in strategy.collect(grid).values()]).numpy()
-
-
-def starts(n):
-    return np.stack([start_value(place).numpy() for place in range(n)])
 
 
 def fedavg(n, counts):
