@@ -79,6 +79,8 @@ def outliers(own: State, states: Mapping[int, State]) -> dict[int, str]:
     dict of int to str
         Sender of each outlier -> both norms.
     """
+    if not states:
+        return {}
     mine, *others = norms([own, *states.values()])
     return {
         sender: f"its norm is {size:.3g} and the receiver's {mine:.3g}; beyond a factor of "

@@ -52,6 +52,11 @@ class Received(Generic[Post]):
     now: dict[int, Post] = field(default_factory=dict)
     late: dict[int, Post] = field(default_factory=dict)
 
+    @property
+    def senders(self) -> list[int]:
+        """Neighbours whose posts are mixed; each of them receives a post in exchange."""
+        return [*self.now, *self.late]
+
     def weights(self, own: float, row: Mapping[int, float]) -> tuple[list[float], float]:
         """Return the weights of its own new post and of ``now`` and ``late``, and of its previous.
 
@@ -118,8 +123,7 @@ class Exchanges(Generic[Post]):
             What each of these nodes mixes.
         """
         self.waiting |= {i: set(self._rows.neighbours(i)) for i in nodes}
-        late = {i: self.late.get(i, {}) for i in nodes}
-        received = {i: Received(late=late[i]) for i in nodes}
+        received = {i: Received(late=self.late.get(i, {})) for i in nodes}
         for i, j in self._exchanging(nodes, rounds):
             self.waiting[i].discard(j)
             self.waiting[j].discard(i)

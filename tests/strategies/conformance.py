@@ -91,7 +91,7 @@ def initial():
     return lora_state(0, shapes=SHAPES)
 
 
-def app_of(name):
+def app_of(name, train=train):
     app = ClientApp(mods=[MODS.get(name, peer_mixing)])
     app.train()(train)
     app.evaluate()(evaluate)

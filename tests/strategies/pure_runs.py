@@ -25,6 +25,17 @@ def held_after(strategy, n, rounds, grid=None, **options):
     return torch.stack([state["x"] for state in strategy.collect(grid).values()]).numpy()
 
 
+def disturb(strategy, grid, plan, how="broken"):
+    """Let nodes fail, or be gone, in some rounds: round -> partitions."""
+    configure = strategy.configure_train
+
+    def configure_and_disturb(server_round, *rest):
+        setattr(grid, how, plan.get(server_round, set()))
+        return configure(server_round, *rest)
+
+    strategy.configure_train = configure_and_disturb
+
+
 def starts(n):
     return np.stack([start_value(place).numpy() for place in range(n)])
 

@@ -1,19 +1,15 @@
 from __future__ import annotations
 
 from flwr.app import ArrayRecord, ConfigRecord
-from flwr.clientapp import ClientApp
 
-from flwr_decaf.clients import peer_mixing
 from flwr_decaf.strategies import STRATEGIES
 from tests.local_grid import LocalGrid
 from tests.states import lora_state
-from tests.strategies.conformance import evaluate, train_told
+from tests.strategies.conformance import app_of, train_told
 
 
 def test_centralized_calls_the_same_node_in_every_round():
-    app = ClientApp(mods=[peer_mixing])
-    app.train()(train_told)
-    app.evaluate()(evaluate)
+    app = app_of("centralized", train_told)
     grid = LocalGrid(app, 5)
     places = dict(zip(grid.ids, range(5), strict=True))
     strategy = STRATEGIES["centralized"](

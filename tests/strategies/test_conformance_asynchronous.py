@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from flwr.clientapp import ClientApp
 
-from flwr_decaf.clients import peer_mixing
 from tests.local_grid import LocalGrid
-from tests.strategies.conformance import CASES, MODS, equal, evaluate, plain, reported, run, train
+from tests.strategies.conformance import CASES, app_of, equal, plain, reported, run
 
 IN_ROUNDS = {"tad-lora", "rolora", "relay-sum", "gradient-tracking"}  # their rounds are common
 
@@ -40,10 +38,7 @@ class TestEveryStrategyWithAsynchronousRounds:
 
     @pytest.mark.parametrize("n", [1, 2, 3])
     def test_a_slow_node_stops_earlier_and_takes_part_in_the_last_mix(self, name, n):
-        app = ClientApp(mods=[MODS.get(name, peer_mixing)])
-        app.train()(train)
-        app.evaluate()(evaluate)
-        grid = LocalGrid(app, n)
+        grid = LocalGrid(app_of(name), n)
         grid.duration = lambda message: 5.0 if grid.place_of(message) == 0 else 1.0
         result, held, _ = run(name, n=n, rounds=6, grid=grid, options={"rounds": "asynchronous"})
         assert sorted(held) == list(range(n))

@@ -16,21 +16,14 @@ from tests.apps.pure_mixing import (
 )
 from tests.dense_rows import without_nodes
 from tests.local_grid import LocalGrid
-from tests.strategies.pure_runs import START, held_after, is_round, starts
+from tests.strategies.pure_runs import START, disturb, held_after, is_round, starts
 
 
 def test_a_node_that_fails_for_a_round_keeps_w_doubly_stochastic_and_comes_back():
     n, w = 5, build_mixing_matrix("ring", 5)
     grid = LocalGrid(app, n)
     strategy = DLoRA("ring", evaluate_every=0)
-    plan = {3: {2}}  # in round 3, node 2 fails
-    configure = strategy.configure_train
-
-    def configure_and_break(server_round, *rest):
-        grid.broken = plan.get(server_round, set())
-        return configure(server_round, *rest)
-
-    strategy.configure_train = configure_and_break
+    disturb(strategy, grid, {3: {2}})  # in round 3, node 2 fails
     held = held_after(strategy, n, rounds=4, grid=grid)
     # Node 2 takes its mail of round 2 when it is back, in round 4.
     expected = w @ without_nodes(w, {2}) @ w @ w @ starts(n)
@@ -41,13 +34,7 @@ def test_a_node_that_fails_for_a_round_keeps_w_doubly_stochastic_and_comes_back(
 def test_a_node_that_is_gone_is_not_named_by_the_superlink(caplog):
     grid = LocalGrid(app, 3)
     strategy = DLoRA("ring", evaluate_every=0)
-    configure = strategy.configure_train
-
-    def configure_and_lose(server_round, *rest):
-        grid.gone = {1} if server_round == 2 else set()
-        return configure(server_round, *rest)
-
-    strategy.configure_train = configure_and_lose
+    disturb(strategy, grid, {2: {1}}, how="gone")
     held = held_after(strategy, 3, rounds=3, grid=grid)
     np.testing.assert_allclose(held.mean(axis=0), starts(3).mean(axis=0))
     assert "Round 2: node 1 failed: node unavailable" in caplog.text
@@ -56,13 +43,7 @@ def test_a_node_that_is_gone_is_not_named_by_the_superlink(caplog):
 def test_a_node_that_misses_its_start_gets_it_later():
     grid = LocalGrid(app, 3)
     strategy = DLoRA("complete", evaluate_every=0)
-    configure = strategy.configure_train
-
-    def configure_and_break(server_round, *rest):
-        grid.broken = {0} if server_round == 1 else set()
-        return configure(server_round, *rest)
-
-    strategy.configure_train = configure_and_break
+    disturb(strategy, grid, {1: {0}})
     held = held_after(strategy, 3, rounds=2, grid=grid)
     first = starts(3)
     pair = first[1:].mean(axis=0)  # round 1: two thirds and one third, then all three mix
@@ -74,13 +55,7 @@ def test_a_node_that_misses_its_start_gets_it_later():
 def test_too_many_failures_stop_the_run_with_the_first_cause():
     grid = LocalGrid(app, 4)
     strategy = DLoRA("ring", max_failures=1)
-    roll = strategy.configure_train
-
-    def configure_and_break(*arguments):
-        grid.broken = {1, 3}
-        return roll(*arguments)
-
-    strategy.configure_train = configure_and_break
+    disturb(strategy, grid, {1: {1, 3}})
     with pytest.raises(
         RuntimeError, match=r"round 1: 2 of 4 nodes failed.*node 1: RuntimeError: broken on p"
     ):
@@ -93,18 +68,15 @@ def test_a_node_that_fails_once_is_asked_again(retries, failed):
     strategy = DLoRA(
         "ring", evaluate_every=0, retries=retries, on_failure=lambda *what: reported.append(what)
     )
-    configure, send = strategy.configure_train, grid.send_and_receive
-
-    def configure_and_break(server_round, *rest):
-        grid.broken = {1} if server_round == 2 else set()
-        return configure(server_round, *rest)
+    disturb(strategy, grid, {2: {1}})
+    send = grid.send_and_receive
 
     def send_and_recover(*args, **options):
         replies = send(*args, **options)
         grid.broken = set()
         return replies
 
-    strategy.configure_train, grid.send_and_receive = configure_and_break, send_and_recover
+    grid.send_and_receive = send_and_recover
     held_after(strategy, 3, rounds=3, grid=grid)
     assert [(t, node, cause.split("'")[0].split(": ")[-1]) for t, node, cause in reported] == failed
 
@@ -131,13 +103,7 @@ def test_a_call_that_fails_does_not_mix_mail_twice_where_its_state_is_kept(retri
 def test_a_failure_that_repeats_is_reported_once_and_counted_at_the_end(caplog):
     grid, missing = LocalGrid(app, 3), []
     strategy = DLoRA("ring", evaluate_every=0, on_failure=lambda *what: missing.append(what[:2]))
-    configure = strategy.configure_train
-
-    def configure_and_break(*arguments):
-        grid.broken = {1}
-        return configure(*arguments)
-
-    strategy.configure_train = configure_and_break
+    disturb(strategy, grid, {t: {1} for t in range(1, 5)})
     strategy.start(grid, ArrayRecord(START), num_rounds=4)
     assert [record.message for record in caplog.records if "failed" in record.message] == [
         "Round 1: node 1 failed: RuntimeError: broken on purpose",

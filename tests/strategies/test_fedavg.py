@@ -4,20 +4,18 @@ from functools import partial
 
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
-from flwr.clientapp import ClientApp
 
-from flwr_decaf.clients import peer_mixing
 from flwr_decaf.strategies import STRATEGIES
 from flwr_decaf.topology.participation import draw_evaluated
 from tests.local_grid import LocalGrid
 from tests.states import lora_state
-from tests.strategies.conformance import equal, evaluate, evaluated_nodes, run, train, train_told
+from tests.strategies.conformance import app_of, equal, evaluated_nodes, run, train_told
+from tests.strategies.pure_runs import disturb
 
 
 @pytest.mark.parametrize(("broken", "tolerated"), [({1, 2, 3}, None), ({1}, 0), ({0, 1, 2, 3}, 4)])
 def test_fedavg_stops_when_too_many_fail(broken, tolerated):
-    app, reported = ClientApp(mods=[peer_mixing]), []
-    app.train()(train)
+    app, reported = app_of("fedavg"), []
     grid = LocalGrid(app, 4)
     grid.broken = broken
     strategy = STRATEGIES["fedavg"](
@@ -33,9 +31,7 @@ def test_fedavg_stops_when_too_many_fail(broken, tolerated):
 
 
 def test_fedavg_evaluates_the_share_that_peers_evaluate():
-    app = ClientApp(mods=[peer_mixing])
-    app.train()(train_told)
-    app.evaluate()(evaluate)
+    app = app_of("fedavg", train_told)
     grid = LocalGrid(app, 4)
     both = ConfigRecord({"trainable-factors": "AB"})
     strategy = STRATEGIES["fedavg"](evaluate_every=1, evaluate_fraction=0.5, num_rounds=4, seed=0)
@@ -46,9 +42,7 @@ def test_fedavg_evaluates_the_share_that_peers_evaluate():
 
 @pytest.mark.parametrize("name", ["dlora", "fedavg"])
 def test_a_node_that_failed_in_training_may_be_the_only_one_evaluated(name):
-    app = ClientApp(mods=[peer_mixing])
-    app.train()(train_told)
-    app.evaluate()(evaluate)
+    app = app_of("fedavg", train_told)
     grid = LocalGrid(app, 4)
     (drawn,) = draw_evaluated(1, range(4), 0.25, 2, 0)
     places = dict(zip(grid.ids, range(4), strict=True))
@@ -69,9 +63,7 @@ def test_a_node_that_failed_in_training_may_be_the_only_one_evaluated(name):
 
 @pytest.mark.parametrize("absent", ["gone", "late"])
 def test_fedavg_counts_nodes_that_do_not_reply(absent):
-    app = ClientApp(mods=[peer_mixing])
-    app.train()(train_told)
-    app.evaluate()(evaluate)
+    app = app_of("fedavg", train_told)
     grid = LocalGrid(app, 5)
     if absent == "gone":
         grid.gone = {1, 2}  # the SuperLink replies for both under one foreign id
@@ -85,8 +77,7 @@ def test_fedavg_counts_nodes_that_do_not_reply(absent):
 
 def test_fedavg_names_a_node_by_its_position_as_soon_as_it_is_known():
     reported, both = [], ConfigRecord({"trainable-factors": "AB"})
-    app = ClientApp(mods=[peer_mixing])
-    app.train()(train_told)
+    app = app_of("fedavg", train_told)
     for known in (False, True):
         grid = LocalGrid(app, 5)
         grid.broken = {3}
@@ -102,19 +93,12 @@ def test_fedavg_names_a_node_by_its_position_as_soon_as_it_is_known():
 
 def test_fedavg_learns_positions_from_the_metrics_of_replies():
     reported, both = [], ConfigRecord({"trainable-factors": "AB"})
-    app = ClientApp(mods=[peer_mixing])
-    app.train()(train_told)
+    app = app_of("fedavg", train_told)
     grid = LocalGrid(app, 5)
     strategy = STRATEGIES["fedavg"](
         evaluate_every=0, num_rounds=2, on_failure=lambda *what: reported.append(what[:2])
     )
-    configure = strategy.configure_train
-
-    def configure_and_break(server_round, *rest):
-        grid.broken = {3} if server_round == 2 else set()
-        return configure(server_round, *rest)
-
-    strategy.configure_train = configure_and_break
+    disturb(strategy, grid, {2: {3}})
     strategy.start(grid, ArrayRecord(lora_state(0)), num_rounds=2, train_config=both)
     assert reported == [(2, 3)]
 
@@ -122,9 +106,7 @@ def test_fedavg_learns_positions_from_the_metrics_of_replies():
 class TestResumedFedAvg:
     def run(self, rounds, resume_from=None, **start):
         kept = {}
-        app = ClientApp(mods=[peer_mixing])
-        app.train()(train_told)
-        app.evaluate()(evaluate)
+        app = app_of("fedavg", train_told)
         strategy = STRATEGIES["fedavg"](
             evaluate_every=1,
             num_rounds=rounds,

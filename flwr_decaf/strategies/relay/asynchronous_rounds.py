@@ -179,7 +179,7 @@ class AsynchronousRounds:
         """Exchange posts that have arrived together, and address what their nodes mix."""
         session, mailbox = self._session, self._session.mailbox
         received = self._progress.exchange(arrived.posts, mailbox.posts | arrived.posts)
-        rows, own = self._weighted(self._rows), mailbox.posts  # the nodes' previous posts
+        rows, own = self._weighted, mailbox.posts  # the nodes' previous posts
         letters = {i: letter_of(i, got, rows, own.get(i)) for i, got in received.items()}
         mixed = session.schedule(session.server_round).mixed
         mailbox.address(arrived.posts, letters, mixed, arrived.copies)
@@ -224,8 +224,9 @@ class AsynchronousRounds:
             metrics["staleness"], metrics["rounds-behind"] = stale, behind
             self._trained.add(int(rounds[node]), content)
 
-    def _weighted(self, rows: Rows) -> Rows:
-        session = self._session
+    @property
+    def _weighted(self) -> Rows:
+        session, rows = self._session, self._rows
         return session.weigh(rows, self._progress.examples)[0] if session.weighted_by else rows
 
     def _mix_last(self) -> list[State]:

@@ -149,8 +149,8 @@ class Mailbox:
         instead of its post.
         ``copies`` are exact states of nodes whose posts are quantized; no other node receives them.
         """
-        everyone = {**self.posts, **posts}
-        letters = self._addressing.letters(posts, everyone, sent or {}, rows, self._mail)
+        self.posts |= posts
+        letters = self._addressing.letters(posts, self.posts, sent or {}, rows, self._mail)
         self.address(posts, letters, mixed, copies)
 
     def address(

@@ -193,8 +193,9 @@ class PreparedStrategy(ResumableStrategy):
         """Return the id of a run that encrypts posts, which a resumed run continues; else ""."""
         resumed = self.resume.resume_from
         post_checks.check_resumed(resumed, self.posts)
-        known = resumed.experiment if resumed else new_experiment()
-        return known if self.posts.encrypted else ""
+        if not self.posts.encrypted:
+            return ""
+        return resumed.experiment if resumed else new_experiment()
 
     def _starts(self, initial: State, n: int) -> list[State]:
         """Return the state from which each node starts."""

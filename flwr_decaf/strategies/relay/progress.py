@@ -87,7 +87,7 @@ class Progress:
         behind : float
             Its round, minus that of the post's sender.
         """
-        senders = [*received.now, *received.late]
+        senders = received.senders
         if not senders:
             return 0.0, 0.0
         behind = self.rounds[node] - self.rounds[senders].mean()
@@ -128,5 +128,5 @@ def readers_of(received: Mapping[int, Received[Array]], n: int) -> Indices:
     """Count the posts that nodes exchange, of shape (n,): each goes both ways."""
     counts: Indices = np.zeros(n, dtype=np.int64)
     for node, got in received.items():
-        counts[node] = len(got.now) + len(got.late)
+        counts[node] = len(got.senders)
     return counts
